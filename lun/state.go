@@ -1,0 +1,29 @@
+// Package lun holds the words of ripstop's storage: pools and the thin LUNs in
+// them (State), what differs between two states (Diff), and the steps that turn
+// one into the other. It does no I/O; the engines below it (lun/raw) do.
+//
+// # Caveats
+//
+// No step destroys data. A pool or LUN that is not wanted is taken out of
+// service and keeps its bytes; a LUN is never made smaller.
+package lun
+
+// State is all pools and LUNs in service on one host, wanted or observed.
+type State struct {
+	Pools map[string]Pool
+	LUNs  map[string]LUN
+}
+
+// Pool is where LUNs take their space from.
+type Pool struct {
+	Path       string  // absolute directory
+	Size       int64   // bytes that its LUNs may fill
+	Overcommit float64 // how often Size may be promised; at least 1
+}
+
+// LUN is one logical unit.
+type LUN struct {
+	Pool  string
+	Size  int64 // bytes, a multiple of Block
+	Block int   // logical block size: 512 or 4096
+}

@@ -1,0 +1,91 @@
+// Package vswitch holds the words of ripstop's virtual switches: what a host's
+// switches are (State), what differs between two of them (Diff), and the steps
+// that turn one into the other. It does no I/O; the dataplanes below it
+// (vswitch/bridge, vswitch/ebpf) observe and do.
+//
+//	       ┌────────── switch lab ──────────┐
+//	web ───┤ access, VLAN 10                │
+//	db  ───┤ access, VLAN 10       gateway  ├── blue 10.10.0.1/24 (the host)
+//	up  ───┤ trunk 10,30  native 20         │
+//	       └────────────────────────────────┘
+//
+// # Caveats
+//
+// A State is complete: what it does not name shall not be there (among what
+// ripstop made; what others made is never in an observed State).
+package vswitch
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Dataplane names the engine that forwards a switch's frames.
+type Dataplane string
+
+// The dataplanes. Auto is a word of the file only; a State names an engine.
+const (
+	Auto   Dataplane = "auto"
+	Bridge Dataplane = "bridge" // the kernel's VLAN-aware bridge
+	EBPF   Dataplane = "ebpf"   // ripstop's own, on tc
+)
+
+// State is all switches of one host, wanted or observed.
+type State struct {
+	Switches map[string]Switch // by name
+}
+
+// Switch is one VLAN-aware layer-2 switch.
+type Switch struct {
+	Dataplane Dataplane
+	Ports     map[string]Port    // by name, which is also the host-side device's name unless Device is set
+	Gateways  map[string]Gateway // by VLAN name, which is also the device's name
+}
+
+// Kind is what a port is made of.
+type Kind string
+
+// The kinds of port.
+const (
+	Veth   Kind = "veth"   // a veth pair whose far end stands in a network namespace
+	Tap    Kind = "tap"    // a persistent tap for a VM
+	Device Kind = "device" // an existing interface of the host, lent to the switch
+)
+
+// MAC is an Ethernet address; the zero value means "not chosen".
+type MAC [6]byte
+
+// String is the address in colon notation, empty for the zero value.
+func (m MAC) String() string {
+	if m == (MAC{}) {
+		return ""
+	}
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
+}
+
+// Port is one port of a switch. Fields of other kinds than its own are zero.
+type Port struct {
+	Kind Kind
+
+	Netns     string         // Veth: name of the namespace of the far end (/run/netns), made if absent
+	IfName    string         // Veth: the far end's device name, "eth0" unless chosen
+	Addresses []netip.Prefix // Veth: the far end's addresses, sorted; host part kept
+	MAC       MAC            // Veth: the far end's; Tap and Device: not used
+
+	User string // Tap: numeric uid that may open it, "" for root
+
+	Device string // Device: the interface's name
+
+	PVID     uint16   // VLAN of untagged frames, 1–4094; 0 drops them
+	Tagged   []uint16 // VLANs carried with an 802.1Q tag, sorted, without PVID
+	Isolated bool     // exchanges no frames with other isolated ports
+	MTU      int      // bytes of layer-3 payload; 0 leaves the kernel's default
+	Down     bool     // administratively down
+}
+
+// Gateway is the host's own presence in a VLAN.
+type Gateway struct {
+	VLAN      uint16
+	Addresses []netip.Prefix // sorted; host part kept
+	MTU       int            // 0 leaves the kernel's default
+}
