@@ -1,0 +1,105 @@
+// Package v1 is the language between the daemon and everything that talks to
+// it: the command line, plug-ins, a browser. It holds types alone and imports
+// nothing of ripstop's.
+//
+// Sizes are integers of bytes, times RFC 3339, names as in the file.
+//
+// # Caveats
+//
+// A field's meaning never changes within v1; new fields may come.
+package v1
+
+import "time"
+
+// File is one configuration file as the client read it.
+type File struct {
+	Name string `json:"name" doc:"the path as the user gave it, for error messages"`
+	Data string `json:"data" doc:"the file's text"`
+}
+
+// Files is what validate, plan and apply are asked about.
+type Files struct {
+	Files []File `json:"files" minItems:"1" doc:"the configuration; several files merge"`
+}
+
+// Fault is one thing wrong with a configuration file.
+type Fault struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`
+	Column  int    `json:"column"`
+	Path    string `json:"path" doc:"where in the file's tree, as switches.lab.ports.web.vlan"`
+	Message string `json:"message"`
+}
+
+// Version is which ripstop answers.
+type Version struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
+	Go      string `json:"go"`
+}
+
+// Step is one change of the world.
+type Step struct {
+	Object   string `json:"object" doc:"what is changed, as port/lab/web"`
+	Command  string `json:"command" doc:"the change as shell commands, one a line"`
+	Removes  bool   `json:"removes"`
+	Disturbs string `json:"disturbs,omitempty" doc:"what traffic or I/O is interrupted"`
+	Error    string `json:"error,omitempty" doc:"apply: why it was not done"`
+}
+
+// Plan is what apply would do.
+type Plan struct {
+	Steps    []Step   `json:"steps"`
+	Problems []Object `json:"problems" doc:"objects that cannot be brought up as things are"`
+	Warnings []string `json:"warnings"`
+}
+
+// Applied is what apply did.
+type Applied struct {
+	Revision   int      `json:"revision" doc:"the number under which the configuration is kept"`
+	Steps      []Step   `json:"steps"`
+	Problems   []Object `json:"problems" doc:"objects that are not well"`
+	Warnings   []string `json:"warnings"`
+	RolledBack bool     `json:"rolledBack" doc:"whether the former configuration was put back"`
+}
+
+// Condition is how an object stands.
+type Condition string
+
+// The conditions.
+const (
+	Ready   Condition = "ready"   // observed is as desired
+	Pending Condition = "pending" // not tried yet
+	Failed  Condition = "failed"  // tried, and Reason says why not; it is tried again
+	Blocked Condition = "blocked" // something that it needs is missing
+)
+
+// Object is one object of the file and how it stands.
+type Object struct {
+	Kind      string    `json:"kind"`
+	Name      string    `json:"name"`
+	Condition Condition `json:"condition"`
+	Since     time.Time `json:"since" doc:"when the condition began"`
+	Desired   string    `json:"desired" doc:"one line; empty when the file does not name it"`
+	Observed  string    `json:"observed" doc:"one line; empty when it does not exist"`
+	Reason    string    `json:"reason,omitempty" doc:"why it is not ready"`
+	Drifted   int       `json:"drifted" doc:"how often it was changed behind ripstop's back and put right"`
+}
+
+// Status is every object.
+type Status struct {
+	Revision int       `json:"revision"`
+	Started  time.Time `json:"started"`
+	Passes   int       `json:"passes" doc:"how often the world was compared with the file"`
+	Well     bool      `json:"well" doc:"all objects are ready"`
+	Objects  []Object  `json:"objects"`
+}
+
+// Check is one thing that doctor looked at.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Found  string `json:"found"`
+	Means  string `json:"means,omitempty" doc:"what follows for a configuration"`
+	Needed bool   `json:"needed" doc:"whether ripstop cannot do its work without it"`
+}
