@@ -1,0 +1,115 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+
+	"ripstop/vpn"
+	"ripstop/vswitch"
+)
+
+// Config is everything that the files ask for. It is valid by construction:
+// every reference leads somewhere, every value is in its range, every list is
+// sorted unless its order has a meaning. Maps are never nil.
+type Config struct {
+	VLANs    map[string]VLAN
+	Switches map[string]Switch
+	Tunnels  map[string]Tunnel
+	Pools    map[string]Pool
+	LUNs     map[string]LUN
+	Targets  map[string]Target // by iSCSI name in lower case
+}
+
+// VLAN is a name for an 802.1Q id.
+type VLAN struct {
+	ID       uint16         // 1–4094
+	Gateways []netip.Prefix // the host's own addresses in the VLAN, host part kept
+	Switch   string         // the switch that serves the gateway, "" without one
+}
+
+// Switch is one VLAN-aware switch.
+type Switch struct {
+	Dataplane vswitch.Dataplane // Auto when the file leaves the choice
+	Ports     map[string]Port
+}
+
+// Port is one port of a switch. Fields of other kinds than its own are zero.
+type Port struct {
+	Kind vswitch.Kind
+
+	Netns     string         // Veth: the far end's network namespace
+	IfName    string         // Veth: the far end's device name
+	Addresses []netip.Prefix // Veth: the far end's addresses, host part kept
+	MAC       vswitch.MAC    // Veth: the far end's; zero when not chosen
+	TapUser   string         // Tap: user name or decimal uid, "" for root
+	Device    string         // Device: the interface's name
+
+	VLAN     string   // the access port's VLAN, "" on other ports
+	Trunk    []string // VLANs carried with a tag
+	Native   string   // VLAN of a trunk's untagged frames, "" drops them
+	MTU      int      // bytes, 0 leaves the kernel's default
+	Isolated bool
+	Down     bool
+}
+
+// Tunnel is one WireGuard interface.
+type Tunnel struct {
+	Listen     uint16 // UDP port, 0 lets the kernel choose
+	Addresses  []netip.Prefix
+	PrivateKey string // name of the key's file
+	MTU        int    // bytes, 0 computes it
+	Peers      map[string]Peer
+}
+
+// Peer is one WireGuard peer.
+type Peer struct {
+	PublicKey    vpn.Key
+	PresharedKey string // name of the key's file, "" without one
+	Endpoint     string // "host:port", "" when the peer finds us
+	AllowedIPs   []netip.Prefix
+	Keepalive    time.Duration // whole seconds, 0 is off
+}
+
+// Pool is where LUNs take their space from.
+type Pool struct {
+	Path       string // directory as written; relative ones are under the state directory
+	Size       int64  // bytes
+	Overcommit float64
+}
+
+// LUN is one logical unit.
+type LUN struct {
+	Pool  string
+	Size  int64 // bytes, a multiple of Block
+	Block int   // 512 or 4096
+}
+
+// Target is one iSCSI target.
+type Target struct {
+	Portals    []Portal          // in the file's order
+	LUNs       map[uint16]string // LUN number, 0–16383, to the LUN's name
+	Initiators map[string]Initiator
+	Any        *Initiator // everyone else; nil refuses them
+}
+
+// Portal is one place where a target is reached. Exactly one of VLAN, Tunnel
+// and Address is set.
+type Portal struct {
+	VLAN    string // on every gateway address of the VLAN
+	Tunnel  string // on every address of the tunnel
+	Port    uint16 // TCP port of a VLAN's or a tunnel's portal
+	Address netip.AddrPort
+}
+
+// Initiator is what one initiator may do.
+type Initiator struct {
+	CHAP   *CHAP
+	Mutual *CHAP    // how the target proves itself
+	LUNs   []uint16 // LUN numbers, sorted; nil is all
+}
+
+// CHAP is a name and the file that holds its secret.
+type CHAP struct {
+	User   string
+	Secret string // name of the secret's file
+}

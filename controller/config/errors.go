@@ -1,0 +1,68 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Error is one fault of a file and its place.
+type Error struct {
+	File    string
+	Line    int    // from 1
+	Column  int    // from 1, in characters
+	Path    string // of keys and indices, "" for the file as a whole
+	Message string // what is wrong and, where it is not plain, what to write
+}
+
+// Error is file:line:column: path: message.
+func (e Error) Error() string {
+	s := fmt.Sprintf("%s:%d:%d: ", e.File, e.Line, e.Column)
+	if e.Path != "" {
+		s += e.Path + ": "
+	}
+	return s + e.Message
+}
+
+// Errors is every fault that Parse found, in the order of files and lines.
+type Errors []Error
+
+// Error is one fault a line.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, x := range e {
+		lines[i] = x.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap gives the faults to errors.As.
+func (e Errors) Unwrap() []error {
+	all := make([]error, len(e))
+	for i, x := range e {
+		all[i] = x
+	}
+	return all
+}
+
+// Warning is something that is accepted and probably not meant.
+type Warning Error
+
+// String is file:line:column: path: message.
+func (w Warning) String() string { return Error(w).Error() }
+
+// byPlace orders faults by file (in the order given), line and column.
+func byPlace(order []string) func(a, b Error) int {
+	return func(a, b Error) int {
+		if c := slices.Index(order, a.File) - slices.Index(order, b.File); c != 0 {
+			return c
+		}
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		if a.Column != b.Column {
+			return a.Column - b.Column
+		}
+		return strings.Compare(a.Message, b.Message)
+	}
+}
