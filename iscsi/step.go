@@ -1,0 +1,137 @@
+package iscsi
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Step is one change of the targets. The set is closed: AddTarget, SetTarget
+// and DelTarget. String is written in the words of targetcli, secrets hidden.
+type Step interface {
+	fmt.Stringer
+	// Object is "target/IQN".
+	Object() string
+	// Removes tells whether the step only takes away.
+	Removes() bool
+	// Disturbs says which sessions end and which LUNs disappear.
+	Disturbs() string
+
+	apply(targets map[string]Target)
+}
+
+// AddTarget starts serving a target.
+type AddTarget struct {
+	Name   string
+	Target Target
+}
+
+// SetTarget changes a target while it serves. Sessions go on, but for those
+// that Ends names; LUNs appear in and disappear from the sessions that stay.
+type SetTarget struct {
+	Name     string
+	From, To Target
+}
+
+// DelTarget ends every session of a target and serves it no more.
+type DelTarget struct {
+	Name string
+}
+
+// String is the targetcli commands.
+func (s AddTarget) String() string {
+	lines := append([]string{"targetcli /iscsi create " + s.Name}, s.Target.commands(s.Name, Target{})...)
+	return strings.Join(lines, "\n")
+}
+
+// String is the targetcli commands.
+func (s SetTarget) String() string {
+	return strings.Join(s.To.commands(s.Name, s.From), "\n")
+}
+
+// String is the targetcli command.
+func (s DelTarget) String() string { return "targetcli /iscsi delete " + s.Name }
+
+// Object is "target/IQN".
+func (s AddTarget) Object() string { return "target/" + s.Name }
+
+// Object is "target/IQN".
+func (s SetTarget) Object() string { return "target/" + s.Name }
+
+// Object is "target/IQN".
+func (s DelTarget) Object() string { return "target/" + s.Name }
+
+// Removes is false.
+func (AddTarget) Removes() bool { return false }
+
+// Removes tells whether the target after the step has nothing that it had not
+// before. Diff never mixes: what a target loses and what it gains are two steps,
+// for LUNs that it loses are closed, and LUNs that it gains opened, in between.
+func (s SetTarget) Removes() bool {
+	return !s.From.Equal(s.To) && s.To.Equal(meet(s.From, s.To))
+}
+
+// Removes is true.
+func (DelTarget) Removes() bool { return true }
+
+// Disturbs is empty.
+func (AddTarget) Disturbs() string { return "" }
+
+// Disturbs says that all sessions end.
+func (s DelTarget) Disturbs() string { return "ends all sessions of " + s.Name }
+
+// Disturbs names the portals and initiators whose sessions end, and the LUNs
+// that others lose.
+func (s SetTarget) Disturbs() string {
+	var out []string
+	for _, p := range missing(s.From.Portals, s.To.Portals) {
+		out = append(out, "ends sessions through "+p.String())
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.From.Initiators)) {
+		if s.refuses(name) {
+			out = append(out, "ends sessions of "+name)
+			continue
+		}
+		to, _ := s.To.Admit(name)
+		out = s.loses(out, name, s.From.Initiators[name], to)
+	}
+	if s.From.Any == nil {
+		return strings.Join(out, "; ")
+	}
+	if s.To.Any == nil || unproven(*s.From.Any, *s.To.Any) {
+		return strings.Join(append(out, "ends sessions of initiators that are not named"), "; ")
+	}
+	return strings.Join(s.loses(out, "initiators that are not named", *s.From.Any, *s.To.Any), "; ")
+}
+
+// loses appends the LUNs that who sees before the step and not after it.
+func (s SetTarget) loses(out []string, who string, from, to Initiator) []string {
+	before, after := s.From.Visible(from), s.To.Visible(to)
+	for _, n := range slices.Sorted(maps.Keys(before)) {
+		if after[n] != before[n] {
+			out = append(out, fmt.Sprintf("takes LUN %d (%s) from %s", n, before[n], who))
+		}
+	}
+	return out
+}
+
+// Ends tells whether a session of the named initiator through the portal ends
+// with the step: because the portal or the initiator's admission goes, or
+// because proof is asked now and was not before. A changed secret holds from
+// the next login, so that both sides can be changed without a gap.
+func (s SetTarget) Ends(initiator string, through Portal) bool {
+	return !slices.ContainsFunc(s.To.Portals, through.same) || s.refuses(initiator)
+}
+
+func (s SetTarget) refuses(initiator string) bool {
+	from, _ := s.From.Admit(initiator)
+	to, ok := s.To.Admit(initiator)
+	return !ok || unproven(from, to)
+}
+
+func unproven(from, to Initiator) bool { return from.CHAP == nil && to.CHAP != nil }
+
+func (s AddTarget) apply(t map[string]Target) { t[s.Name] = s.Target.clone() }
+func (s SetTarget) apply(t map[string]Target) { t[s.Name] = s.To.clone() }
+func (s DelTarget) apply(t map[string]Target) { delete(t, s.Name) }
