@@ -1,0 +1,38 @@
+package scsi
+
+// Task attributes of SAM-5 8.9. Commands of one unit may run at the same time
+// whatever their attribute; the initiator orders what it needs ordered.
+const (
+	AttrUntagged = iota
+	AttrSimple
+	AttrOrdered
+	AttrHead
+	AttrACA
+)
+
+// Status codes of SAM-5 5.3 that a Task can end with.
+const (
+	StatusGood                = 0x00
+	StatusCheckCondition      = 0x02
+	StatusBusy                = 0x08
+	StatusReservationConflict = 0x18
+	StatusTaskAborted         = 0x40
+)
+
+// Task is one command: what the transport brings and what the unit answers.
+type Task struct {
+	LUN     uint64 // the 8-byte LUN field of SAM-5 4.7 as a big-endian number
+	CDB     []byte // 16 bytes, or more with an extended CDB
+	Attr    byte   // task attribute, Attr…
+	Out     []byte // data-out, complete; it may be shorter or longer than the CDB takes
+	InLimit int    // bytes of data-in that the initiator has room for
+
+	// Buffer gives n bytes for data-in, n <= InLimit; their content is
+	// overwritten. It is called at most once, and not for n = 0. Nil means make.
+	Buffer func(n int) []byte
+
+	Status   byte   // one of Status…
+	Sense    []byte // with StatusCheckCondition: fixed or descriptor format, no length in front
+	In       []byte // data-in, a part of what Buffer gave
+	ActualIn int    // bytes that the command had to send: more than len(In) is an overflow
+}
