@@ -1,0 +1,106 @@
+package lun
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Diff is the steps that turn have into want: LUNs and then pools out of
+// service, then pools and then LUNs into service or changed, each sorted by
+// name. What a file cannot change is a Refuse.
+func Diff(want, have State) []Step {
+	var out []Step
+	for _, name := range slices.Sorted(maps.Keys(have.LUNs)) {
+		if _, ok := want.LUNs[name]; !ok {
+			out = append(out, CloseLUN{name})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(have.Pools)) {
+		if _, ok := want.Pools[name]; !ok {
+			out = append(out, ClosePool{name})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(want.Pools)) {
+		to := want.Pools[name]
+		from, ok := have.Pools[name]
+		switch {
+		case !ok:
+			out = append(out, OpenPool{name, to})
+		case from.Path != to.Path:
+			out = append(out, refusePath(name, from.Path, to.Path))
+		case from != to:
+			out = append(out, SetPool{name, from, to})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(want.LUNs)) {
+		from, ok := have.LUNs[name]
+		if !ok {
+			out = append(out, OpenLUN{name, want.LUNs[name]})
+			continue
+		}
+		out = append(out, change(name, from, want.LUNs[name])...)
+	}
+	return out
+}
+
+// change is the steps for a LUN that stays in service: at most one.
+func change(name string, from, to LUN) []Step {
+	if err := Unchangeable(name, from, to); err != nil {
+		return []Step{Refuse{"lun/" + name, err.Error()}}
+	}
+	if from.Size < to.Size {
+		return []Step{GrowLUN{name, from.Size, to.Size}}
+	}
+	return nil
+}
+
+// Unchangeable is why the LUN as it is cannot become the LUN as wanted without
+// the operator's own hand: it lies in another pool, has other blocks, or would
+// shrink. It is nil when growing is enough.
+func Unchangeable(name string, is, want LUN) error {
+	switch {
+	case is.Pool != want.Pool:
+		return fmt.Errorf("LUN %s: its data are in pool %s and do not move to pool %s by a file: "+
+			"run `ripstop lun move %s --pool %s`", name, is.Pool, want.Pool, name, want.Pool)
+	case is.Block != want.Block:
+		return fmt.Errorf("LUN %s: its blocks have %d bytes, and %d would make its data unreadable: "+
+			"write `block: %d`, or copy the data to a new LUN", name, is.Block, want.Block, is.Block)
+	case is.Size > want.Size:
+		return fmt.Errorf("LUN %s: it has %s and does not shrink to %s, which would cut off data: "+
+			"write `size: %s`, or copy the data to a smaller LUN",
+			name, bytesText(is.Size), bytesText(want.Size), bytesText(is.Size))
+	}
+	return nil
+}
+
+func refusePath(name, from, to string) Step {
+	return Refuse{"pool/" + name, fmt.Sprintf("pool %s: it is in service at %s and does not move to %s by a file: "+
+		"stop ripstop and move the directory, or give the new pool another name", name, from, to)}
+}
+
+func (p Pool) limits() string {
+	return fmt.Sprintf("%s, promised up to %g times", bytesText(p.Size), p.Overcommit)
+}
+
+// Describe is one line for each object, by "pool/NAME" and "lun/NAME".
+func (s State) Describe() map[string]string {
+	out := make(map[string]string, len(s.Pools)+len(s.LUNs))
+	for name, p := range s.Pools {
+		out["pool/"+name] = fmt.Sprintf("%s in %s", p.limits(), p.Path)
+	}
+	for name, l := range s.LUNs {
+		out["lun/"+name] = fmt.Sprintf("%s in pool %s, %d-byte blocks", bytesText(l.Size), l.Pool, l.Block)
+	}
+	return out
+}
+
+// bytesText is n in the largest unit of the file that divides it.
+func bytesText(n int64) string {
+	units := []string{"", "KiB", "MiB", "GiB", "TiB"}
+	i := 0
+	for ; i < len(units)-1 && n != 0 && n%1024 == 0; i++ {
+		n /= 1024
+	}
+	return fmt.Sprintf("%d%s", n, units[i])
+}

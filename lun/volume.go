@@ -1,0 +1,97 @@
+package lun
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Volume is a LUN in service, as an engine gives it. It is safe for concurrent
+// use. Offsets and lengths are bytes; what is not a multiple of the block, or
+// not inside the size, is refused with an error and changes nothing.
+type Volume interface {
+	// Info is the volume as it is now; Size may grow between two calls.
+	Info() Info
+	// ReadAt fills p from off. What was never written reads as zeros.
+	ReadAt(ctx context.Context, p []byte, off int64) error
+	// WriteAt writes p at off; with fua it is on stable storage on return.
+	// It writes all of p, or on ErrNoSpace of the pool nothing.
+	WriteAt(ctx context.Context, p []byte, off int64, fua bool) error
+	// Unmap makes n bytes at off read as zeros and gives their space back.
+	Unmap(ctx context.Context, off, n int64) error
+	// WriteZeroes makes n bytes at off read as zeros. Space that they have
+	// stays theirs; space that they have not is not taken.
+	WriteZeroes(ctx context.Context, off, n int64) error
+	// CompareAndWrite writes data at off if old stands there, as one action
+	// towards every other write. If not, the error is a *Miscompare.
+	CompareAndWrite(ctx context.Context, old, data []byte, off int64) error
+	// Flush puts everything acknowledged before it on stable storage.
+	Flush(ctx context.Context) error
+	// Extents calls yield for the runs of n bytes at off, in order, until it
+	// returns false; mapped tells whether a run takes space of the pool.
+	Extents(ctx context.Context, off, n int64, yield func(off, n int64, mapped bool) bool) error
+}
+
+// Info is what a Volume says of itself.
+type Info struct {
+	Name      string
+	ID        [16]byte // random, for the life of the data: also when the LUN leaves and comes back
+	Size      int64    // bytes
+	BlockSize int      // 512 or 4096
+	ReadOnly  bool     // it takes no more writes
+}
+
+// What can be wrong with a Volume.
+var (
+	// ErrNoSpace: a new block found no room in the pool or its file system.
+	ErrNoSpace = errors.New("no space left in the pool")
+	// ErrReadOnly: the volume takes no writes, for the reason that wraps it.
+	ErrReadOnly = errors.New("the LUN is read-only")
+	// ErrClosed: the volume is out of service.
+	ErrClosed = errors.New("the LUN is out of service")
+	// ErrRange: offset or length do not fit the size or the block.
+	ErrRange = errors.New("outside the LUN or not a multiple of its block")
+)
+
+// MediumError says that bytes could not be read or written.
+type MediumError struct {
+	Offset int64 // bytes, of the first that could not
+	Err    error
+}
+
+// Error names the place and the cause.
+func (e *MediumError) Error() string { return fmt.Sprintf("medium error at byte %d: %v", e.Offset, e.Err) }
+
+// Unwrap is the cause.
+func (e *MediumError) Unwrap() error { return e.Err }
+
+// Miscompare says where compared data differed first.
+type Miscompare struct {
+	Offset int64 // bytes from the start of the compared range
+}
+
+// Error names the place.
+func (e *Miscompare) Error() string { return fmt.Sprintf("data differ at byte %d of the range", e.Offset) }
+
+// PoolStats is how full a pool is: a copy, taken at one moment.
+type PoolStats struct {
+	Name        string
+	Size        int64 // bytes that may be used
+	Used        int64 // bytes that LUN data take, those out of service included
+	Retained    int64 // the part of Used that LUNs out of service take
+	Provisioned int64 // bytes promised to the LUNs in service
+	Limit       int64 // the most that may be promised: Size times overcommit
+}
+
+// LUNStats is what a LUN holds: a copy, taken at one moment.
+type LUNStats struct {
+	Info
+	Pool string
+	Used int64 // bytes of the pool that it takes
+}
+
+// Stats is all pools and LUNs in service, each sorted by name.
+type Stats struct {
+	Pools []PoolStats
+	LUNs  []LUNStats
+}
