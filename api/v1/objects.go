@@ -122,3 +122,11 @@ type Session struct {
 	ReadBytes    uint64    `json:"readBytes"`
 	WrittenBytes uint64    `json:"writtenBytes"`
 }
+
+// Snapshot is a LUN as it was at one moment.
+type Snapshot struct {
+	Name  string    `json:"name"`
+	LUN   string    `json:"lun"`
+	Since time.Time `json:"since"`
+	Used  int64     `json:"used" doc:"bytes that only this snapshot holds"`
+}

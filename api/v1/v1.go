@@ -9,7 +9,11 @@
 // A field's meaning never changes within v1; new fields may come.
 package v1
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // File is one configuration file as the client read it.
 type File struct {
@@ -102,4 +106,36 @@ type Check struct {
 	Found  string `json:"found"`
 	Means  string `json:"means,omitempty" doc:"what follows for a configuration"`
 	Needed bool   `json:"needed" doc:"whether ripstop cannot do its work without it"`
+}
+
+// Error is what the daemon answers when it does not do what it was asked
+// (RFC 9457, application/problem+json).
+type Error struct {
+	Title  string  `json:"title"`
+	Status int     `json:"status" doc:"the HTTP status code"`
+	Detail string  `json:"detail" doc:"what: why: what to do"`
+	Faults []Fault `json:"faults,omitempty" doc:"what is wrong with the configuration, all at once"`
+}
+
+// Error is the faults, one a line, or the detail.
+func (e *Error) Error() string {
+	if len(e.Faults) == 0 {
+		return e.Detail
+	}
+	var b strings.Builder
+	for i, f := range e.Faults {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(f.String())
+	}
+	return b.String()
+}
+
+// String is file:line:column: path: message, without a path that is empty.
+func (f Fault) String() string {
+	if f.Path == "" {
+		return fmt.Sprintf("%s:%d:%d: %s", f.File, f.Line, f.Column, f.Message)
+	}
+	return fmt.Sprintf("%s:%d:%d: %s: %s", f.File, f.Line, f.Column, f.Path, f.Message)
 }

@@ -1,0 +1,114 @@
+// Package client speaks api/v1 with a daemon over its unix socket.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+
+	v1 "ripstop/api/v1"
+)
+
+// Client is a daemon as seen from outside. It is safe for concurrent use.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// New makes a client of the daemon behind a unix socket; it does not connect.
+func New(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket, &http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// Version is which ripstop the daemon is.
+func (c *Client) Version(ctx context.Context) (v1.Version, error) {
+	return call[v1.Version](ctx, c, http.MethodGet, "version", nil)
+}
+
+// Status is every object.
+func (c *Client) Status(ctx context.Context) (v1.Status, error) {
+	return call[v1.Status](ctx, c, http.MethodGet, "status", nil)
+}
+
+// Get is every object of a kind, as JSON.
+func (c *Client) Get(ctx context.Context, kind string) ([]json.RawMessage, error) {
+	return call[[]json.RawMessage](ctx, c, http.MethodGet, "get/"+kind, nil)
+}
+
+// Plan is what Apply would do.
+func (c *Client) Plan(ctx context.Context, files []v1.File) (v1.Plan, error) {
+	return call[v1.Plan](ctx, c, http.MethodPost, "plan", v1.Files{Files: files})
+}
+
+// Apply makes files the host's configuration.
+func (c *Client) Apply(ctx context.Context, files []v1.File) (v1.Applied, error) {
+	return call[v1.Applied](ctx, c, http.MethodPost, "apply", v1.Files{Files: files})
+}
+
+// call sends body, when there is one, and decodes the answer. What the daemon
+// refuses comes back as *v1.Error.
+func call[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {
+	var answer T
+	var send io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return answer, fmt.Errorf("encode the request: %w", err)
+		}
+		send = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://ripstop/v1/"+path, send)
+	if err != nil {
+		return answer, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return answer, c.unreachable(err)
+	}
+	got, err := io.ReadAll(resp.Body)
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		return answer, fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	if resp.StatusCode >= http.StatusBadRequest {
+		return answer, refused(resp, got)
+	}
+	if err := json.Unmarshal(got, &answer); err != nil {
+		return answer, fmt.Errorf("read the daemon's answer: %w: is it another version?", err)
+	}
+	return answer, nil
+}
+
+func refused(resp *http.Response, body []byte) error {
+	var e v1.Error
+	if err := json.Unmarshal(body, &e); err != nil || e.Detail == "" && len(e.Faults) == 0 {
+		return fmt.Errorf("the daemon answered %s: %s", resp.Status, bytes.TrimSpace(body))
+	}
+	return &e
+}
+
+func (c *Client) unreachable(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("reach the daemon at %s: permission denied: run this as root", c.socket)
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("reach the daemon at %s: no such socket: start one with `ripstop up FILE` or `ripstop serve`, or name its socket with --socket", c.socket)
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return fmt.Errorf("reach the daemon at %s: %w: is it running?", c.socket, op.Err)
+	}
+	return fmt.Errorf("reach the daemon at %s: %w", c.socket, err)
+}

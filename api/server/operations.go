@@ -1,0 +1,98 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	v1 "ripstop/api/v1"
+)
+
+type answer[T any] struct{ Body T }
+
+type question struct{ Body v1.Files }
+
+// register is the table of everything that the daemon answers.
+func register(api huma.API, b Backend) {
+	now(api, "version", "which ripstop answers", b.Version)
+	now(api, "status", "every object: desired, observed, condition, and why not", b.Status)
+	ask(api, "plan", "what apply would do", b.Plan)
+	ask(api, "apply", "make the configuration the host's; on failure the former one is put back", b.Apply)
+
+	list(api, "switch", b.Switches)
+	list(api, "vlan", b.VLANs)
+	list(api, "port", b.Ports)
+	list(api, "fdb", b.FDB)
+	list(api, "tunnel", b.Tunnels)
+	list(api, "peer", b.Peers)
+	list(api, "route", b.Routes)
+	list(api, "pool", b.Pools)
+	list(api, "lun", b.LUNs)
+	list(api, "snapshot", b.Snapshots)
+	list(api, "target", b.Targets)
+	list(api, "session", b.Sessions)
+}
+
+// now registers GET /v1/NAME of something that is at hand.
+func now[T any](api huma.API, name, summary string, f func() T) {
+	op := huma.Operation{OperationID: name, Method: http.MethodGet, Path: "/v1/" + name, Summary: summary}
+	huma.Register(api, op, func(context.Context, *struct{}) (*answer[T], error) {
+		return &answer[T]{f()}, nil
+	})
+}
+
+// list registers GET /v1/get/KIND.
+func list[T any](api huma.API, kind string, f func(context.Context) ([]T, error)) {
+	op := huma.Operation{OperationID: "get-" + kind, Method: http.MethodGet, Path: "/v1/get/" + kind, Summary: "every " + kind}
+	huma.Register(api, op, func(ctx context.Context, _ *struct{}) (*answer[[]T], error) {
+		all, err := f(ctx)
+		if err != nil {
+			return nil, problem(err)
+		}
+		if all == nil {
+			all = []T{}
+		}
+		return &answer[[]T]{all}, nil
+	})
+}
+
+// ask registers POST /v1/NAME with configuration files.
+func ask[T any](api huma.API, name, summary string, f func(context.Context, []v1.File) (T, error)) {
+	op := huma.Operation{OperationID: name, Method: http.MethodPost, Path: "/v1/" + name, Summary: summary, MaxBodyBytes: maxBody}
+	huma.Register(api, op, func(ctx context.Context, q *question) (*answer[T], error) {
+		a, err := f(ctx, q.Body.Files)
+		if err != nil {
+			return nil, problem(err)
+		}
+		return &answer[T]{a}, nil
+	})
+}
+
+// refusal carries a v1.Error through the framework unchanged.
+type refusal struct{ answer *v1.Error }
+
+// Error is what the answer says.
+func (r refusal) Error() string { return r.answer.Error() }
+
+// GetStatus is the HTTP status code.
+func (r refusal) GetStatus() int { return r.answer.Status }
+
+// MarshalJSON is that of the answer.
+func (r refusal) MarshalJSON() ([]byte, error) { return json.Marshal(r.answer) }
+
+// problem turns an error into the answer that says it.
+func problem(err error) error {
+	var e *v1.Error
+	if errors.As(err, &e) {
+		return refusal{e}
+	}
+	return refusal{&v1.Error{Title: "not done", Status: http.StatusInternalServerError, Detail: err.Error()}}
+}
+
+func openAPI(api huma.API) ([]byte, error) {
+	b, err := json.MarshalIndent(api.OpenAPI(), "", "  ")
+	return append(b, '\n'), err
+}

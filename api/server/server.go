@@ -1,0 +1,100 @@
+// Package server is the daemon's HTTP and JSON interface, versioned under /v1,
+// on whatever listener it is given. It speaks api/v1 and reaches the daemon
+// only through the functions of Backend.
+//
+//	unix socket ─► http ─► operation ─► Backend
+//	                          └── openapi.json describes the same table
+//
+// # Caveats
+//
+// It asks nobody who they are: the listener decides who may connect (the unix
+// socket's mode).
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	v1 "ripstop/api/v1"
+)
+
+// Backend is what the server needs of the daemon. Errors that are *v1.Error
+// reach the client as they are.
+type Backend struct {
+	Version func() v1.Version
+	Status  func() v1.Status
+	Plan    func(context.Context, []v1.File) (v1.Plan, error)
+	Apply   func(context.Context, []v1.File) (v1.Applied, error)
+
+	Switches  func(context.Context) ([]v1.Switch, error)
+	VLANs     func(context.Context) ([]v1.VLAN, error)
+	Ports     func(context.Context) ([]v1.Port, error)
+	FDB       func(context.Context) ([]v1.FDB, error)
+	Tunnels   func(context.Context) ([]v1.Tunnel, error)
+	Peers     func(context.Context) ([]v1.Peer, error)
+	Routes    func(context.Context) ([]v1.Route, error)
+	Pools     func(context.Context) ([]v1.Pool, error)
+	LUNs      func(context.Context) ([]v1.LUN, error)
+	Snapshots func(context.Context) ([]v1.Snapshot, error)
+	Targets   func(context.Context) ([]v1.Target, error)
+	Sessions  func(context.Context) ([]v1.Session, error)
+}
+
+const (
+	maxBody      = 16 << 20 // bytes of a request, more than any configuration
+	headerWait   = 10 * time.Second
+	shutdownWait = 5 * time.Second
+)
+
+// Handler serves b.
+func Handler(b Backend) http.Handler {
+	mux := http.NewServeMux()
+	register(humago.New(mux, describe()), b)
+	return mux
+}
+
+// OpenAPI is the description of the interface as indented JSON.
+func OpenAPI() ([]byte, error) {
+	api := humago.New(http.NewServeMux(), describe())
+	register(api, Backend{})
+	return openAPI(api)
+}
+
+func describe() huma.Config {
+	c := huma.DefaultConfig("ripstop", "1")
+	c.Info.Description = "What the ripstop command line speaks with its daemon."
+	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "/v1/openapi", "", ""
+	c.CreateHooks = nil // no $schema links in answers: clients get what v1 says
+	return c
+}
+
+// Serve answers on l until ctx is cancelled, then lets requests finish.
+func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	s := &http.Server{
+		Handler:           http.MaxBytesHandler(h, maxBody),
+		ReadHeaderTimeout: headerWait,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(l) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+	defer cancel()
+	err := s.Shutdown(grace)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = s.Close()
+	}
+	<-ended
+	return err
+}

@@ -1,0 +1,126 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ripstop/api/client"
+	v1 "ripstop/api/v1"
+)
+
+var update = flag.Bool("update", false, "write openapi.json anew")
+
+func TestOpenAPIIsFresh(t *testing.T) {
+	got, err := OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const name = "../openapi.json"
+	if *update {
+		if err := os.WriteFile(name, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), string(got)); d != "" {
+		t.Errorf("openapi.json is stale: run `make gen`:\n%s", d)
+	}
+}
+
+// start serves b on a socket and gives a client of it.
+func start(t *testing.T, b Backend) *client.Client {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- Serve(ctx, l, Handler(b), slog.New(slog.DiscardHandler)) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return client.New(socket)
+}
+
+func TestRoundTrips(t *testing.T) {
+	asked := ""
+	c := start(t, Backend{
+		Version: func() v1.Version { return v1.Version{Version: "1.2.3"} },
+		Status:  func() v1.Status { return v1.Status{Revision: 7, Well: true} },
+		Plan: func(_ context.Context, f []v1.File) (v1.Plan, error) {
+			asked = f[0].Name + "=" + f[0].Data
+			return v1.Plan{Steps: []v1.Step{{Object: "port/lab/web"}}}, nil
+		},
+		Pools: func(context.Context) ([]v1.Pool, error) { return []v1.Pool{{Name: "main", Size: 1 << 40}}, nil },
+		LUNs:  func(context.Context) ([]v1.LUN, error) { return nil, nil },
+	})
+	ctx := t.Context()
+	if v, err := c.Version(ctx); err != nil || v.Version != "1.2.3" {
+		t.Errorf("Version = %v, %v", v, err)
+	}
+	if s, err := c.Status(ctx); err != nil || s.Revision != 7 || !s.Well {
+		t.Errorf("Status = %v, %v", s, err)
+	}
+	p, err := c.Plan(ctx, []v1.File{{Name: "a.yaml", Data: "version: 1"}})
+	if err != nil || len(p.Steps) != 1 || asked != "a.yaml=version: 1" {
+		t.Errorf("Plan = %v, %v after being asked %q", p, err, asked)
+	}
+	pools, err := c.Get(ctx, "pool")
+	want := `{"name":"main","path":"","size":1099511627776,"used":0,"provisioned":0,"overcommit":0}`
+	if err != nil || len(pools) != 1 || string(pools[0]) != want {
+		t.Errorf("Get pool = %s, %v, want %s", pools, err, want)
+	}
+	if luns, err := c.Get(ctx, "lun"); err != nil || luns == nil || len(luns) != 0 {
+		t.Errorf("Get lun = %v, %v, want an empty list", luns, err)
+	}
+}
+
+func TestErrorsReachTheClient(t *testing.T) {
+	faults := &v1.Error{Title: "invalid", Status: 422, Faults: []v1.Fault{
+		{File: "a.yaml", Line: 3, Column: 5, Path: "vlans.blue.id", Message: "5000 is not in 1-4094"},
+		{File: "a.yaml", Line: 1, Column: 1, Message: "no version"},
+	}}
+	c := start(t, Backend{
+		Apply: func(context.Context, []v1.File) (v1.Applied, error) { return v1.Applied{}, faults },
+		Ports: func(context.Context) ([]v1.Port, error) { return nil, errors.New("dump links: interrupted") },
+	})
+	_, err := c.Apply(t.Context(), []v1.File{{}})
+	want := "a.yaml:3:5: vlans.blue.id: 5000 is not in 1-4094\na.yaml:1:1: no version"
+	var e *v1.Error
+	if !errors.As(err, &e) || e.Error() != want || e.Status != 422 {
+		t.Errorf("Apply = %v, want %s", err, want)
+	}
+	if _, err = c.Get(t.Context(), "port"); err == nil || err.Error() != "dump links: interrupted" {
+		t.Errorf("Get port = %v", err)
+	}
+	if _, err = c.Get(t.Context(), "nonsense"); err == nil {
+		t.Error("Get nonsense succeeded")
+	}
+	if _, err = c.Plan(t.Context(), nil); err == nil {
+		t.Error("Plan of no files succeeded")
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	_, err := client.New("/nonexistent/socket").Status(t.Context())
+	want := "reach the daemon at /nonexistent/socket: no such socket: start one with `ripstop up FILE` or `ripstop serve`, or name its socket with --socket"
+	if err == nil || err.Error() != want {
+		t.Errorf("Status = %v, want %s", err, want)
+	}
+}
