@@ -2,10 +2,26 @@
 // tunnels are (State), what differs between two of them (Diff), and the steps
 // that turn one into the other. It does no I/O; vpn/wg observes and does.
 //
+//	                     ┌── tunnel site ──┐
+//	10.50.0.0/16 ─route─►│ 10.99.0.1/24    │── peer branch ── endpoint 192.0.2.7:51820
+//	10.99.0.0/24 ───────►│ UDP port 51820  │── peer laptop ── wherever it is heard from
+//	                     └─────────────────┘
+//
+// A peer's allowed IPs say both what may come from it and what goes to it. The
+// kernel has to bring packets to the tunnel first: for what the tunnel's own
+// addresses cover it does so by itself, for the rest there are routes, which
+// follow from the allowed IPs (Tunnel.Needs) and stand in no file.
+//
 // # Caveats
 //
 // Private and pre-shared keys are Secret: they print as "(secret)" in every
 // format, and only Reveal gives their bytes.
+//
+// An allowed IP of 0.0.0.0/0 or ::/0 gets no route: it opens the tunnel for all
+// packets that somebody routes into it, and takes over no default route.
+//
+// Within a tunnel an allowed IP has one peer. A wanted State that gives the same
+// prefix to two never converges, for WireGuard takes it from the one for the other.
 package vpn
 
 import (
@@ -20,18 +36,39 @@ type State struct {
 
 // Tunnel is one WireGuard interface.
 type Tunnel struct {
-	Listen     uint16         // UDP port; 0 lets the kernel choose
+	Listen     uint16         // UDP port; wanted as 0, any will do
 	Addresses  []netip.Prefix // sorted; host part kept
 	PrivateKey Secret
 	MTU        int // bytes; 0 is computed from the way to the endpoints
 	Peers      map[Key]Peer
+
+	// What only an observed tunnel has; Diff does not read it in a wanted one.
+	Routes []netip.Prefix // sorted; those into the tunnel that ripstop made
+	Down   bool           // somebody set the device down
 }
 
 // Peer is one WireGuard peer.
 type Peer struct {
 	Name         string // the file's name for it; a label, never compared
 	PresharedKey Secret
-	Endpoint     string         // "host:port" as configured, "" when the peer finds us
-	AllowedIPs   []netip.Prefix // sorted, masked
-	Keepalive    time.Duration  // whole seconds; 0 is off
+	// Endpoint is "host:port" as configured, "" when the peer finds us. Peers
+	// roam, so where a peer is now is no part of the State as long as it is heard
+	// from: an observed Endpoint is the one configured last. Only that of a silent
+	// peer which stands elsewhere is the address where it was last, so that Diff
+	// sends it back. Wanted as "", any will do.
+	Endpoint   string
+	AllowedIPs []netip.Prefix // sorted, masked
+	Keepalive  time.Duration  // whole seconds up to 65535; 0 is off
+
+	// Heard is for observed peers alone: nobody remembers which endpoint was
+	// configured, but the one that it has works. Diff leaves it alone.
+	Heard bool
 }
+
+// Silence is how long after its last handshake a peer counts as silent:
+// REJECT_AFTER_TIME (WireGuard paper, section 6.1), when its session is void.
+const Silence = 180 * time.Second
+
+// RouteProtocol is the number that marks the routes which ripstop made, in the
+// range of /etc/iproute2/rt_protos that is nobody's.
+const RouteProtocol = 114

@@ -1,0 +1,154 @@
+package vpn
+
+import (
+	"bytes"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Diff is the steps that turn have into want: tunnels that go first, then each
+// tunnel that stays or comes, by name. Within a tunnel new peers come before
+// changed ones and those before the ones that go, and peers that gain allowed
+// IPs before those that only lose some, so that a prefix which moves between two
+// peers always has one of them. No step ends a session but that of a peer or
+// tunnel which goes.
+func Diff(want, have State) []Step {
+	var steps []Step
+	for _, name := range slices.Sorted(maps.Keys(have.Tunnels)) {
+		if _, ok := want.Tunnels[name]; !ok {
+			steps = append(steps, DelTunnel{name})
+		}
+	}
+	have = have.Clone()
+	for _, s := range yields(want, have) {
+		s.apply(have.Tunnels)
+		steps = append(steps, s)
+	}
+	for _, name := range slices.Sorted(maps.Keys(want.Tunnels)) {
+		to := want.Tunnels[name]
+		from, ok := have.Tunnels[name]
+		if !ok {
+			steps = append(steps, AddTunnel{name, bare(to)})
+		} else if s := (SetTunnel{name, device(from), to.onPort(from)}); s.String() != "" {
+			steps = append(steps, s)
+		}
+		steps = append(steps, peerSteps(name, to, from)...)
+	}
+	return steps
+}
+
+// yields makes tunnels let go of UDP ports which others want to have: two
+// tunnels can exchange their ports.
+func yields(want, have State) []Step {
+	var steps []Step
+	for _, name := range slices.Sorted(maps.Keys(have.Tunnels)) {
+		from := have.Tunnels[name]
+		to, stays := want.Tunnels[name]
+		if !stays || from.Listen == 0 || from.Listen == to.Listen {
+			continue
+		}
+		for other, o := range want.Tunnels {
+			if other != name && o.Listen == from.Listen {
+				let := device(from)
+				let.Listen = 0
+				steps = append(steps, SetTunnel{name, device(from), let})
+				break
+			}
+		}
+	}
+	return steps
+}
+
+// onPort is the wanted tunnel t alone, on the port that it has where any will do.
+func (t Tunnel) onPort(have Tunnel) Tunnel {
+	t = bare(t)
+	if t.Listen == 0 {
+		t.Listen = have.Listen
+	}
+	return t
+}
+
+// device is a tunnel without its peers and routes.
+func device(t Tunnel) Tunnel {
+	t.Peers, t.Routes = nil, nil
+	return t
+}
+
+func peerSteps(name string, want, have Tunnel) []Step {
+	var add, gain, lose, del []Step
+	for _, k := range sortedPeers(want.Peers) {
+		to := want.Peers[k]
+		from, ok := have.Peers[k]
+		s := SetPeer{name, k, from, to}
+		switch {
+		case !ok:
+			add = append(add, AddPeer{name, k, to})
+		case s.String() == "":
+		case len(without(to.AllowedIPs, from.AllowedIPs)) > 0:
+			gain = append(gain, s)
+		default:
+			lose = append(lose, s)
+		}
+	}
+	for _, k := range sortedPeers(have.Peers) {
+		if _, ok := want.Peers[k]; !ok {
+			del = append(del, DelPeer{name, k, have.Peers[k].Name})
+		}
+	}
+	return slices.Concat(add, gain, lose, routeSteps(name, want, have), del)
+}
+
+func routeSteps(name string, want, have Tunnel) []Step {
+	needs := want.Needs()
+	add, del := without(needs, have.Routes), without(have.Routes, needs)
+	if len(add)+len(del) == 0 {
+		return nil
+	}
+	var steps []Step
+	carriers := want.carriers()
+	for _, p := range add {
+		steps = append(steps, AddRoute{name, p, carriers[p]})
+	}
+	carriers = have.carriers()
+	for _, p := range del {
+		steps = append(steps, DelRoute{name, p, carriers[p]})
+	}
+	return steps
+}
+
+// Needs is the routes that the tunnel has to have, sorted: the allowed IPs
+// of its peers that its own addresses do not cover, but for 0.0.0.0/0 and ::/0.
+func (t Tunnel) Needs() []netip.Prefix {
+	var out []netip.Prefix
+	for _, peer := range t.Peers {
+		for _, p := range peer.AllowedIPs {
+			if p.Bits() > 0 && !t.covers(p) {
+				out = append(out, p)
+			}
+		}
+	}
+	return slices.Compact(sorted(out))
+}
+
+// covers tells whether the kernel routes p into the tunnel for its addresses' sake.
+func (t Tunnel) covers(p netip.Prefix) bool {
+	return slices.ContainsFunc(t.Addresses, func(a netip.Prefix) bool {
+		return a.Bits() <= p.Bits() && a.Contains(p.Addr())
+	})
+}
+
+// carriers is the label of the peer that has a prefix.
+func (t Tunnel) carriers() map[netip.Prefix]string {
+	out := map[netip.Prefix]string{}
+	for k, peer := range t.Peers {
+		for _, p := range peer.AllowedIPs {
+			out[p] = label(k, peer.Name)
+		}
+	}
+	return out
+}
+
+func sortedPeers(peers map[Key]Peer) []Key {
+	return slices.SortedFunc(maps.Keys(peers), func(a, b Key) int { return bytes.Compare(a[:], b[:]) })
+}

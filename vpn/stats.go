@@ -1,0 +1,37 @@
+package vpn
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Engine is what carries a tunnel's packets.
+type Engine string
+
+// The engines.
+const (
+	Kernel  Engine = "kernel"  // the kernel's WireGuard
+	Process Engine = "process" // WireGuard in this process, on a tun device
+)
+
+// TunnelStats is what one tunnel is doing: a copy, taken at one moment.
+type TunnelStats struct {
+	Name      string
+	Engine    Engine
+	PublicKey Key
+	Listen    uint16 // the UDP port in use
+	MTU       int    // bytes, as the device has it
+	Peers     []PeerStats
+}
+
+// PeerStats is what one peer is doing.
+type PeerStats struct {
+	Name          string // "" when nobody remembers it
+	PublicKey     Key
+	Endpoint      netip.AddrPort // where it was heard from last; the zero value when never
+	LastHandshake time.Time      // the zero value when there was none
+	RxBytes       uint64         // received from the peer, as on the wire inside UDP
+	TxBytes       uint64
+	AllowedIPs    []netip.Prefix // sorted
+	Keepalive     time.Duration
+}
