@@ -1,0 +1,28 @@
+// Package raw is the engine that keeps each LUN in a sparse file of a pool
+// directory. It needs nothing of the file system but holes.
+//
+//	pool directory
+//	  pool.json        format, uuid             NAME.lun        data, sparse
+//	  lock             held while in service    NAME.lun.json   format, id, block, size
+//
+//	WriteAt ─► all blocks mapped? ─ yes ─► pwrite
+//	                 │ no
+//	                 └─► reserve room in the pool ─► pwrite ─► mark mapped
+//
+// A bitmap for each LUN tells which blocks of 4 KiB take space. It is read from
+// the holes of the file when the LUN is opened, so a crash can not make it lie.
+// Every block that becomes mapped has taken its room from the pool's size
+// before its data are written; Unmap punches a hole and gives it back.
+//
+// Data and metadata files become valid in an order that any crash leaves
+// readable: data before the metadata that speak of them.
+//
+// # Caveats
+//
+// Data go through the page cache: what is not flushed is lost with the host's
+// power, though not with the daemon. After a failed flush a LUN takes no more
+// writes until it is opened anew, for the kernel forgets which data it lost.
+//
+// Room is what LUN data fill, counted in 4 KiB; the file system's own
+// metadata come on top. There are no snapshots.
+package raw

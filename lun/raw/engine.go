@@ -1,0 +1,249 @@
+package raw
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"ripstop/lun"
+)
+
+// Options are what an engine needs besides its steps.
+type Options struct {
+	// StateDir is the directory under which pools may be made with missing
+	// parents; "" is nowhere.
+	StateDir string
+	// OnResize, when set, is called with a LUN's name after it has grown.
+	OnResize func(lun string)
+}
+
+// Engine has pools and LUNs in service. It is a target of reconcile.Run, and
+// safe for concurrent use.
+type Engine struct {
+	log     *slog.Logger
+	options Options
+	open    func(path string, flag int) (file, error)
+
+	control sync.Mutex // held by what changes the maps, however long its files take
+
+	mu      sync.RWMutex // of the maps themselves, never held over I/O
+	pools   map[string]*pool
+	volumes map[string]*volume
+}
+
+// New is an engine with nothing in service.
+func New(log *slog.Logger, o Options) *Engine {
+	return &Engine{
+		log: log, options: o, open: openDisk,
+		pools: map[string]*pool{}, volumes: map[string]*volume{},
+	}
+}
+
+func openDisk(path string, flag int) (file, error) {
+	f, err := os.OpenFile(path, flag, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return diskFile{f}, nil
+}
+
+// Observe is the pools and LUNs in service.
+func (e *Engine) Observe(context.Context) (lun.State, error) {
+	e.control.Lock()
+	defer e.control.Unlock()
+	s := lun.State{Pools: map[string]lun.Pool{}, LUNs: map[string]lun.LUN{}}
+	for name, p := range e.pools {
+		s.Pools[name] = lun.Pool{Path: p.path, Size: p.size.Load(), Overcommit: p.overcommit}
+	}
+	for name, v := range e.volumes {
+		s.LUNs[name] = v.shape()
+	}
+	return s, nil
+}
+
+// Do carries out one step. The error names the object and, where somebody can
+// do something about it, says what.
+func (e *Engine) Do(ctx context.Context, step lun.Step) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if g, ok := step.(lun.GrowLUN); ok {
+		return e.growLUN(g)
+	}
+	e.control.Lock()
+	defer e.control.Unlock()
+	switch s := step.(type) {
+	case lun.OpenPool:
+		return wrap("open pool "+s.Name, e.doOpenPool(s.Name, s.Pool))
+	case lun.SetPool:
+		return wrap("set pool "+s.Name, e.setPool(s.Name, s.To))
+	case lun.ClosePool:
+		return wrap("close pool "+s.Name, e.closePool(s.Name))
+	case lun.OpenLUN:
+		return wrap("open LUN "+s.Name, e.openLUN(s.Name, s.LUN))
+	case lun.CloseLUN:
+		return wrap("close LUN "+s.Name, e.closeLUN(s.Name))
+	case lun.Refuse:
+		return s.Err()
+	}
+	return fmt.Errorf("do %T: this engine does not know the step", step)
+}
+
+// wrap names what was done and adds what helps against the common causes.
+func wrap(what string, err error) error {
+	help := ""
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EROFS):
+		help = ": mount the file system for writing"
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		help = ": free space on the file system"
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		help = ": let the user of ripstop write there"
+	case errors.Is(err, unix.EFBIG):
+		help = ": the file system does not allow files of this size, take another or less"
+	}
+	return fmt.Errorf("%s: %w%s", what, err, help)
+}
+
+func (e *Engine) doOpenPool(name string, want lun.Pool) error {
+	if p, ok := e.pools[name]; ok {
+		if p.path != want.Path {
+			return fmt.Errorf("it is in service at %s: stop ripstop and move the directory", p.path)
+		}
+		return e.setPool(name, want)
+	}
+	p, err := e.openPool(name, want)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	e.pools[name] = p
+	e.mu.Unlock()
+	e.log.Info("pool opened", "pool", name, "path", p.path, "used", p.used.Load())
+	return nil
+}
+
+func (e *Engine) setPool(name string, to lun.Pool) error {
+	p, ok := e.pools[name]
+	if !ok {
+		return errors.New("it is not in service")
+	}
+	if err := promise(name, to.Size, to.Overcommit, e.provisioned(name)); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	p.size.Store(to.Size)
+	p.overcommit = to.Overcommit
+	e.mu.Unlock()
+	return nil
+}
+
+// provisioned is what a pool has promised to the LUNs in service.
+func (e *Engine) provisioned(pool string) int64 {
+	var sum int64
+	for _, v := range e.volumes {
+		if v.pool.name == pool {
+			sum += v.size.Load()
+		}
+	}
+	return sum
+}
+
+func (e *Engine) closePool(name string) error {
+	p, ok := e.pools[name]
+	if !ok {
+		return nil
+	}
+	for _, v := range e.volumes {
+		if v.pool == p {
+			return fmt.Errorf("LUN %s is in service in it", v.name)
+		}
+	}
+	e.mu.Lock()
+	delete(e.pools, name)
+	e.mu.Unlock()
+	e.log.Info("pool closed", "pool", name)
+	return p.lock.Close()
+}
+
+func (e *Engine) closeLUN(name string) error {
+	v, ok := e.volumes[name]
+	if !ok {
+		return nil
+	}
+	e.mu.Lock()
+	delete(e.volumes, name)
+	e.mu.Unlock()
+	err := v.close()
+	e.mu.Lock()
+	v.pool.retained[name] = v.used.Load()
+	e.mu.Unlock()
+	e.log.Info("lun closed", "lun", name)
+	return err
+}
+
+// Volume is a LUN in service; any other is lun.ErrClosed.
+func (e *Engine) Volume(name string) (lun.Volume, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	v, ok := e.volumes[name]
+	if !ok {
+		return nil, fmt.Errorf("LUN %s: %w", name, lun.ErrClosed)
+	}
+	return v, nil
+}
+
+// Stats is how full pools and LUNs are now.
+func (e *Engine) Stats() lun.Stats {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	var s lun.Stats
+	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
+		p := e.pools[name]
+		st := lun.PoolStats{
+			Name: name, Size: p.size.Load(), Used: p.used.Load(),
+			Provisioned: e.provisioned(name), Limit: limit(p.size.Load(), p.overcommit),
+		}
+		for _, n := range p.retained {
+			st.Retained += n
+		}
+		s.Pools = append(s.Pools, st)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.volumes)) {
+		v := e.volumes[name]
+		s.LUNs = append(s.LUNs, lun.LUNStats{Info: v.Info(), Pool: v.pool.name, Used: v.used.Load()})
+	}
+	return s
+}
+
+// Close takes everything out of service and keeps all data.
+func (e *Engine) Close() error {
+	e.control.Lock()
+	defer e.control.Unlock()
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(e.volumes)) {
+		errs = append(errs, wrap("close LUN "+name, e.closeLUN(name)))
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
+		errs = append(errs, wrap("close pool "+name, e.closePool(name)))
+	}
+	return errors.Join(errs...)
+}
+
+// validName tells whether a LUN's name can be that of its files.
+func validName(name string) error {
+	if name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("name %q cannot be a file's: take letters, digits and hyphens", name)
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package raw
+
+import (
+	"errors"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// file is what a volume needs of its data file. Every method may be called
+// while another is, Close too: it waits for none and lets each end.
+type file interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	// Datasync puts data, and what is needed to read them, on stable storage.
+	Datasync() error
+	// Resize sets the size and puts it on stable storage.
+	Resize(size int64) error
+	// Punch makes a hole of n bytes at off; the size stays.
+	Punch(off, n int64) error
+	// Data calls yield for the runs of data before size, in order.
+	Data(size int64, yield func(off, end int64)) error
+}
+
+// diskFile is a file of the host.
+type diskFile struct{ *os.File }
+
+// Datasync is fdatasync(2).
+func (f diskFile) Datasync() error {
+	return f.control(unix.Fdatasync)
+}
+
+// Resize is ftruncate(2) and fsync(2).
+func (f diskFile) Resize(size int64) error {
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// Punch is fallocate(2) with FALLOC_FL_PUNCH_HOLE.
+func (f diskFile) Punch(off, n int64) error {
+	return f.control(func(fd int) error {
+		for {
+			err := unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+			if !errors.Is(err, unix.EINTR) {
+				return err
+			}
+		}
+	})
+}
+
+// Data is lseek(2) with SEEK_DATA and SEEK_HOLE.
+func (f diskFile) Data(size int64, yield func(off, end int64)) error {
+	return f.control(func(fd int) error {
+		for at := int64(0); at < size; {
+			off, err := unix.Seek(fd, at, unix.SEEK_DATA)
+			if errors.Is(err, unix.ENXIO) { // no data from here on
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if at, err = unix.Seek(fd, off, unix.SEEK_HOLE); err != nil {
+				return err
+			}
+			if off < size {
+				yield(off, min(at, size))
+			}
+		}
+		return nil
+	})
+}
+
+// control runs fn with a descriptor that stays open meanwhile.
+func (f diskFile) control(fn func(fd int) error) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := conn.Control(func(fd uintptr) { inner = fn(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
+}

@@ -1,0 +1,194 @@
+package raw
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ripstop/lun"
+)
+
+// pool is a pool in service.
+type pool struct {
+	name string
+	path string
+	lock *os.File
+	size atomic.Int64 // bytes that may be used
+	used atomic.Int64 // bytes of mapped blocks, and of data out of service
+
+	// Of the engine's control path, under its lock.
+	overcommit float64
+	retained   map[string]int64 // bytes of the data out of service, by LUN name
+}
+
+// reserve takes n bytes of room, or nothing and is false.
+func (p *pool) reserve(n int64) bool {
+	for {
+		used := p.used.Load()
+		if n > p.size.Load()-used {
+			return false
+		}
+		if p.used.CompareAndSwap(used, used+n) {
+			return true
+		}
+	}
+}
+
+func (p *pool) release(n int64) { p.used.Add(-n) }
+
+// limit is the most that may be promised of a pool of this shape.
+func limit(size int64, overcommit float64) int64 {
+	l := float64(size) * overcommit
+	if l >= math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return int64(l)
+}
+
+// promise tells whether the pool may promise the bytes in all.
+func promise(name string, size int64, overcommit float64, total int64) error {
+	if total <= limit(size, overcommit) {
+		return nil
+	}
+	return fmt.Errorf("pool %s: its LUNs would have %d bytes, and it promises at most %d (size %d, overcommit %g): "+
+		"give the pool more size or overcommit, or the LUNs less",
+		name, total, limit(size, overcommit), size, overcommit)
+}
+
+func (p *pool) data(lun string) string { return filepath.Join(p.path, lun+dataSuffix) }
+func (p *pool) meta(lun string) string { return filepath.Join(p.path, lun+metaSuffix) }
+
+const (
+	dataSuffix = ".lun"
+	metaSuffix = ".lun.json"
+)
+
+// openPool makes or takes the directory, locks it, and counts what is in it.
+func (e *Engine) openPool(name string, want lun.Pool) (*pool, error) {
+	if err := e.mkdir(want.Path); err != nil {
+		return nil, err
+	}
+	p := &pool{name: name, path: want.Path, overcommit: want.Overcommit, retained: map[string]int64{}}
+	p.size.Store(want.Size)
+	var err error
+	if p.lock, err = lockDir(want.Path); err != nil {
+		return nil, err
+	}
+	if err = errors.Join(p.identify(), p.scan(e)); err != nil {
+		return nil, errors.Join(err, p.lock.Close())
+	}
+	return p, nil
+}
+
+// mkdir makes a directory: with its parents where they lie under the state
+// directory, and elsewhere alone, for a parent that is not there may be a file
+// system that is not mounted.
+func (e *Engine) mkdir(path string) error {
+	parent := filepath.Dir(path)
+	err := os.Mkdir(path, 0o700)
+	if errors.Is(err, os.ErrNotExist) && e.inState(parent) {
+		if err := e.mkdir(parent); err != nil {
+			return err
+		}
+		err = os.Mkdir(path, 0o700)
+	}
+	switch {
+	case errors.Is(err, os.ErrExist):
+		return nil
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s does not exist: mount its file system or make the directory", parent)
+	case err != nil:
+		return err
+	}
+	return syncDir(parent)
+}
+
+func (e *Engine) inState(path string) bool {
+	rel, err := filepath.Rel(e.options.StateDir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// lockDir is the lock of a pool directory; it goes with the file, and so with
+// the process.
+func lockDir(path string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = fmt.Errorf("%s is in use by another pool or another ripstop: stop that one, or choose another directory", path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// identify reads pool.json, and makes it in a directory that has none.
+func (p *pool) identify() error {
+	path := filepath.Join(p.path, "pool.json")
+	_, err := readMeta[poolMeta](path)
+	if errors.Is(err, os.ErrNotExist) {
+		return writeMeta(path, poolMeta{Format: format, UUID: newID(), Created: time.Now().UTC()})
+	}
+	return err
+}
+
+// scan counts the data in the directory; none of it is in service yet.
+func (p *pool) scan(e *Engine) error {
+	entries, err := os.ReadDir(p.path)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		name, ok := strings.CutSuffix(entry.Name(), dataSuffix)
+		if !ok || !entry.Type().IsRegular() {
+			continue
+		}
+		n, err := e.measure(p.data(name))
+		if err != nil {
+			return err
+		}
+		p.retained[name] = n
+		p.used.Add(n)
+	}
+	return nil
+}
+
+// measure is the bytes of 4 KiB blocks that a file has data in. Where the file
+// cannot tell, it is what the file takes on the disk: one bad file shall not
+// keep the pool out of service.
+func (e *Engine) measure(path string) (int64, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	f, err := e.open(path, os.O_RDONLY)
+	if err != nil {
+		return 0, err
+	}
+	var sum, last int64
+	err = f.Data(st.Size(), func(off, end int64) {
+		from := max(down(off), last)
+		last = up(end)
+		sum += max(last-from, 0)
+	})
+	if err != nil {
+		e.log.Warn("count data by disk usage", "file", path, "error", err)
+		sum = up(st.Sys().(*syscall.Stat_t).Blocks * 512)
+	}
+	return sum, f.Close()
+}
+
+// down and up are the edges of the 4 KiB block around a byte.
+func down(off int64) int64 { return off &^ (blockSize - 1) }
+func up(off int64) int64   { return (off + blockSize - 1) &^ (blockSize - 1) }
