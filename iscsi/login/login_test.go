@@ -1,0 +1,261 @@
+package login
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"ripstop/iscsi"
+	"ripstop/iscsi/pdu"
+)
+
+var update = flag.Bool("update", false, "write the transcripts anew")
+
+const (
+	web     = "iqn.1993-08.org.debian:01:web"  // has CHAP at data and none at open
+	mirror  = "iqn.1993-08.org.debian:01:mir"  // has mutual CHAP
+	twins   = "iqn.1993-08.org.debian:01:twin" // has the same secret both ways
+	guest   = "iqn.1993-08.org.debian:01:guest"
+	dataIQN = "iqn.2026-11.org.example:data"
+	openIQN = "iqn.2026-11.org.example:open"
+)
+
+const (
+	webSecret    = "websecretsecret"
+	targetSecret = "targetsecretsec"
+)
+
+// accounts is who may do what in the transcripts.
+func accounts() map[string]map[string]iscsi.Initiator {
+	chap := &iscsi.CHAP{User: "web", Secret: webSecret}
+	return map[string]map[string]iscsi.Initiator{
+		dataIQN: {
+			web:    {CHAP: chap},
+			mirror: {CHAP: chap, Mutual: &iscsi.CHAP{User: "san", Secret: targetSecret}},
+			twins:  {CHAP: chap, Mutual: &iscsi.CHAP{User: "san", Secret: webSecret}},
+		},
+		openIQN: {web: {}, guest: {}},
+	}
+}
+
+func policy() Policy {
+	return Policy{
+		Admit: func(initiator, target string) (iscsi.Initiator, error) {
+			t, ok := accounts()[target]
+			if !ok {
+				return iscsi.Initiator{}, Refuse(NotFound, "no target %s here", target)
+			}
+			i, ok := t[initiator]
+			if !ok {
+				return i, Refuse(Forbidden, "the target is not open to this initiator")
+			}
+			return i, nil
+		},
+		Discover: func(initiator string) ([]iscsi.Initiator, error) {
+			var all []iscsi.Initiator
+			for _, t := range accounts() {
+				if i, ok := t[initiator]; ok {
+					all = append(all, i)
+				}
+			}
+			if len(all) == 0 {
+				return nil, Refuse(Forbidden, "no target is open to this initiator")
+			}
+			return all, nil
+		},
+		Challenge: func(n int) []byte { return bytes.Repeat([]byte{0xc4}, n) },
+		TSIH:      77, PortalGroup: 1,
+	}
+}
+
+// TestTranscripts replays testdata/*.txt: requests stand behind ">", their text
+// keys below, and what the target answers behind "<".
+func TestTranscripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no transcripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := replay(t, string(want))
+			if strings.Contains(got, webSecret) || strings.Contains(got, targetSecret) {
+				t.Errorf("a secret stands in the transcript:\n%s", got)
+			}
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else if got != string(want) {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+// replay runs the requests of a transcript, each login after an empty line anew.
+func replay(t *testing.T, script string) string {
+	var out strings.Builder
+	var m *Machine
+	var last map[string]string
+	for _, block := range strings.Split(strings.TrimSpace(script), "\n>") {
+		var keys []string
+		head, rest, _ := strings.Cut(strings.TrimPrefix(block, ">"), "\n")
+		var comments []string
+		for _, line := range strings.Split(rest, "\n") {
+			switch {
+			case strings.HasPrefix(line, "  "):
+				keys = append(keys, line[2:])
+			case strings.HasPrefix(line, "#"):
+				comments = append(comments, line)
+			}
+		}
+		if m == nil || strings.Contains(head, "new") {
+			m, last = New(policy()), nil
+		}
+		fmt.Fprintf(&out, ">%s\n", head)
+		for _, k := range keys {
+			fmt.Fprintf(&out, "  %s\n", k)
+		}
+		last = step(t, &out, m, head, expand(keys, last))
+		out.WriteString(strings.Join(comments, "\n"))
+		if len(comments) > 0 {
+			out.WriteByte('\n')
+		}
+	}
+	return strings.TrimSpace(out.String()) + "\n"
+}
+
+// step gives one request to m and writes its reply.
+func step(t *testing.T, out *strings.Builder, m *Machine, head string, text []byte) map[string]string {
+	t.Helper()
+	req := &pdu.Login{ISID: [6]byte{0x80, 1, 2, 3, 4, 5}, CmdSN: 10}
+	req.ITT = 5
+	for f := range strings.FieldsSeq(head) {
+		name, value, _ := strings.Cut(f, "=")
+		n, _ := pdu.Number(value)
+		switch name {
+		case "T":
+			req.Transit = true
+		case "C":
+			req.Continue = true
+		case "csg":
+			req.CSG = uint8(n)
+		case "nsg":
+			req.NSG = uint8(n)
+		case "tsih":
+			req.TSIH = uint16(n)
+		case "cid":
+			req.CID = uint16(n)
+		case "vmin":
+			req.VersionMin = uint8(n)
+		case "new":
+		default:
+			t.Fatalf("unknown field %q", f)
+		}
+	}
+	r := m.Step(req, text)
+	fmt.Fprintf(out, "< %s\n", r.Response.String())
+	pairs, err := pdu.ParseText(r.Text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]string{}
+	for _, p := range pairs {
+		values[p.Key] = p.Value
+		fmt.Fprintf(out, "<   %s=%s\n", p.Key, p.Value)
+	}
+	if r.Refused != nil {
+		fmt.Fprintf(out, "< refused %#04x: %v\n", uint16(r.Refused.Status), r.Refused)
+	}
+	if r.Done != nil {
+		fmt.Fprintf(out, "< done: %+v\n", struct {
+			Initiator, Target string
+			Proved            bool
+			Params            Params
+		}{r.Done.Initiator, r.Done.Target, r.Done.Proof != nil, r.Done.Params})
+	}
+	return values
+}
+
+var macro = regexp.MustCompile(`\$\{(\w+)(?: (\w+))?\}`)
+
+// expand makes the text of a request; ${response web} is the answer to the
+// last challenge, ${own} that challenge itself, ${name web} an initiator's name.
+func expand(keys []string, last map[string]string) []byte {
+	secrets := map[string]string{"web": webSecret, "wrong": "wrongsecretwrong"}
+	names := map[string]string{"web": web, "mirror": mirror, "twins": twins, "guest": guest, "data": dataIQN, "open": openIQN}
+	var text []byte
+	for _, k := range keys {
+		k = macro.ReplaceAllStringFunc(k, func(s string) string {
+			f := macro.FindStringSubmatch(s)
+			switch f[1] {
+			case "name":
+				return names[f[2]]
+			case "own":
+				return last["CHAP_C"]
+			case "many":
+				return strings.Repeat("x", 8000)
+			}
+			_, alg, _ := chooseAlgorithm(last["CHAP_A"])
+			id, _ := pdu.Number(last["CHAP_I"])
+			c, _ := pdu.Binary(last["CHAP_C"])
+			return pdu.Hex(alg.respond(byte(id), iscsi.Secret(secrets[f[2]]), c))
+		})
+		if part, ok := strings.CutSuffix(k, "\\"); ok { // goes on in the next request
+			text = append(text, part...)
+		} else {
+			text = append(append(text, k...), 0)
+		}
+	}
+	return text
+}
+
+// TestMutualProof checks the target's own response against the definition.
+func TestMutualProof(t *testing.T) {
+	for name, alg := range algorithms {
+		m := New(policy())
+		var out strings.Builder
+		step(t, &out, m, "csg=0 nsg=1 T", expand([]string{"InitiatorName=" + mirror, "TargetName=" + dataIQN, "AuthMethod=CHAP"}, nil))
+		last := step(t, &out, m, "csg=0 nsg=1", expand([]string{fmt.Sprintf("CHAP_A=%d", name)}, nil))
+		last = step(t, &out, m, "csg=0 nsg=1 T", expand([]string{"CHAP_N=web", "CHAP_R=${response web}", "CHAP_I=9", "CHAP_C=0x0102"}, last))
+		want := pdu.Hex(alg.respond(9, targetSecret, []byte{1, 2}))
+		if last["CHAP_N"] != "san" || last["CHAP_R"] != want {
+			t.Errorf("algorithm %d: %v, want %s\n%s", name, last, want, out.String())
+		}
+	}
+	if got := pdu.Hex(algorithms[5].respond(1, "abc", []byte("xyz"))); got != "0x03d42223812429705f28e4fc984933b2" {
+		t.Errorf("MD5 of 01 abc xyz is %s", got)
+	}
+}
+
+// FuzzLogin looks for what no request may bring about: a panic, a session
+// without proof, and a secret in an answer.
+func FuzzLogin(f *testing.F) {
+	f.Add([]byte("InitiatorName="+web+"\x00TargetName="+dataIQN+"\x00AuthMethod=CHAP,None\x00"), []byte("CHAP_A=5\x00"), []byte{0x04, 0x87, 0x87})
+	f.Add([]byte("InitiatorName="+web+"\x00SessionType=Discovery\x00"), []byte("MaxBurstLength=1\x00"), []byte{0x81, 0x83})
+	f.Fuzz(func(t *testing.T, a, b, flags []byte) {
+		m := New(policy())
+		for i, fl := range flags {
+			req := &pdu.Login{Transit: fl&0x80 != 0, Continue: fl&0x40 != 0, CSG: fl >> 2 & 3, NSG: fl & 3}
+			r := m.Step(req, [][]byte{a, b}[i%2])
+			if len(r.Text) > 8192 || bytes.Contains(r.Text, []byte(webSecret)) {
+				t.Fatalf("answers %d bytes: %q", len(r.Text), r.Text)
+			}
+			if r.Done != nil && r.Done.Target == dataIQN {
+				t.Fatalf("logged in without CHAP: %+v", r.Done)
+			}
+			if r.Refused != nil || r.Done != nil {
+				return
+			}
+		}
+	})
+}
