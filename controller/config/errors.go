@@ -1,8 +1,8 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -52,17 +52,14 @@ type Warning Error
 func (w Warning) String() string { return Error(w).Error() }
 
 // byPlace orders faults by file (in the order given), line and column.
-func byPlace(order []string) func(a, b Error) int {
+func byPlace(order map[string]int) func(a, b Error) int {
 	return func(a, b Error) int {
-		if c := slices.Index(order, a.File) - slices.Index(order, b.File); c != 0 {
-			return c
-		}
-		if a.Line != b.Line {
-			return a.Line - b.Line
-		}
-		if a.Column != b.Column {
-			return a.Column - b.Column
-		}
-		return strings.Compare(a.Message, b.Message)
+		return cmp.Or(
+			cmp.Compare(order[a.File], order[b.File]),
+			cmp.Compare(a.Line, b.Line),
+			cmp.Compare(a.Column, b.Column),
+			cmp.Compare(a.Path, b.Path),
+			cmp.Compare(a.Message, b.Message),
+		)
 	}
 }

@@ -1,0 +1,95 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"path/filepath"
+	"strings"
+)
+
+// mostNamed is how many LUNs the arithmetic of a full pool lists.
+const mostNamed = 6
+
+func (c *checker) checkStore() {
+	paths, above := map[string]spot{}, map[string]spot{}
+	for n, p := range c.raw.Pools.all() {
+		c.objectName(n, p.spot)
+		if p.Path.ok {
+			c.poolPath(p.Path, paths, above)
+		}
+		c.cfg.Pools[n] = Pool{Path: string(p.Path.v), Size: int64(p.Size.v), Overcommit: float64(p.Overcommit.or(1))}
+	}
+	promises := map[string]*promise{}
+	for n, l := range c.raw.LUNs.all() {
+		c.objectName(n, l.spot)
+		out := LUN{Pool: string(l.Pool.v), Size: int64(l.Size.v), Block: int(l.Block.or(4096))}
+		if known(c.report, c.raw.Pools, "pool", l.Pool) && l.Size.ok {
+			promises[out.Pool] = promises[out.Pool].add(n, l.Size.v)
+		}
+		if l.Size.ok && out.Size%int64(out.Block) != 0 {
+			c.errorf(l.Size.spot, "%d bytes are not a multiple of the block of %d", out.Size, out.Block)
+		}
+		c.cfg.LUNs[n] = out
+	}
+	for n, p := range promises {
+		c.checkPromise(c.raw.Pools.items[n], p)
+	}
+}
+
+// poolPath refuses pools in one directory or one inside the other.
+func (c *checker) poolPath(v value[fileName], paths, above map[string]spot) {
+	path := string(v.v)
+	first, clash := above[path]
+	for dir := path; !clash; dir = filepath.Dir(dir) {
+		first, clash = paths[dir]
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
+	if clash {
+		c.errorf(v.spot, "the pool's directory is, holds or lies in the one of another pool: %s at %s", first.path, first)
+		return
+	}
+	paths[path] = v.spot
+	for dir := path; ; dir = filepath.Dir(dir) {
+		above[dir] = v.spot
+		if dir == filepath.Dir(dir) {
+			return
+		}
+	}
+}
+
+// promise is the sizes of a pool's LUNs.
+type promise struct {
+	sum   int64 // stops at the most that an int64 holds
+	named []string
+	more  int
+}
+
+func (p *promise) add(lun string, s size) *promise {
+	if p == nil {
+		p = &promise{}
+	}
+	p.sum += min(int64(s), math.MaxInt64-p.sum)
+	if len(p.named) == mostNamed {
+		p.more++
+	} else {
+		p.named = append(p.named, lun+" "+s.String())
+	}
+	return p
+}
+
+// checkPromise holds what a pool's LUNs promise against what it may promise.
+func (c *checker) checkPromise(p *rawPool, sold *promise) {
+	factor := float64(p.Overcommit.or(1))
+	most := float64(p.Size.v) * factor
+	if !p.Size.ok || float64(sold.sum) <= most {
+		return
+	}
+	named := strings.Join(sold.named, " + ")
+	if sold.more > 0 {
+		named += fmt.Sprintf(" + %d more", sold.more)
+	}
+	c.errorf(p.spot, "its LUNs promise %s (%s), but size %s × overcommit %g is %s: raise one of the two or make LUNs smaller",
+		size(sold.sum), named, p.Size.v, factor, size(most))
+}

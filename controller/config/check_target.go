@@ -1,0 +1,153 @@
+package config
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+)
+
+// anyInitiator is the key for initiators that have no key of their own.
+const anyInitiator = "any"
+
+func (c *checker) checkTargets() {
+	names, served := map[string]spot{}, map[name]spot{}
+	for written, t := range c.raw.Targets.all() {
+		n, ok := c.takeIQN(names, written, t.spot)
+		out := Target{
+			Portals:    c.portals(t),
+			LUNs:       c.lunMap(t, served),
+			Initiators: map[string]Initiator{},
+		}
+		c.initiators(t, &out)
+		if ok {
+			c.cfg.Targets[n] = out
+		}
+	}
+}
+
+// takeIQN is the normal form of an iSCSI name that nothing else has.
+func (c *checker) takeIQN(names map[string]spot, written string, at spot) (string, bool) {
+	n, err := iscsiName(written)
+	if err != nil {
+		c.errorf(at, "%s", err)
+		return "", false
+	}
+	if first, twice := names[n]; twice {
+		c.errorf(at, "is given twice, as iSCSI names have no upper case: the first is at %s", first)
+		return "", false
+	}
+	names[n] = at
+	return n, true
+}
+
+func (c *checker) portals(t *rawTarget) []Portal {
+	var all []Portal
+	seen := map[Portal]spot{}
+	for _, p := range t.Portals.items {
+		out := Portal{
+			VLAN:    string(p.VLAN.v),
+			Tunnel:  string(p.Tunnel.v),
+			Address: netip.AddrPort(p.Address.v),
+		}
+		c.checkPortal(p)
+		if !p.Address.given {
+			out.Port = uint16(p.Port.or(iscsiPort))
+		}
+		if first, twice := seen[out]; twice && out != (Portal{Port: out.Port}) {
+			c.errorf(p.spot, "is given twice: the first is at %s", first)
+		}
+		seen[out] = p.spot
+		all = append(all, out)
+	}
+	return all
+}
+
+func (c *checker) checkPortal(p *rawPortal) {
+	given := 0
+	for _, g := range []bool{p.VLAN.given, p.Tunnel.given, p.Address.given} {
+		if g {
+			given++
+		}
+	}
+	if given != 1 {
+		c.errorf(p.spot, "needs exactly one of vlan, tunnel and address")
+	}
+	if p.Address.given && p.Port.given {
+		c.errorf(p.Port.spot, "goes with vlan and tunnel: an address has its port behind the colon")
+	}
+	if p.Address.ok && netip.AddrPort(p.Address.v).Addr().IsUnspecified() {
+		c.warnf(p.Address.spot, "listens on every address of the host: whoever reaches one of them reaches the target")
+	}
+	if known(c.report, c.raw.VLANs, "VLAN", p.VLAN) && !c.raw.VLANs.items[string(p.VLAN.v)].Gateway.given {
+		c.errorf(p.VLAN.spot, "VLAN %q has no gateway to listen on: give it one", p.VLAN.v)
+	}
+	if known(c.report, c.raw.Tunnels, "tunnel", p.Tunnel) && !c.raw.Tunnels.items[string(p.Tunnel.v)].Address.given {
+		c.errorf(p.Tunnel.spot, "tunnel %q has no address to listen on: give it one", p.Tunnel.v)
+	}
+}
+
+// lunMap is the target's LUN numbers. One LUN behind two numbers is legal, and
+// its initiators must know of one another.
+func (c *checker) lunMap(t *rawTarget, served map[name]spot) map[uint16]string {
+	out := map[uint16]string{}
+	for text, v := range t.LUNs.all() {
+		var n lunNumber
+		if err := n.parse(text); err != nil {
+			c.errorf(t.LUNs.at[text], "LUN number %s", err)
+		}
+		if !known(c.report, c.raw.LUNs, "LUN", *v) {
+			continue
+		}
+		if first, twice := served[v.v]; twice {
+			c.warnf(v.spot, "LUN %q is served twice, the other is %s at %s: two hosts that mount it destroy its file system", v.v, first.path, first)
+		}
+		served[v.v] = v.spot
+		out[uint16(n)] = string(v.v)
+	}
+	return out
+}
+
+func (c *checker) initiators(t *rawTarget, out *Target) {
+	names := map[string]spot{}
+	for written, i := range t.Initiators.all() {
+		one := c.initiator(t, i)
+		if written == anyInitiator {
+			out.Any = &one
+			continue
+		}
+		if n, ok := c.takeIQN(names, written, i.spot); ok {
+			out.Initiators[n] = one
+		}
+	}
+	if !t.Initiators.given || len(t.Initiators.order) == 0 {
+		c.warnf(t.spot, "names no initiators: nobody can log in")
+	}
+}
+
+func (c *checker) initiator(t *rawTarget, i *rawInitiator) Initiator {
+	var out Initiator
+	seen := map[uint16]bool{}
+	for v := range i.LUNs.valid() {
+		n := uint16(v.v)
+		if _, ok := t.LUNs.items[strconv.Itoa(int(n))]; !ok {
+			c.errorf(v.spot, "the target has no LUN %d%s", n, c.hint(strconv.Itoa(int(n)), t.LUNs.order))
+		} else if seen[n] {
+			c.errorf(v.spot, "LUN %d is given twice", n)
+		} else {
+			out.LUNs = append(out.LUNs, n)
+		}
+		seen[n] = true
+	}
+	slices.Sort(out.LUNs)
+	if i.CHAP == nil {
+		return out
+	}
+	out.CHAP = &CHAP{string(i.CHAP.User.v), string(i.CHAP.Secret.v)}
+	if m := i.CHAP.Mutual; m != nil {
+		out.Mutual = &CHAP{string(m.User.v), string(m.Secret.v)}
+		if m.Secret.ok && i.CHAP.Secret.ok && m.Secret.v == i.CHAP.Secret.v {
+			c.errorf(m.Secret.spot, "is the initiator's secret as well: CHAP forbids one secret for both directions (RFC 7143 section 12.1.3), name another file")
+		}
+	}
+	return out
+}

@@ -1,0 +1,147 @@
+package config
+
+// The raw structs are the file as it is written: every key, its description
+// for editors, and what its value looks like alone. A struct's yaml tags are
+// its keys; jsonschema:"required" makes one obligatory, for the schema and for
+// Parse alike.
+
+// unbuilt is what the file may say and no engine does yet, by shape. Its
+// values are checked all the same.
+var unbuilt = map[string]string{
+	"bgp":                      "no BGP engine is built yet: leave the section out",
+	"switches.*.ports.*.limit": "limits of ports are not built yet: leave the key out",
+	"luns.*.limit":             "limits of LUNs are not built yet: leave the key out",
+}
+
+type rawFile struct {
+	Version  value[version]   `yaml:"version" jsonschema_description:"Version of this file format: 1. At least one file of a configuration says it."`
+	VLANs    table[rawVLAN]   `yaml:"vlans" jsonschema_description:"Names for VLAN ids, and what this host serves in them."`
+	Switches table[rawSwitch] `yaml:"switches" jsonschema_description:"VLAN-aware switches by name."`
+	Tunnels  table[rawTunnel] `yaml:"tunnels" jsonschema_description:"WireGuard tunnels by name, which is also the device's name."`
+	BGP      *rawBGP          `yaml:"bgp" jsonschema_description:"BGP towards the routers around. Not built yet."`
+	Pools    table[rawPool]   `yaml:"pools" jsonschema_description:"Pools that LUNs take their space from, by name."`
+	LUNs     table[rawLUN]    `yaml:"luns" jsonschema_description:"Thin logical units by name."`
+	Targets  table[rawTarget] `yaml:"targets" jsonschema_description:"iSCSI targets by iSCSI name (iqn.…, eui.… or naa.…)."`
+}
+
+type rawVLAN struct {
+	spot
+	ID      value[vlanID]  `yaml:"id" jsonschema:"required" jsonschema_description:"802.1Q id, 1 to 4094."`
+	Gateway many[hostAddr] `yaml:"gateway" jsonschema_description:"The host's own address in the VLAN, or a list of them, with prefix length. Makes a device of the VLAN's name."`
+	Switch  value[name]    `yaml:"switch" jsonschema_description:"The switch that serves the gateway. Needed only where more than one could."`
+}
+
+type rawSwitch struct {
+	spot
+	Dataplane value[dataplane] `yaml:"dataplane" jsonschema_description:"The engine that forwards: auto (default), bridge (the kernel's) or ebpf (ripstop's own)."`
+	Ports     table[rawPort]   `yaml:"ports" jsonschema_description:"Ports by name, which is also the name of the device on the host unless device is set."`
+}
+
+type rawPort struct {
+	spot
+	Netns    value[name]    `yaml:"netns" jsonschema_description:"The port is a veth pair whose far end is in this network namespace, made if absent."`
+	Tap      *rawTap        `yaml:"tap" jsonschema_description:"The port is a tap for a VM."`
+	Device   value[ifName]  `yaml:"device" jsonschema_description:"The port is this existing interface of the host."`
+	VLAN     value[name]    `yaml:"vlan" jsonschema_description:"Access port: the VLAN of all its frames, which carry no tag."`
+	Trunk    many[name]     `yaml:"trunk" jsonschema_description:"Trunk port: the VLANs that it carries with an 802.1Q tag."`
+	Native   value[name]    `yaml:"native" jsonschema_description:"The VLAN of a trunk's untagged frames. Without it they are dropped."`
+	Address  many[hostAddr] `yaml:"address" jsonschema_description:"Address of the far end in the namespace, or a list, with prefix length. Only with netns."`
+	IfName   value[ifName]  `yaml:"ifname" jsonschema_description:"Name of the far end in the namespace, eth0 unless set. Only with netns."`
+	MAC      value[mac]     `yaml:"mac" jsonschema_description:"Ethernet address of the far end. Only with netns."`
+	MTU      value[mtu]     `yaml:"mtu" jsonschema_description:"Bytes of a packet, 68 to 65535. Without it the kernel's default holds."`
+	Limit    value[rate]    `yaml:"limit" jsonschema_description:"Most traffic, as 100Mbit/s. Not built yet."`
+	Isolated value[boolean] `yaml:"isolated" jsonschema_description:"Exchanges no frames with other isolated ports."`
+	State    value[updown]  `yaml:"state" jsonschema_description:"up (default) or down."`
+}
+
+type rawTap struct {
+	spot
+	User value[userName] `yaml:"user" jsonschema_description:"User name or uid that may open the tap, root unless set."`
+}
+
+type rawTunnel struct {
+	spot
+	Listen     value[port]     `yaml:"listen" jsonschema_description:"UDP port, 1 to 65535. Without it the kernel chooses."`
+	Address    many[hostAddr]  `yaml:"address" jsonschema_description:"Address of the tunnel's device, or a list, with prefix length."`
+	PrivateKey value[fileName] `yaml:"private-key" jsonschema:"required" jsonschema_description:"File of the private key, under the state directory unless absolute. Made with mode 0600 when absent."`
+	MTU        value[mtu]      `yaml:"mtu" jsonschema_description:"Bytes of a packet, 68 to 65535. Without it it is computed."`
+	Peers      table[rawPeer]  `yaml:"peers" jsonschema_description:"Peers by name."`
+}
+
+type rawPeer struct {
+	spot
+	PublicKey    value[publicKey] `yaml:"public-key" jsonschema:"required" jsonschema_description:"The peer's public key, in base64 as wg pubkey prints it."`
+	PresharedKey value[fileName]  `yaml:"preshared-key" jsonschema_description:"File of a pre-shared key, in base64 as wg genpsk prints it."`
+	Endpoint     value[endpoint]  `yaml:"endpoint" jsonschema_description:"host:port where the peer listens. Without it the peer finds us."`
+	AllowedIPs   many[anyPrefix]  `yaml:"allowed-ips" jsonschema_description:"Prefixes that the peer may send from and that are sent to it."`
+	Keepalive    value[keepalive] `yaml:"keepalive" jsonschema_description:"How often to send something, as 25s, for peers behind NAT. Whole seconds."`
+}
+
+type rawBGP struct {
+	spot
+	ASN       value[asn]         `yaml:"asn" jsonschema:"required" jsonschema_description:"This host's autonomous system number."`
+	RouterID  value[routerID]    `yaml:"router-id" jsonschema_description:"An IPv4 address that is this host's own."`
+	Neighbors table[rawNeighbor] `yaml:"neighbors" jsonschema_description:"BGP neighbors by name."`
+	Announce  many[announced]    `yaml:"announce" jsonschema_description:"What is announced: vlans, the gateways' prefixes."`
+}
+
+type rawNeighbor struct {
+	spot
+	Address value[ipAddr] `yaml:"address" jsonschema:"required" jsonschema_description:"The neighbor's address."`
+	ASN     value[asn]    `yaml:"asn" jsonschema:"required" jsonschema_description:"The neighbor's autonomous system number."`
+}
+
+type rawPool struct {
+	spot
+	Path       value[fileName] `yaml:"path" jsonschema:"required" jsonschema_description:"Directory, under the state directory unless absolute."`
+	Size       value[size]     `yaml:"size" jsonschema:"required" jsonschema_description:"Bytes that its LUNs may fill, as 10GiB."`
+	Overcommit value[ratio]    `yaml:"overcommit" jsonschema_description:"How often the size may be promised, 1 (default) or more."`
+}
+
+type rawLUN struct {
+	spot
+	Pool  value[name]  `yaml:"pool" jsonschema:"required" jsonschema_description:"The pool that it takes its space from."`
+	Size  value[size]  `yaml:"size" jsonschema:"required" jsonschema_description:"Bytes that initiators see, as 2GiB; a multiple of the block."`
+	Block value[block] `yaml:"block" jsonschema_description:"Logical block size, 512 or 4096 (default)."`
+	Limit *rawLimit    `yaml:"limit" jsonschema_description:"Most I/O. Not built yet."`
+}
+
+type rawLimit struct {
+	spot
+	IOPS      value[iops] `yaml:"iops" jsonschema_description:"Most commands a second."`
+	Bandwidth value[rate] `yaml:"bandwidth" jsonschema_description:"Most bytes a second, as 200MiB/s."`
+}
+
+type rawTarget struct {
+	spot
+	Portals    list[rawPortal]     `yaml:"portals" jsonschema:"required" jsonschema_description:"Where the target is reached."`
+	LUNs       table[value[name]]  `yaml:"luns" jsonschema_description:"LUN numbers, 0 to 16383, and the LUNs behind them."`
+	Initiators table[rawInitiator] `yaml:"initiators" jsonschema_description:"Who may log in, by iSCSI name: nobody but these. any is everyone else."`
+}
+
+type rawPortal struct {
+	spot
+	VLAN    value[name]     `yaml:"vlan" jsonschema_description:"The gateway's addresses in this VLAN, for connections out of it."`
+	Tunnel  value[name]     `yaml:"tunnel" jsonschema_description:"The addresses of this tunnel, for connections out of it."`
+	Address value[addrPort] `yaml:"address" jsonschema_description:"An address and TCP port, as 192.0.2.1:3260, for connections from anywhere."`
+	Port    value[port]     `yaml:"port" jsonschema_description:"TCP port of a VLAN's or a tunnel's portal, 3260 unless set."`
+}
+
+type rawInitiator struct {
+	spot
+	CHAP *rawCHAP        `yaml:"chap" jsonschema_description:"How the initiator proves who it is. Without it it is not asked."`
+	LUNs many[lunNumber] `yaml:"luns" jsonschema_description:"LUN numbers of the target that it sees, all unless set."`
+}
+
+type rawCHAP struct {
+	spot
+	User   value[chapName] `yaml:"user" jsonschema:"required" jsonschema_description:"CHAP name."`
+	Secret value[fileName] `yaml:"secret" jsonschema:"required" jsonschema_description:"File of the secret, under the state directory unless absolute."`
+	Mutual *rawMutual      `yaml:"mutual" jsonschema_description:"How the target proves itself to the initiator."`
+}
+
+type rawMutual struct {
+	spot
+	User   value[chapName] `yaml:"user" jsonschema:"required" jsonschema_description:"CHAP name of the target."`
+	Secret value[fileName] `yaml:"secret" jsonschema:"required" jsonschema_description:"File of the target's secret, another one than the initiator's."`
+}

@@ -1,0 +1,261 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"ripstop/vpn"
+	"ripstop/vswitch"
+)
+
+// The words of networks. Each type is one way to write a value; parse takes
+// exactly what the schema describes.
+
+type vlanID uint16
+
+func (v *vlanID) parse(s string) error {
+	n, err := number(s, 1, 4094)
+	*v = vlanID(n)
+	return err
+}
+
+type port uint16
+
+func (v *port) parse(s string) error {
+	n, err := number(s, 1, 65535)
+	*v = port(n)
+	return err
+}
+
+// mtu is from IPv4's least (RFC 791) to the most that the kernel takes.
+type mtu int
+
+func (v *mtu) parse(s string) error {
+	n, err := number(s, 68, 65535)
+	*v = mtu(n)
+	return err
+}
+
+type asn uint32
+
+func (v *asn) parse(s string) error {
+	n, err := number(s, 1, 1<<32-2)
+	*v = asn(n)
+	return err
+}
+
+type dataplane vswitch.Dataplane
+
+func (v *dataplane) parse(s string) error {
+	*v = dataplane(s)
+	return oneOf(s, string(vswitch.Auto), string(vswitch.Bridge), string(vswitch.EBPF))
+}
+
+// updown is true for up.
+type updown bool
+
+func (v *updown) parse(s string) error {
+	*v = s == "up"
+	return oneOf(s, "up", "down")
+}
+
+type announced string
+
+func (v *announced) parse(s string) error {
+	*v = announced(s)
+	return oneOf(s, "vlans")
+}
+
+// hostAddr is a prefix whose address a host may have; the host part is kept.
+type hostAddr netip.Prefix
+
+func (v *hostAddr) parse(s string) error {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return fmt.Errorf("%s is not an address with a prefix length: write it as 10.10.0.1/24 or fd00:10::1/64", quoted(s))
+	}
+	if why := notHost(p); why != "" {
+		return fmt.Errorf("%s %s: a host cannot have it", s, why)
+	}
+	*v = hostAddr(p)
+	return nil
+}
+
+// notHost says why no host may have the prefix's address, "" when one may.
+func notHost(p netip.Prefix) string {
+	a := p.Addr()
+	switch {
+	case a.Is4In6():
+		return "is an IPv4 address inside IPv6"
+	case a.IsUnspecified():
+		return "is no address"
+	case a.IsLoopback():
+		return "is a loopback address"
+	case a.IsMulticast():
+		return "is a multicast address"
+	case p.Bits() == 0:
+		return "has everything as its prefix"
+	case a.Is4() && (a.As4()[0] == 0 || a.As4()[0] >= 240):
+		return "is out of a reserved range"
+	case a.BitLen()-p.Bits() <= 1: // RFC 3021, RFC 6164 and single addresses
+		return ""
+	case p.Masked().Addr() == a && a.Is4():
+		return "is the network's own address"
+	case p.Masked().Addr() == a:
+		return "is the subnet-router anycast address"
+	case a.Is4() && broadcast(p) == a:
+		return "is the network's broadcast address"
+	}
+	return ""
+}
+
+// broadcast is the last address of an IPv4 prefix.
+func broadcast(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(b)
+}
+
+// anyPrefix is a prefix as written, host part included, for the warning.
+type anyPrefix netip.Prefix
+
+func (v *anyPrefix) parse(s string) error {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		if a, addrErr := netip.ParseAddr(s); addrErr == nil && a.Zone() == "" {
+			return fmt.Errorf("%s has no prefix length: write %s/%d for this address alone", s, s, a.BitLen())
+		}
+		return fmt.Errorf("%s is not a prefix: write it as 10.20.0.0/16 or fd00:20::/32", quoted(s))
+	}
+	if p.Addr().Is4In6() {
+		return fmt.Errorf("%s is an IPv4 address inside IPv6: write the IPv4 prefix", s)
+	}
+	*v = anyPrefix(p)
+	return nil
+}
+
+type ipAddr netip.Addr
+
+func (v *ipAddr) parse(s string) error {
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.IsUnspecified() || a.IsMulticast() {
+		return fmt.Errorf("%s is not the address of a host", quoted(s))
+	}
+	*v = ipAddr(a)
+	return nil
+}
+
+type routerID netip.Addr
+
+func (v *routerID) parse(s string) error {
+	a, err := netip.ParseAddr(s)
+	if err != nil || !a.Is4() || a.IsUnspecified() {
+		return fmt.Errorf("%s is not an IPv4 address", quoted(s))
+	}
+	*v = routerID(a)
+	return nil
+}
+
+type addrPort netip.AddrPort
+
+func (v *addrPort) parse(s string) error {
+	a, err := netip.ParseAddrPort(s)
+	if err != nil {
+		if ip, addrErr := netip.ParseAddr(s); addrErr == nil && ip.Zone() == "" {
+			return fmt.Errorf("%s has no port: write %s", s, netip.AddrPortFrom(ip, iscsiPort))
+		}
+		return fmt.Errorf("%s is not an address and port: write it as 192.0.2.1:3260 or [fd00::1]:3260", quoted(s))
+	}
+	switch {
+	case a.Port() == 0:
+		return fmt.Errorf("%s has port 0: it is 1 to 65535", s)
+	case a.Addr().Zone() != "" || a.Addr().Is4In6() || a.Addr().IsMulticast():
+		return fmt.Errorf("%s: nothing can listen there", s)
+	}
+	*v = addrPort(a)
+	return nil
+}
+
+// endpoint is host:port; the host is looked up when the tunnel comes up.
+type endpoint string
+
+func (v *endpoint) parse(s string) error {
+	host, p, err := net.SplitHostPort(s)
+	if err != nil || host == "" {
+		return fmt.Errorf("%s is not host:port: write it as 192.0.2.7:51820 or [2001:db8::7]:51820", quoted(s))
+	}
+	if _, err := number(p, 1, 65535); err != nil {
+		return fmt.Errorf("port %w", err)
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		if a.IsUnspecified() || a.IsMulticast() {
+			return fmt.Errorf("%s is no place where a peer could listen", s)
+		}
+	} else if !hostName(host) {
+		return fmt.Errorf("%s is neither an address nor a host name", quoted(host))
+	}
+	*v = endpoint(s)
+	return nil
+}
+
+// hostName tells whether s is a name that DNS could know (RFC 1123 section
+// 2.1), and no mistyped IPv4 address.
+func hostName(s string) bool {
+	labels := strings.Split(strings.TrimSuffix(s, "."), ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' || strings.Trim(strings.ToLower(l), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	_, err := strconv.Atoi(labels[len(labels)-1])
+	return err != nil && len(s) <= 253
+}
+
+type mac vswitch.MAC
+
+func (v *mac) parse(s string) error {
+	b, err := net.ParseMAC(s)
+	if err != nil || len(b) != len(v) {
+		return fmt.Errorf("%s is not an Ethernet address: write it as 02:00:5e:00:53:01", quoted(s))
+	}
+	if b[0]&1 != 0 || [6]byte(b) == [6]byte{} {
+		return fmt.Errorf("%s is no interface's address: the lowest bit of the first byte is 0 in those", s)
+	}
+	copy(v[:], b)
+	return nil
+}
+
+type publicKey vpn.Key
+
+func (v *publicKey) parse(s string) error {
+	k, err := vpn.ParseKey(s)
+	if err != nil {
+		return fmt.Errorf("%s is not a public key: %w", quoted(s), err)
+	}
+	if k == (vpn.Key{}) {
+		return fmt.Errorf("%s is the zero key: no peer has it", quoted(s))
+	}
+	*v = publicKey(k)
+	return nil
+}
+
+// keepalive is whole seconds in 16 bits, as WireGuard keeps it.
+type keepalive time.Duration
+
+func (v *keepalive) parse(s string) error {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return fmt.Errorf("%s is not a duration: write it as 25s", quoted(s))
+	}
+	if d < 0 || d%time.Second != 0 || d > 65535*time.Second {
+		return fmt.Errorf("%s is not a whole number of seconds from 0s to 65535s", s)
+	}
+	*v = keepalive(d)
+	return nil
+}
