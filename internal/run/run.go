@@ -32,6 +32,7 @@ type Group struct {
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
 	ready  []chan struct{}
+	ended  chan struct{} // closed when every task has ended
 	mu     sync.Mutex
 	errs   []error
 }
@@ -39,13 +40,14 @@ type Group struct {
 // Start starts the tasks under ctx.
 func Start(ctx context.Context, tasks ...Task) *Group {
 	ctx, cancel := context.WithCancel(ctx)
-	g := &Group{cancel: cancel}
+	g := &Group{cancel: cancel, ended: make(chan struct{})}
 	for _, t := range tasks {
 		ready := make(chan struct{})
 		g.ready = append(g.ready, ready)
 		g.wait.Add(1)
 		go g.run(ctx, t, ready)
 	}
+	go func() { g.wait.Wait(); close(g.ended) }()
 	return g
 }
 
@@ -66,12 +68,10 @@ func (g *Group) run(ctx context.Context, t Task, ready chan struct{}) {
 
 // Ready waits until every task is ready; false when ctx or a task ended first.
 func (g *Group) Ready(ctx context.Context) bool {
-	ended := make(chan struct{})
-	go func() { g.wait.Wait(); close(ended) }()
 	for _, r := range g.ready {
 		select {
 		case <-r:
-		case <-ended:
+		case <-g.ended:
 			return false
 		case <-ctx.Done():
 			return false
@@ -80,9 +80,12 @@ func (g *Group) Ready(ctx context.Context) bool {
 	return true
 }
 
+// Ended is closed when every task has ended.
+func (g *Group) Ended() <-chan struct{} { return g.ended }
+
 // Wait waits for all tasks and joins their errors.
 func (g *Group) Wait() error {
-	g.wait.Wait()
+	<-g.ended
 	g.cancel()
 	g.mu.Lock()
 	defer g.mu.Unlock()

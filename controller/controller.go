@@ -1,0 +1,298 @@
+// Package controller is the one place where the whole flow is visible: a file
+// becomes what is desired, every subsystem is observed, the difference is a
+// plan, the plan is done, and what came of it is the status.
+//
+//	config ─► Resolve ─► Desired ─┐
+//	                              ├─► Diff ─► plan ─► pass ─► Status
+//	parts ─► observe ─► view ─────┘                    │
+//	  ▲                                                ▼
+//	  └──── wake (events, timers, apply) ◄── the next pass observes anew
+//
+// Events never carry data: they wake the loop, and the loop looks at the world.
+// So start, change, drift and repair are the same few lines.
+//
+// # Caveats
+//
+// Passes are strictly one after another; Apply and Plan wait for a pass that
+// runs.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"ripstop/internal/reconcile"
+)
+
+const (
+	// resync is how long the world goes unobserved when nothing wakes the loop.
+	resync = 30 * time.Second
+	// gather is how long the loop lets events pile up before it looks.
+	gather = 50 * time.Millisecond
+	// heal is how long until what a problem blocks is looked at again.
+	heal = 5 * time.Second
+	// settle is how many passes a change may take until a pass finds nothing
+	// to do: one does it, one verifies, and moves between objects take one more.
+	settle = 5
+)
+
+// Controller keeps a host as its file says.
+type Controller struct {
+	log   *slog.Logger
+	parts []Part
+	wake  <-chan struct{}
+
+	pass    sync.Mutex // held for the length of a pass; guards what follows
+	source  Source
+	blocked bool // whether the last resolution left problems
+	back    backoff
+
+	mu     sync.Mutex // guards status alone, so that reading it never waits for a pass
+	status Status
+}
+
+// Source is a configuration, resolved anew for each pass: a secret file that
+// appears heals what waited for it.
+type Source func() (Desired, []Problem)
+
+// Nothing desires nothing: with it, Apply takes everything down.
+func Nothing() (Desired, []Problem) { return Desired{}, nil }
+
+// New makes a controller of parts in the order in which they build on each
+// other. Each receive from wake makes it look at the world.
+func New(log *slog.Logger, wake <-chan struct{}, parts ...Part) *Controller {
+	return &Controller{log: log, parts: parts, wake: wake, source: Nothing, back: backoff{}}
+}
+
+// Status is every object as of the last pass.
+func (c *Controller) Status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.status
+	s.Objects = slices.Clone(s.Objects)
+	s.Errs = slices.Clone(s.Errs)
+	return s
+}
+
+// Run keeps the world as desired until ctx is cancelled.
+func (c *Controller) Run(ctx context.Context) error {
+	timer := time.NewTimer(resync)
+	defer timer.Stop()
+	for {
+		timer.Reset(c.due())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-c.wake:
+			if !pause(ctx, gather) {
+				return nil
+			}
+		}
+		c.pass.Lock()
+		if ctx.Err() == nil {
+			c.converge(ctx, false)
+		}
+		c.pass.Unlock()
+	}
+}
+
+// due is how long to wait for the next pass when nothing wakes it.
+func (c *Controller) due() time.Duration {
+	c.pass.Lock()
+	defer c.pass.Unlock()
+	longest := resync
+	if c.blocked {
+		longest = heal
+	}
+	if first, ok := c.back.next(); ok {
+		return min(max(time.Until(first), 0), longest)
+	}
+	return longest
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// Plan tells what Apply would do for source, and does nothing.
+func (c *Controller) Plan(ctx context.Context, source Source) ([]reconcile.Step, []Problem, error) {
+	c.pass.Lock()
+	defer c.pass.Unlock()
+	desired, problems := source()
+	r := look(ctx, c.parts, target{desired, problems})
+	return r.plan(), problems, errors.Join(r.errs...)
+}
+
+// Report is what Apply did.
+type Report struct {
+	Outcomes   []reconcile.Outcome
+	Status     Status // after it; after going back, when it went back
+	RolledBack bool
+	Unwell     []Object // what did not become ready, before going back
+}
+
+// Mode says what Apply does about objects that do not become ready.
+type Mode int
+
+// The modes.
+const (
+	Keep   Mode = iota // leave them to be tried again
+	GoBack             // put the former configuration back
+)
+
+// Apply makes what source gives the desired state and carries it out. With
+// GoBack, when an object fails that did not fail before, the former source is
+// put back.
+func (c *Controller) Apply(ctx context.Context, source Source, mode Mode) Report {
+	c.pass.Lock()
+	defer c.pass.Unlock()
+	former, was := c.source, c.Status()
+	c.source, c.back = source, backoff{}
+	rep := Report{Outcomes: c.converge(ctx, true)}
+	rep.Status = c.Status()
+	rep.Unwell = worse(was, rep.Status)
+	if mode == GoBack && (len(rep.Unwell) > 0 || len(rep.Status.Errs) > len(was.Errs)) {
+		c.source, c.back = former, backoff{}
+		// Going back is not cut short by whoever asked for the change and went away.
+		c.converge(context.WithoutCancel(ctx), true)
+		rep.Status, rep.RolledBack = c.Status(), true
+	}
+	return rep
+}
+
+// worse gives the objects that are unwell now and were not unwell for the same
+// reason before.
+func worse(before, now Status) []Object {
+	was := map[string]string{}
+	for _, o := range before.Unwell() {
+		was[o.ID] = o.Reason
+	}
+	return slices.DeleteFunc(now.Unwell(), func(o Object) bool {
+		reason, ok := was[o.ID]
+		return ok && reason == o.Reason
+	})
+}
+
+// converge passes until a pass changes nothing, which is also the proof that
+// what was done is what is observed.
+func (c *Controller) converge(ctx context.Context, asked bool) []reconcile.Outcome {
+	desired, problems := c.source()
+	c.blocked = len(problems) > 0
+	var all []reconcile.Outcome
+	for range settle {
+		now := time.Now()
+		failed := c.back.waiting(now)
+		known := len(failed)
+		r := pass(ctx, c.parts, target{desired, problems}, failed)
+		all = append(all, r.Outcomes...)
+		c.record(r, book(c.Status(), r, problems, failed, now), asked, now)
+		if !changed(r.Outcomes) {
+			return all
+		}
+		// A new failure may only have waited for what this pass did.
+		if asked && len(failed) > known {
+			c.back = backoff{}
+		}
+	}
+	c.log.Warn("the world does not settle", "passes", settle, "last", last(all))
+	return all
+}
+
+func changed(outcomes []reconcile.Outcome) bool {
+	return slices.ContainsFunc(outcomes, func(o reconcile.Outcome) bool { return o.Err == nil })
+}
+
+func last(outcomes []reconcile.Outcome) string {
+	if len(outcomes) == 0 {
+		return ""
+	}
+	return outcomes[len(outcomes)-1].Step.String()
+}
+
+// record logs what a pass did, keeps what failed for later, and publishes the
+// status after it.
+func (c *Controller) record(r Result, s Status, asked bool, now time.Time) {
+	ready := map[string]bool{}
+	for _, o := range c.Status().Objects {
+		ready[o.ID] = o.Condition == Ready
+	}
+	drifted := map[string]bool{}
+	for _, o := range r.Outcomes {
+		id := o.Step.Object()
+		switch {
+		case errors.Is(o.Err, reconcile.ErrWaits):
+			continue
+		case o.Err != nil:
+			c.back.fail(id, o.Err, now)
+			c.log.Error("step failed", "object", id, "step", oneLine(o.Step), "error", o.Err)
+			continue
+		case !asked && ready[id]:
+			drifted[id] = true
+			c.log.Warn("drift put right", "object", id, "step", oneLine(o.Step))
+		default:
+			c.log.Info("step done", "object", id, "step", oneLine(o.Step))
+		}
+		delete(c.back, id)
+	}
+	for _, err := range r.errs {
+		c.log.Error("pass incomplete", "error", err)
+	}
+	c.forget(r)
+	for i, o := range s.Objects {
+		if drifted[o.ID] {
+			s.Objects[i].Drifted++
+		}
+	}
+	c.mu.Lock()
+	c.status = s
+	c.mu.Unlock()
+}
+
+// forget drops the backoff of objects that nothing asks for any more.
+func (c *Controller) forget(r Result) {
+	if len(r.views) < len(c.parts) {
+		return // a part was not observed: what it holds is not known
+	}
+	alive := map[string]bool{}
+	for _, v := range r.views {
+		for _, s := range v.steps {
+			alive[s.Object()] = true
+		}
+	}
+	for id := range c.back {
+		if !alive[id] {
+			delete(c.back, id)
+		}
+	}
+}
+
+func oneLine(s reconcile.Step) string { return strings.ReplaceAll(s.String(), "\n", " && ") }
+
+// Error says what did not become ready, one object a line.
+func (r Report) Error() error {
+	if len(r.Unwell) == 0 && len(r.Status.Errs) == 0 {
+		return nil
+	}
+	var errs []error
+	for _, o := range r.Unwell {
+		errs = append(errs, fmt.Errorf("%s: %s", o.ID, o.Reason))
+	}
+	for _, e := range r.Status.Errs {
+		errs = append(errs, errors.New(e))
+	}
+	return errors.Join(errs...)
+}

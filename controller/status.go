@@ -1,0 +1,147 @@
+package controller
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"ripstop/internal/reconcile"
+)
+
+// Condition is how an object stands.
+type Condition string
+
+// The conditions.
+const (
+	Ready   Condition = "ready"   // observed is as desired
+	Pending Condition = "pending" // not tried yet
+	Failed  Condition = "failed"  // tried, and Reason says why not; it is tried again
+	Blocked Condition = "blocked" // something that it needs is missing
+)
+
+// Object is one object and how it stands.
+type Object struct {
+	ID        string // kind/name, as in port/lab/web
+	Condition Condition
+	Since     time.Time // when the condition began
+	Desired   string    // one line; empty when it is not wanted
+	Observed  string    // one line; empty when it does not exist
+	Reason    string    // why it is not ready
+	Drifted   int       // how often it was changed by others and put right
+}
+
+// Kind is the first part of the ID.
+func (o Object) Kind() string { kind, _, _ := strings.Cut(o.ID, "/"); return kind }
+
+// Name is the ID without its kind.
+func (o Object) Name() string { _, name, _ := strings.Cut(o.ID, "/"); return name }
+
+// Status is every object at one moment. It is a copy.
+type Status struct {
+	Passes  int
+	Objects []Object // in the order of the parts, sorted inside
+	Errs    []string // what could not be observed or committed; belongs to no object
+}
+
+// Well tells whether every object is ready and everything could be observed.
+func (s Status) Well() bool {
+	return len(s.Errs) == 0 && !slices.ContainsFunc(s.Objects, func(o Object) bool { return o.Condition != Ready })
+}
+
+// Unwell gives the objects that are not ready.
+func (s Status) Unwell() []Object {
+	var bad []Object
+	for _, o := range s.Objects {
+		if o.Condition != Ready {
+			bad = append(bad, o)
+		}
+	}
+	return bad
+}
+
+// book turns the result of a pass into the status after it. Conditions that go
+// on keep their Since; old gives those and the drift counts.
+func book(old Status, r Result, problems []Problem, failed map[string]error, now time.Time) Status {
+	s := Status{Passes: old.Passes + 1}
+	before := map[string]Object{}
+	for _, o := range old.Objects {
+		before[o.ID] = o
+	}
+	for _, err := range r.errs {
+		s.Errs = append(s.Errs, err.Error())
+	}
+	state := fates(r.Outcomes, failed)
+	for _, v := range r.views {
+		s.Objects = append(s.Objects, v.book(state)...)
+	}
+	for _, p := range problems {
+		s.block(p)
+	}
+	for i, o := range s.Objects {
+		was, known := before[o.ID]
+		s.Objects[i].Drifted = was.Drifted
+		s.Objects[i].Since = now
+		if known && was.Condition == o.Condition {
+			s.Objects[i].Since = was.Since
+		}
+	}
+	return s
+}
+
+// book gives the objects of one view, sorted. What was taken away is gone.
+func (v *view) book(state map[string]fate) []Object {
+	var objects []Object
+	for id := range v.objects() {
+		o := Object{ID: id, Desired: v.desired[id], Observed: v.observed[id], Condition: Ready}
+		f := state[id]
+		_, wanted := v.desired[id]
+		switch {
+		case f.err != nil:
+			o.Condition, o.Reason = Failed, f.err.Error()
+		case f.done && !wanted:
+			continue
+		case f.done:
+			o.Observed = o.Desired
+		case !wanted:
+			o.Condition, o.Reason = Pending, "is not in the file and still there"
+		}
+		objects = append(objects, o)
+	}
+	slices.SortFunc(objects, func(a, b Object) int { return strings.Compare(a.ID, b.ID) })
+	return objects
+}
+
+// block marks the object of a problem, or adds it when nothing of it is wanted.
+func (s *Status) block(p Problem) {
+	for i, o := range s.Objects {
+		if o.ID == p.Object {
+			s.Objects[i].Condition, s.Objects[i].Reason = Blocked, p.Err.Error()
+			return
+		}
+	}
+	s.Objects = append(s.Objects, Object{ID: p.Object, Condition: Blocked, Reason: p.Err.Error()})
+}
+
+// fate is what the steps of one object came to.
+type fate struct {
+	done bool
+	err  error
+}
+
+func fates(outcomes []reconcile.Outcome, failed map[string]error) map[string]fate {
+	f := map[string]fate{}
+	for id, err := range failed {
+		f[id] = fate{err: err}
+	}
+	for _, o := range outcomes {
+		id := o.Step.Object()
+		switch {
+		case o.Err == nil && f[id].err == nil:
+			f[id] = fate{done: true}
+		case o.Err != nil && !errors.Is(o.Err, reconcile.ErrWaits):
+			f[id] = fate{err: o.Err}
+		}
+	}
+	return f
+}
