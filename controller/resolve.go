@@ -1,7 +1,14 @@
 package controller
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+
 	"ripstop/controller/config"
+	"ripstop/lun"
 	"ripstop/vpn"
 	"ripstop/vswitch"
 )
@@ -21,10 +28,164 @@ type Problem struct {
 	Err    error
 }
 
+// resolver gathers the problems of one Resolve.
+type resolver struct {
+	host     Host
+	cfg      *config.Config
+	problems []Problem
+}
+
 // Resolve turns a valid file into what the host shall be. An object that cannot
 // be resolved is left out and becomes a Problem; the others go on. An initiator
-// or peer whose secret cannot be read is left out: it is never served without
-// its proof.
+// or peer whose secret cannot be read is left out of its target or tunnel: it
+// is never served without its proof. Problems are sorted by object.
 func Resolve(c *config.Config, h Host) (Desired, []Problem) {
-	return Desired{}, nil
+	r := &resolver{host: h, cfg: c}
+	d := Desired{
+		VSwitch: r.vswitch(),
+		VPN:     r.vpn(),
+		LUN:     r.lun(),
+		ISCSI:   r.iscsi(),
+	}
+	slices.SortStableFunc(r.problems, func(a, b Problem) int { return cmp.Compare(a.Object, b.Object) })
+	return d, r.problems
+}
+
+func (r *resolver) problem(object string, err error) {
+	r.problems = append(r.problems, Problem{object, err})
+}
+
+// path is a file's name on this host.
+func (r *resolver) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(r.host.StateDir, name)
+}
+
+// byName goes through a map in the order of its keys, so that files are read
+// and problems told in one order.
+func byName[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+func (r *resolver) vswitch() vswitch.State {
+	s := vswitch.State{Switches: map[string]vswitch.Switch{}}
+	for _, name := range byName(r.cfg.Switches) {
+		sw := r.cfg.Switches[name]
+		out := vswitch.Switch{
+			Dataplane: sw.Dataplane,
+			Ports:     map[string]vswitch.Port{},
+			Gateways:  r.gateways(name),
+		}
+		if out.Dataplane == vswitch.Auto {
+			out.Dataplane = r.host.Dataplane(name)
+		}
+		for _, portName := range byName(sw.Ports) {
+			port, err := r.port(sw.Ports[portName])
+			if err != nil {
+				r.problem("port/"+name+"/"+portName, err)
+				continue
+			}
+			out.Ports[portName] = port
+		}
+		s.Switches[name] = out
+	}
+	return s
+}
+
+// gateways is what the host serves on one switch.
+func (r *resolver) gateways(switchName string) map[string]vswitch.Gateway {
+	out := map[string]vswitch.Gateway{}
+	for name, v := range r.cfg.VLANs {
+		if v.Switch == switchName && len(v.Gateways) > 0 {
+			out[name] = vswitch.Gateway{VLAN: v.ID, Addresses: slices.Clone(v.Gateways)}
+		}
+	}
+	return out
+}
+
+func (r *resolver) port(p config.Port) (vswitch.Port, error) {
+	out := vswitch.Port{
+		Kind:      p.Kind,
+		Netns:     p.Netns,
+		IfName:    p.IfName,
+		Addresses: slices.Clone(p.Addresses),
+		MAC:       p.MAC,
+		Device:    p.Device,
+		PVID:      r.vlanID(cmp.Or(p.VLAN, p.Native)),
+		Isolated:  p.Isolated,
+		MTU:       p.MTU,
+		Down:      p.Down,
+	}
+	for _, v := range p.Trunk {
+		out.Tagged = append(out.Tagged, r.vlanID(v))
+	}
+	slices.Sort(out.Tagged)
+	uid, err := r.uid(p.TapUser)
+	out.User = uid
+	return out, err
+}
+
+// vlanID is a VLAN's id, 0 for no VLAN.
+func (r *resolver) vlanID(name string) uint16 { return r.cfg.VLANs[name].ID }
+
+// uid is a user's decimal uid, "" for root.
+func (r *resolver) uid(user string) (string, error) {
+	uid := user
+	if user != "" && !decimal(user) {
+		var err error
+		if uid, err = r.host.LookupUser(user); err != nil {
+			return "", fmt.Errorf("look up tap user %q: %w", user, err)
+		}
+	}
+	if uid == "0" {
+		uid = ""
+	}
+	return uid, nil
+}
+
+func decimal(s string) bool {
+	for _, c := range s {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *resolver) lun() lun.State {
+	s := lun.State{Pools: map[string]lun.Pool{}, LUNs: map[string]lun.LUN{}}
+	for _, name := range byName(r.cfg.Pools) {
+		p := r.cfg.Pools[name]
+		out := lun.Pool{Path: r.path(p.Path), Size: p.Size, Overcommit: p.Overcommit}
+		if other := r.nested(s.Pools, out.Path); other != "" {
+			r.problem("pool/"+name, fmt.Errorf("directory %s is, holds or lies in the one of pool %q: give each its own", out.Path, other))
+			continue
+		}
+		s.Pools[name] = out
+	}
+	for _, name := range byName(r.cfg.LUNs) {
+		l := r.cfg.LUNs[name]
+		if _, ok := s.Pools[l.Pool]; !ok {
+			r.problem("lun/"+name, fmt.Errorf("pool %q is out of service: see its own problem", l.Pool))
+			continue
+		}
+		s.LUNs[name] = lun.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block}
+	}
+	return s
+}
+
+// nested is a pool whose directory overlaps path, "" when none does. The file's
+// parser cannot know it of a relative and an absolute name.
+func (r *resolver) nested(pools map[string]lun.Pool, path string) string {
+	for _, name := range byName(pools) {
+		if inside(path, pools[name].Path) || inside(pools[name].Path, path) {
+			return name
+		}
+	}
+	return ""
+}
+
+func inside(path, dir string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
 }

@@ -1,0 +1,68 @@
+package controller
+
+import (
+	"fmt"
+	"slices"
+
+	"ripstop/controller/config"
+	"ripstop/vpn"
+)
+
+func (r *resolver) vpn() vpn.State {
+	s := vpn.State{Tunnels: map[string]vpn.Tunnel{}}
+	for _, name := range byName(r.cfg.Tunnels) {
+		t := r.cfg.Tunnels[name]
+		key, err := r.host.PrivateKey(r.path(t.PrivateKey))
+		if err != nil {
+			r.problem("tunnel/"+name, fmt.Errorf("private key: %w", err))
+			continue
+		}
+		s.Tunnels[name] = vpn.Tunnel{
+			Listen:     t.Listen,
+			Addresses:  slices.Clone(t.Addresses),
+			PrivateKey: key,
+			MTU:        t.MTU,
+			Peers:      r.peers(name, t.Peers),
+		}
+	}
+	return s
+}
+
+// peers leaves out whose pre-shared key cannot be read: without it the tunnel
+// would be weaker than the file says.
+func (r *resolver) peers(tunnel string, peers map[string]config.Peer) map[vpn.Key]vpn.Peer {
+	out := map[vpn.Key]vpn.Peer{}
+	for _, name := range byName(peers) {
+		p := peers[name]
+		psk, err := r.presharedKey(p.PresharedKey)
+		if err != nil {
+			r.problem("tunnel/"+tunnel, fmt.Errorf("peer %q: pre-shared key: %w", name, err))
+			continue
+		}
+		out[p.PublicKey] = vpn.Peer{
+			Name:         name,
+			PresharedKey: psk,
+			Endpoint:     p.Endpoint,
+			AllowedIPs:   slices.Clone(p.AllowedIPs),
+			Keepalive:    p.Keepalive,
+		}
+	}
+	return out
+}
+
+// presharedKey reads a pre-shared key's file; no name is no key.
+func (r *resolver) presharedKey(name string) (vpn.Secret, error) {
+	if name == "" {
+		return vpn.Secret{}, nil
+	}
+	path := r.path(name)
+	text, err := r.host.ReadSecret(path)
+	if err != nil {
+		return vpn.Secret{}, err
+	}
+	key, err := vpn.ParseKey(text)
+	if err != nil || key == (vpn.Key{}) {
+		return vpn.Secret{}, fmt.Errorf("%s: not a key: write one with wg genpsk", path)
+	}
+	return vpn.NewSecret(key), nil
+}
