@@ -75,7 +75,7 @@ func (i Initiator) commands(at, name string, was Initiator, had bool) []string {
 		return out
 	}
 	if had && i.LUNs == nil {
-		return append(out, acl+" set attribute auto_add_mapped_luns=true")
+		return append(out, acl+" ls # all LUNs")
 	}
 	return append(out, maskCommands(acl, was.LUNs, i.LUNs)...)
 }
@@ -128,7 +128,7 @@ func anyCommands(at string, was, now *Initiator) []string {
 	}
 	out = append(out, authCommands(at, *was, *now)...)
 	if (was.LUNs == nil) != (now.LUNs == nil) || !slices.Equal(was.LUNs, now.LUNs) {
-		out = append(out, at+" set attribute default_mapped_luns="+lunList(now.LUNs))
+		out = append(out, at+" ls # LUNs of any initiator: "+lunList(now.LUNs))
 	}
 	return out
 }
@@ -136,6 +136,9 @@ func anyCommands(at string, was, now *Initiator) []string {
 func lunList(luns []uint16) string {
 	if luns == nil {
 		return "all"
+	}
+	if len(luns) == 0 {
+		return "none"
 	}
 	words := make([]string, len(luns))
 	for i, n := range luns {
@@ -163,6 +166,9 @@ func (t Target) describe() string {
 		luns = append(luns, fmt.Sprintf("%d:%s", n, t.LUNs[n]))
 	}
 	who := fmt.Sprintf("%d initiators", len(t.Initiators))
+	if len(t.Initiators) == 1 {
+		who = "1 initiator"
+	}
 	if t.Any != nil {
 		who += " and any other"
 	}

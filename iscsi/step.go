@@ -88,13 +88,14 @@ func (s SetTarget) Disturbs() string {
 	for _, p := range missing(s.From.Portals, s.To.Portals) {
 		out = append(out, "ends sessions through "+p.String())
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.From.Initiators)) {
-		if s.refuses(name) {
+	for _, name := range s.named() {
+		from, ok := s.From.Admit(name)
+		switch to, _ := s.To.Admit(name); {
+		case ok && s.refuses(name):
 			out = append(out, "ends sessions of "+name)
-			continue
+		case ok:
+			out = s.loses(out, name, from, to)
 		}
-		to, _ := s.To.Admit(name)
-		out = s.loses(out, name, s.From.Initiators[name], to)
 	}
 	if s.From.Any == nil {
 		return strings.Join(out, "; ")
@@ -103,6 +104,13 @@ func (s SetTarget) Disturbs() string {
 		return strings.Join(append(out, "ends sessions of initiators that are not named"), "; ")
 	}
 	return strings.Join(s.loses(out, "initiators that are not named", *s.From.Any, *s.To.Any), "; ")
+}
+
+// named is the initiators that the target names before or after the step.
+func (s SetTarget) named() []string {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(s.From.Initiators)), maps.Keys(s.To.Initiators))
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // loses appends the LUNs that who sees before the step and not after it.
