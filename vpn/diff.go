@@ -77,26 +77,51 @@ func device(t Tunnel) Tunnel {
 
 func peerSteps(name string, want, have Tunnel) []Step {
 	var add, gain, lose, del []Step
+	m := moves{}
+	now := make(map[Key]Peer, len(have.Peers)) // what additions and gains leave
 	for _, k := range sortedPeers(want.Peers) {
-		to := want.Peers[k]
-		from, ok := have.Peers[k]
-		s := SetPeer{name, k, from, to}
-		switch {
-		case !ok:
-			add = append(add, AddPeer{name, k, to})
-		case s.String() == "":
-		case len(without(to.AllowedIPs, from.AllowedIPs)) > 0:
-			gain = append(gain, s)
-		default:
-			lose = append(lose, s)
+		if _, ok := have.Peers[k]; !ok {
+			add = append(add, AddPeer{name, k, want.Peers[k]})
+			m.take(k, want.Peers[k].AllowedIPs)
 		}
 	}
 	for _, k := range sortedPeers(have.Peers) {
-		if _, ok := want.Peers[k]; !ok {
+		from, to := m.left(k, have.Peers[k]), want.Peers[k]
+		now[k] = from
+		if more := without(to.AllowedIPs, from.AllowedIPs); len(more) > 0 {
+			to.AllowedIPs = sorted(append(more, from.AllowedIPs...))
+			gain = append(gain, SetPeer{name, k, from, to})
+			m.take(k, to.AllowedIPs)
+			now[k] = to
+		}
+	}
+	for _, k := range sortedPeers(have.Peers) {
+		to, stays := want.Peers[k]
+		if !stays {
 			del = append(del, DelPeer{name, k, have.Peers[k].Name})
+		} else if s := (SetPeer{name, k, m.left(k, now[k]), to}); s.String() != "" {
+			lose = append(lose, s)
 		}
 	}
 	return slices.Concat(add, gain, lose, routeSteps(name, want, have), del)
+}
+
+// moves remembers which peer took an allowed IP last.
+type moves map[netip.Prefix]Key
+
+func (m moves) take(k Key, ips []netip.Prefix) {
+	for _, p := range ips {
+		m[p] = k
+	}
+}
+
+// left is the peer with the allowed IPs that no other has taken.
+func (m moves) left(k Key, p Peer) Peer {
+	p.AllowedIPs = slices.DeleteFunc(slices.Clone(p.AllowedIPs), func(ip netip.Prefix) bool {
+		taker, taken := m[ip]
+		return taken && taker != k
+	})
+	return p
 }
 
 func routeSteps(name string, want, have Tunnel) []Step {

@@ -1,0 +1,402 @@
+package vpn
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ripstop/internal/reconcile"
+)
+
+// The Sim and the steps have the shapes that the machinery asks for.
+var _ reconcile.Target[State, Step] = (*Sim)(nil)
+
+// world draws random states over few names, so that two of them overlap.
+type world struct{ *rand.Rand }
+
+func (w world) state() State {
+	s := State{Tunnels: map[string]Tunnel{}}
+	ports := w.Perm(4)
+	for i, name := range []string{"a", "b", "c"} {
+		if w.IntN(4) > 0 {
+			s.Tunnels[name] = w.tunnel(uint16(ports[i]))
+		}
+	}
+	return s
+}
+
+func (w world) tunnel(port uint16) Tunnel {
+	t := Tunnel{Listen: port, MTU: w.IntN(2) * 1400, Peers: map[Key]Peer{}, PrivateKey: NewSecret(Key{byte(w.IntN(3))})}
+	t.Addresses = w.some("10.0.0.1/24", "10.0.0.2/24", "fd00::1/64")
+	// An allowed IP has one peer of the tunnel.
+	for _, p := range w.some("10.0.0.0/28", "10.1.0.0/16", "10.1.2.0/24", "0.0.0.0/0", "fd00::/80", "fd01::/16") {
+		k := Key{byte(w.IntN(3))}
+		peer := t.Peers[k]
+		peer.AllowedIPs = append(peer.AllowedIPs, p)
+		t.Peers[k] = peer
+	}
+	for k, peer := range t.Peers {
+		peer.Name = fmt.Sprint("p", k[0])
+		peer.Endpoint = []string{"", "192.0.2.1:1", "vpn.example:2"}[w.IntN(3)]
+		peer.PresharedKey = NewSecret(Key{byte(w.IntN(2))})
+		peer.Keepalive = time.Duration(w.IntN(2)) * 25 * time.Second
+		t.Peers[k] = peer
+	}
+	return t
+}
+
+// seen adds to a state what only observed ones have.
+func (w world) seen(s State) State {
+	for name, t := range s.Tunnels {
+		t.Down = w.IntN(3) == 0
+		t.Routes = w.some("10.1.0.0/16", "10.1.2.0/24", "10.9.0.0/16", "fd01::/16")
+		for k, p := range t.Peers {
+			p.Heard = p.Endpoint == "" && w.IntN(2) == 0
+			t.Peers[k] = p
+		}
+		s.Tunnels[name] = t
+	}
+	return s
+}
+
+func (w world) some(all ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range all {
+		if w.IntN(2) == 0 {
+			out = append(out, netip.MustParsePrefix(s))
+		}
+	}
+	return sorted(out)
+}
+
+func TestDiffOfItselfIsEmpty(t *testing.T) {
+	w := world{rand.New(rand.NewPCG(1, 1))}
+	for range 5000 {
+		s := settled(w.state())
+		if steps := Diff(s, s); len(steps) != 0 {
+			t.Fatalf("Diff(x, x) has %d steps, first %q", len(steps), steps[0])
+		}
+	}
+}
+
+// settled is what a host shows that has all of a wanted state.
+func settled(s State) State {
+	s = s.Clone()
+	for name, t := range s.Tunnels {
+		t.Routes = t.Needs()
+		s.Tunnels[name] = t
+	}
+	return s
+}
+
+func TestDiffLeadsToWant(t *testing.T) {
+	w := world{rand.New(rand.NewPCG(2, 2))}
+	for range 20000 {
+		want, have := w.state(), w.seen(w.state())
+		sim := NewSim(have)
+		for _, o := range reconcile.Run(t.Context(), sim, Diff(want, have), map[string]error{}) {
+			if o.Err != nil {
+				t.Fatal(o.Err)
+			}
+		}
+		got, err := sim.Observe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if steps := Diff(want, got); len(steps) != 0 {
+			t.Fatalf("after all steps there is still %q\nwant %+v\nhave %+v", steps[0], want, have)
+		}
+		if err := alike(want, got); err != nil {
+			t.Fatalf("%v\nwant %+v\ngot %+v", err, want, got)
+		}
+	}
+}
+
+// alike compares without Diff, but for what a wanted state leaves open.
+func alike(want, got State) error {
+	want, got = settled(want), got.Clone()
+	if len(want.Tunnels) != len(got.Tunnels) {
+		return fmt.Errorf("%d tunnels, want %d", len(got.Tunnels), len(want.Tunnels))
+	}
+	for name, w := range want.Tunnels {
+		g := got.Tunnels[name]
+		if w.Listen == 0 {
+			g.Listen = 0
+		}
+		for k, p := range w.Peers {
+			q := g.Peers[k]
+			q.AllowedIPs = sorted(q.AllowedIPs)
+			if p.Endpoint == "" || q.Endpoint == "" {
+				p.Endpoint, q.Endpoint = "", ""
+			}
+			p.Heard, q.Heard = false, false
+			p.Name, q.Name = "", ""
+			w.Peers[k], g.Peers[k] = p, q
+		}
+		if fmt.Sprint(w) != fmt.Sprint(g) || !reflect.DeepEqual(w.PrivateKey, g.PrivateKey) {
+			return fmt.Errorf("tunnel %s differs: %+v, want %+v", name, g, w)
+		}
+	}
+	return nil
+}
+
+// At no moment between two steps is a prefix that a tunnel has before and after
+// without a peer, and at no moment two tunnels share a port.
+func TestDiffLeavesNoGap(t *testing.T) {
+	w := world{rand.New(rand.NewPCG(3, 3))}
+	for range 5000 {
+		want, have := w.state(), w.seen(w.state())
+		sim := NewSim(have)
+		for _, s := range Diff(want, have) {
+			if err := sim.Do(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			now, err := sim.Observe(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if gap := gap(want, have, now); gap != "" {
+				t.Fatalf("after %q: %s\nwant %+v\nhave %+v", s, gap, want, have)
+			}
+		}
+	}
+}
+
+func gap(want, have, now State) string {
+	ports := map[uint16]string{}
+	for name, n := range now.Tunnels {
+		if other, ok := ports[n.Listen]; ok && n.Listen != 0 {
+			return fmt.Sprintf("%s and %s share port %d", name, other, n.Listen)
+		}
+		ports[n.Listen] = name
+		before, after, there := have.Tunnels[name].carriers(), want.Tunnels[name].carriers(), n.carriers()
+		for p := range before {
+			if after[p] != "" && there[p] == "" {
+				return fmt.Sprintf("%s of %s has no peer", p, name)
+			}
+		}
+	}
+	return ""
+}
+
+func TestDiffIsSorted(t *testing.T) {
+	w := world{rand.New(rand.NewPCG(4, 4))}
+	for range 1000 {
+		want, have := w.state(), w.seen(w.state())
+		a, b := fmt.Sprint(Diff(want, have)), fmt.Sprint(Diff(want.Clone(), have.Clone()))
+		if a != b {
+			t.Fatalf("one difference, two texts:\n%s\n%s", a, b)
+		}
+	}
+}
+
+func prefixes(s ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range s {
+		out = append(out, netip.MustParsePrefix(p))
+	}
+	return out
+}
+
+// site is the tunnel that the table tests start from.
+func site() Tunnel {
+	return Tunnel{
+		Listen: 51820, Addresses: prefixes("10.99.0.1/24"), PrivateKey: NewSecret(Key{1}),
+		Peers: map[Key]Peer{
+			{2}: {Name: "branch", Endpoint: "192.0.2.7:51820", AllowedIPs: prefixes("10.50.0.0/16", "10.99.0.2/32"), Keepalive: 25 * time.Second},
+			{3}: {Name: "laptop", AllowedIPs: prefixes("10.99.0.3/32")},
+		},
+		Routes: prefixes("10.50.0.0/16"),
+	}
+}
+
+// change is a tunnel, or with its key in place a peer, turned into another.
+func change(t Tunnel, f func(*Tunnel)) Tunnel {
+	t = t.clone()
+	f(&t)
+	return t
+}
+
+func changePeer(t Tunnel, k Key, f func(*Peer)) Tunnel {
+	return change(t, func(t *Tunnel) {
+		p := t.Peers[k]
+		f(&p)
+		t.Peers[k] = p
+	})
+}
+
+func TestDiffText(t *testing.T) {
+	two, three := Key{2}.String(), Key{3}.String()
+	down := change(site(), func(t *Tunnel) { t.Down = true })
+	tests := []struct {
+		name       string
+		want, have Tunnel
+		steps      string
+	}{
+		{"from nothing", site(), Tunnel{}, `
+ip link add site type wireguard
+wg set site listen-port 51820 private-key (secret)
+ip address add 10.99.0.1/24 dev site
+ip link set site up
+wg set site peer ` + two + ` endpoint 192.0.2.7:51820 persistent-keepalive 25 allowed-ips 10.50.0.0/16,10.99.0.2/32
+wg set site peer ` + three + ` allowed-ips 10.99.0.3/32
+ip route add 10.50.0.0/16 dev site proto 114`},
+		{"to nothing", Tunnel{}, site(), `
+ip link del site`},
+		{"new address, port, key and MTU", change(site(), func(t *Tunnel) {
+			t.Addresses, t.Listen, t.MTU, t.PrivateKey = prefixes("10.99.0.9/24"), 1, 1380, NewSecret(Key{9})
+		}), site(), `
+wg set site listen-port 1 private-key (secret)
+ip address add 10.99.0.9/24 dev site
+ip address del 10.99.0.1/24 dev site
+ip link set site mtu 1380`},
+		{"computed MTU", site(), change(site(), func(t *Tunnel) { t.MTU = 1300 }), `
+ip link set site mtu auto # what the way to the endpoints leaves`},
+		{"set down by somebody", site(), down, `
+ip link set site up`},
+		{"any port will do", change(site(), func(t *Tunnel) { t.Listen = 0 }), site(), ``},
+		{"an allowed IP moves", changePeer(changePeer(site(), Key{2}, func(p *Peer) { p.AllowedIPs = p.AllowedIPs[1:] }),
+			Key{3}, func(p *Peer) { p.AllowedIPs = prefixes("10.50.0.0/16", "10.99.0.3/32") }), site(), `
+wg set site peer ` + three + ` allowed-ips 10.50.0.0/16,10.99.0.3/32`},
+		{"two exchange allowed IPs", changePeer(changePeer(site(), Key{2}, func(p *Peer) { p.AllowedIPs = prefixes("10.50.0.0/16", "10.99.0.3/32") }),
+			Key{3}, func(p *Peer) { p.AllowedIPs = prefixes("10.99.0.2/32") }), site(), `
+wg set site peer ` + two + ` allowed-ips 10.50.0.0/16,10.99.0.2/32,10.99.0.3/32
+wg set site peer ` + three + ` allowed-ips 10.99.0.2/32`},
+		{"a peer goes", change(site(), func(t *Tunnel) { delete(t.Peers, Key{2}) }), site(), `
+ip route del 10.50.0.0/16 dev site proto 114
+wg set site peer ` + two + ` remove`},
+		{"a peer gets a new key", change(site(), func(t *Tunnel) { t.Peers[Key{4}] = t.Peers[Key{3}]; delete(t.Peers, Key{3}) }), site(), `
+wg set site peer ` + Key{4}.String() + ` allowed-ips 10.99.0.3/32
+wg set site peer ` + three + ` remove`},
+		{"pre-shared key and keepalive", changePeer(site(), Key{2}, func(p *Peer) { p.PresharedKey, p.Keepalive = NewSecret(Key{8}), 0 }), site(), `
+wg set site peer ` + two + ` preshared-key (secret) persistent-keepalive off`},
+		{"no pre-shared key any more", site(), changePeer(site(), Key{2}, func(p *Peer) { p.PresharedKey = NewSecret(Key{8}) }), `
+wg set site peer ` + two + ` preshared-key /dev/null`},
+		{"nothing allowed any more", changePeer(site(), Key{3}, func(p *Peer) { p.AllowedIPs = nil }), site(), `
+wg set site peer ` + three + ` allowed-ips ""`},
+		{"an endpoint that nobody remembers but works", site(), changePeer(site(), Key{2}, func(p *Peer) { p.Endpoint, p.Heard = "", true }), ``},
+		{"a silent peer elsewhere", site(), changePeer(site(), Key{2}, func(p *Peer) { p.Endpoint = "198.51.100.1:7" }), `
+wg set site peer ` + two + ` endpoint 192.0.2.7:51820`},
+		{"any endpoint will do", site(), changePeer(site(), Key{3}, func(p *Peer) { p.Endpoint = "198.51.100.1:7" }), ``},
+		{"a route was removed", site(), change(site(), func(t *Tunnel) { t.Routes = nil }), `
+ip route add 10.50.0.0/16 dev site proto 114`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var got strings.Builder
+			for _, s := range Diff(stateOf(tt.want), stateOf(tt.have)) {
+				fmt.Fprintf(&got, "\n%s", s)
+			}
+			if got.String() != tt.steps {
+				t.Errorf("steps%s\nwant%s", &got, tt.steps)
+			}
+		})
+	}
+}
+
+func stateOf(t Tunnel) State {
+	s := State{Tunnels: map[string]Tunnel{}}
+	if t.Peers != nil {
+		s.Tunnels["site"] = t
+	}
+	return s
+}
+
+func TestPortsAreExchanged(t *testing.T) {
+	have := State{Tunnels: map[string]Tunnel{"a": {Listen: 1}, "b": {Listen: 2}, "c": {Listen: 3}}}
+	want := State{Tunnels: map[string]Tunnel{"a": {Listen: 2}, "b": {Listen: 1}, "d": {Listen: 3}}}
+	var got []string
+	for _, s := range Diff(want, have) {
+		got = append(got, strings.Split(s.String(), "\n")...)
+	}
+	text := []string{
+		"ip link del c", "wg set a listen-port 0", "wg set b listen-port 0", "wg set a listen-port 2", "wg set b listen-port 1",
+		"ip link add d type wireguard", "wg set d listen-port 3", "ip link set d up",
+	}
+	if !slices.Equal(got, text) {
+		t.Errorf("steps %q\nwant %q", got, text)
+	}
+}
+
+func TestObjectsAndDisturbances(t *testing.T) {
+	k := Key{255, 255, 255}
+	unnamed := "peer/site/" + strings.ReplaceAll(k.String(), "/", "_")
+	from := Peer{Name: "branch", AllowedIPs: prefixes("10.50.0.0/16", "10.51.0.0/16")}
+	tests := []struct {
+		step             Step
+		object, disturbs string
+		removes          bool
+	}{
+		{AddTunnel{"site", site()}, "tunnel/site", "", false},
+		{SetTunnel{"site", site(), site()}, "tunnel/site", "", false},
+		{SetTunnel{"site", site(), Tunnel{}}, "tunnel/site", "every peer of site has to know the new public key; ends connections of 10.99.0.1/24", false},
+		{DelTunnel{"site"}, "tunnel/site", "ends all traffic through site", true},
+		{AddPeer{"site", k, from}, "peer/site/branch", "", false},
+		{AddPeer{"site", k, Peer{}}, unnamed, "", false},
+		{SetPeer{"site", k, from, from}, "peer/site/branch", "", false},
+		{SetPeer{"site", k, from, Peer{Name: "branch", PresharedKey: NewSecret(k)}}, "peer/site/branch",
+			"branch has to get the same pre-shared key; branch loses 10.50.0.0/16, 10.51.0.0/16", false},
+		{DelPeer{"site", k, "branch"}, "peer/site/branch", "ends the session with branch", true},
+		{AddRoute{"site", from.AllowedIPs[0], "branch"}, "peer/site/branch", "", false},
+		{DelRoute{"site", from.AllowedIPs[0], ""}, "tunnel/site", "packets to 10.50.0.0/16 leave through site no more", true},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("%T", tt.step), func(t *testing.T) {
+			if got := tt.step.Object(); got != tt.object {
+				t.Errorf("object %q, want %q", got, tt.object)
+			}
+			if got := tt.step.Disturbs(); got != tt.disturbs {
+				t.Errorf("disturbs %q, want %q", got, tt.disturbs)
+			}
+			if got := tt.step.Removes(); got != tt.removes {
+				t.Errorf("removes %t, want %t", got, tt.removes)
+			}
+		})
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	down := change(site(), func(t *Tunnel) {
+		t.Down, t.Listen, t.MTU, t.Addresses = true, 0, 1400, nil
+		t.Peers = map[Key]Peer{{4}: {}}
+	})
+	got := State{Tunnels: map[string]Tunnel{"site": site(), "x": down}}.Describe()
+	want := map[string]string{
+		"tunnel/site":               "port 51820, 10.99.0.1/24, peers 2",
+		"peer/site/branch":          Key{2}.String() + " at 192.0.2.7:51820 for 10.50.0.0/16 10.99.0.2/32",
+		"peer/site/laptop":          Key{3}.String() + " for 10.99.0.3/32",
+		"tunnel/x":                  "any port, nothing, peers 1, mtu 1400, down",
+		"peer/x/" + Key{4}.String(): Key{4}.String() + " for nothing",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("describes\n%v\nwant\n%v", got, want)
+	}
+}
+
+func TestCloneSharesNothing(t *testing.T) {
+	s := State{Tunnels: map[string]Tunnel{"site": site()}}
+	c := s.Clone()
+	c.Tunnels["site"].Peers[Key{2}].AllowedIPs[0] = netip.Prefix{}
+	c.Tunnels["site"].Addresses[0] = netip.Prefix{}
+	c.Tunnels["site"].Routes[0] = netip.Prefix{}
+	if !reflect.DeepEqual(s.Tunnels["site"], site()) {
+		t.Errorf("a change of the copy shows in the original: %+v", s)
+	}
+}
+
+func TestSimStopsAtNothing(t *testing.T) {
+	sim := NewSim(State{})
+	if err := sim.Do(context.Background(), AddPeer{"site", Key{2}, Peer{Name: "branch"}}); err != nil {
+		t.Error(err)
+	}
+	s, err := sim.Observe(t.Context())
+	if err != nil || s.Tunnels["site"].Peers[Key{2}].Name != "branch" {
+		t.Errorf("a peer of no tunnel gives %v, %v", s, err)
+	}
+}

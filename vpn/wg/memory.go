@@ -1,0 +1,132 @@
+package wg
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"ripstop/vpn"
+)
+
+// memory is what a running WireGuard device cannot tell about itself. It lives
+// as long as the device, in a file so that a kernel device which outlives the
+// daemon is known again.
+type memory struct {
+	path  string // "" keeps nothing
+	dirty bool
+
+	Tunnels map[string]*tunnelMemory `json:"tunnels"`
+}
+
+type tunnelMemory struct {
+	MTU   int                     `json:"mtu"` // as wanted, 0 when computed
+	Peers map[vpn.Key]*peerMemory `json:"peers"`
+}
+
+type peerMemory struct {
+	Name     string `json:"name,omitempty"`
+	Endpoint string `json:"endpoint,omitempty"` // as configured
+}
+
+// load reads the file; one that is missing or spoilt is an empty memory, and
+// spoilt tells why: nothing in it cannot be found out again, only less gently.
+func load(path string) (m *memory, spoilt error) {
+	m = &memory{path: path, Tunnels: map[string]*tunnelMemory{}}
+	if path == "" {
+		return m, nil
+	}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, m)
+	}
+	if err != nil || m.Tunnels == nil {
+		m.Tunnels = map[string]*tunnelMemory{}
+	}
+	for name, t := range m.Tunnels {
+		if t == nil {
+			delete(m.Tunnels, name)
+		}
+	}
+	return m, err
+}
+
+// save writes the file when something changed: all of it or nothing.
+func (m *memory) save() error {
+	if m.path == "" || !m.dirty {
+		return nil
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("remember tunnels: %w", err)
+	}
+	draft := m.path + ".new"
+	if err := os.MkdirAll(filepath.Dir(m.path), 0o755); err != nil {
+		return fmt.Errorf("remember tunnels: %w", err)
+	}
+	if err := os.WriteFile(draft, b, 0o600); err != nil {
+		return fmt.Errorf("remember tunnels: %w", err)
+	}
+	if err := os.Rename(draft, m.path); err != nil {
+		return fmt.Errorf("remember tunnels: %w", err)
+	}
+	m.dirty = false
+	return nil
+}
+
+func (m *memory) tunnel(name string) (tunnelMemory, bool) {
+	t, ok := m.Tunnels[name]
+	if !ok {
+		return tunnelMemory{}, false
+	}
+	return *t, true
+}
+
+func (m *memory) peer(tunnel string, k vpn.Key) (peerMemory, bool) {
+	if t, ok := m.Tunnels[tunnel]; ok && t.Peers[k] != nil {
+		return *t.Peers[k], true
+	}
+	return peerMemory{}, false
+}
+
+// start forgets what was known of a tunnel of this name: it is a new one.
+func (m *memory) start(tunnel string) {
+	m.Tunnels[tunnel] = &tunnelMemory{Peers: map[vpn.Key]*peerMemory{}}
+	m.dirty = true
+}
+
+func (m *memory) setMTU(tunnel string, mtu int) {
+	m.ensure(tunnel).MTU = mtu
+	m.dirty = true
+}
+
+func (m *memory) setPeer(tunnel string, k vpn.Key, p peerMemory) {
+	t := m.ensure(tunnel)
+	if t.Peers == nil {
+		t.Peers = map[vpn.Key]*peerMemory{}
+	}
+	t.Peers[k] = &p
+	m.dirty = true
+}
+
+func (m *memory) ensure(tunnel string) *tunnelMemory {
+	if m.Tunnels[tunnel] == nil {
+		m.start(tunnel)
+	}
+	return m.Tunnels[tunnel]
+}
+
+func (m *memory) dropPeer(tunnel string, k vpn.Key) {
+	delete(m.ensure(tunnel).Peers, k)
+	m.dirty = true
+}
+
+func (m *memory) drop(tunnel string) {
+	delete(m.Tunnels, tunnel)
+	m.dirty = true
+}
