@@ -1,0 +1,66 @@
+package vswitch
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Describe is one line for each switch, port and gateway, by the name that its
+// steps give as Object. What a wanted state leaves open (a MAC) is not in it, so
+// that lines of a wanted and an observed state that agree are the same.
+func (s State) Describe() map[string]string {
+	out := map[string]string{}
+	for name, sw := range s.Canonical().Switches {
+		out["switch/"+name] = fmt.Sprintf("%s, %s, %s", sw.Dataplane, count(len(sw.Ports), "port"), count(len(sw.Gateways), "gateway"))
+		for n, p := range sw.Ports {
+			out["port/"+name+"/"+n] = p.describe()
+		}
+		for n, g := range sw.Gateways {
+			out["gateway/"+name+"/"+n] = g.describe()
+		}
+	}
+	return out
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func (p Port) describe() string {
+	words := []string{string(p.Kind)}
+	switch p.Kind {
+	case Veth:
+		words = append(words, p.Netns+":"+p.IfName)
+	case Tap:
+		if p.User != "" {
+			words = append(words, "user "+p.User)
+		}
+	case Device:
+		words = append(words, p.Device)
+	}
+	for _, a := range p.Addresses {
+		words = append(words, a.String())
+	}
+	words = append(words, strings.TrimPrefix(p.membership(), " # "))
+	if p.MTU != 0 {
+		words = append(words, fmt.Sprintf("mtu %d", p.MTU))
+	}
+	if p.Down {
+		words = append(words, "down")
+	}
+	return strings.Join(words, " ")
+}
+
+func (g Gateway) describe() string {
+	words := []string{fmt.Sprintf("vlan %d", g.VLAN)}
+	for _, a := range g.Addresses {
+		words = append(words, a.String())
+	}
+	if g.MTU != 0 {
+		words = append(words, fmt.Sprintf("mtu %d", g.MTU))
+	}
+	return strings.Join(words, " ")
+}

@@ -1,0 +1,271 @@
+package vswitch
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// lines gathers commands, one a line.
+type lines []string
+
+func (l *lines) add(format string, args ...any) { *l = append(*l, fmt.Sprintf(format, args...)) }
+
+func (l lines) String() string { return strings.Join(l, "\n") }
+
+// String is the ip command; the eBPF dataplane has no device for a switch.
+func (s AddSwitch) String() string {
+	if s.Dataplane == EBPF {
+		return "mkdir /sys/fs/bpf/ripstop/" + s.Name
+	}
+	return fmt.Sprintf("ip link add %s up type bridge vlan_filtering 1 vlan_default_pvid 0 mcast_snooping 0", s.Name)
+}
+
+// String is the commands that remove the switch and what is in it.
+func (s DelSwitch) String() string {
+	var l lines
+	for _, n := range slices.Concat(s.Ports, s.Gateways) {
+		l.add("ip link del %s", n)
+	}
+	if s.Dataplane == EBPF {
+		l.add("rm -r /sys/fs/bpf/ripstop/%s", s.Name)
+	} else {
+		l.add("ip link del %s", s.Name)
+	}
+	return l.String()
+}
+
+// String is the commands that make the device and put it into the switch.
+func (s AddPort) String() string {
+	var l lines
+	dev := s.Port.DeviceName(s.Name)
+	s.make(&l)
+	if s.Port.MTU != 0 {
+		s.Port.setMTU(&l, dev)
+	}
+	if s.Dataplane == EBPF {
+		l.add("tc qdisc add dev %s clsact", dev)
+		l.add("tc filter add dev %s ingress bpf direct-action pinned /sys/fs/bpf/ripstop/%s%s", dev, s.Switch, s.Port.membership())
+	} else {
+		l.add("ip link set %s master %s", dev, s.Switch)
+		s.Port.bridgeVLANs(&l, dev, Port{})
+		if s.Port.Isolated {
+			l.add("bridge link set dev %s isolated on", dev)
+		}
+	}
+	if !s.Port.Down {
+		l.add("ip link set %s up", dev)
+	}
+	return l.String()
+}
+
+func (s AddPort) make(l *lines) {
+	p := s.Port
+	switch p.Kind {
+	case Tap:
+		l.add("ip tuntap add %s mode tap user %s multi_queue vnet_hdr", s.Name, cmp.Or(p.User, "0"))
+	case Device:
+		l.add("ip link set %s promisc on", p.Device)
+	case Veth:
+		l.add("ip netns add %s # unless it exists", p.Netns)
+		mac := ""
+		if p.MAC != (MAC{}) {
+			mac = " address " + p.MAC.String()
+		}
+		l.add("ip link add %s type veth peer name %s%s netns %s", s.Name, p.IfName, mac, p.Netns)
+		for _, a := range p.Addresses {
+			l.add("ip -n %s address add %s dev %s", p.Netns, a, p.IfName)
+		}
+		l.add("ip -n %s link set %s up", p.Netns, p.IfName)
+	}
+}
+
+func (p Port) setMTU(l *lines, dev string) {
+	mtu := p.MTU
+	if mtu == 0 && p.Kind != Device {
+		mtu = DefaultMTU
+	}
+	if mtu == 0 {
+		l.add("ip link set %s mtu … # as before it was lent", dev)
+		return
+	}
+	l.add("ip link set %s mtu %d", dev, mtu)
+	if p.Kind == Veth {
+		l.add("ip -n %s link set %s mtu %d", p.Netns, p.IfName, mtu)
+	}
+}
+
+// bridgeVLANs adds what p has over from and then takes away what it has not.
+func (p Port) bridgeVLANs(l *lines, dev string, from Port) {
+	if p.PVID != from.PVID && p.PVID != 0 {
+		l.add("bridge vlan add dev %s vid %d pvid untagged", dev, p.PVID)
+	}
+	for _, r := range Ranges(without(p.Tagged, from.Tagged)) {
+		l.add("bridge vlan add dev %s vid %s", dev, r)
+	}
+	for _, r := range Ranges(without(from.vlans(), p.vlans())) {
+		l.add("bridge vlan del dev %s vid %s", dev, r)
+	}
+}
+
+// membership is the VLANs of a port as a comment.
+func (p Port) membership() string {
+	out := " #"
+	if p.PVID != 0 {
+		out += fmt.Sprintf(" pvid %d", p.PVID)
+	}
+	if len(p.Tagged) > 0 {
+		out += " tagged " + joinRanges(p.Tagged)
+	}
+	if p.Isolated {
+		out += " isolated"
+	}
+	if p.PVID == 0 && len(p.Tagged) == 0 {
+		out += " no VLAN"
+	}
+	return out
+}
+
+// String is the commands for what differs.
+func (s SetPort) String() string {
+	var l lines
+	dev := s.To.DeviceName(s.Name)
+	if s.Dataplane == EBPF && s.From.membership() != s.To.membership() {
+		l.add("tc filter replace dev %s ingress bpf direct-action pinned /sys/fs/bpf/ripstop/%s%s", dev, s.Switch, s.To.membership())
+	}
+	if s.Dataplane != EBPF {
+		s.To.bridgeVLANs(&l, dev, s.From)
+		if s.To.Isolated != s.From.Isolated {
+			l.add("bridge link set dev %s isolated %s", dev, onOff(s.To.Isolated))
+		}
+	}
+	if s.From.MAC != s.To.MAC && s.To.MAC != (MAC{}) {
+		l.add("ip -n %s link set %s address %s", s.To.Netns, s.To.IfName, s.To.MAC)
+	}
+	if s.From.MTU != s.To.MTU {
+		s.To.setMTU(&l, dev)
+	}
+	addresses(&l, "ip -n "+s.To.Netns, s.To.IfName, [2][]netip.Prefix{s.From.Addresses, s.To.Addresses})
+	if s.From.Down != s.To.Down {
+		l.add("ip link set %s %s", dev, upDown(s.To.Down))
+	}
+	return l.String()
+}
+
+// addresses adds what is new in change[1] and then takes away what was in change[0] only.
+func addresses(l *lines, ip, dev string, change [2][]netip.Prefix) {
+	for _, a := range without(change[1], change[0]) {
+		l.add("%s address add %s dev %s", ip, a, dev)
+	}
+	for _, a := range without(change[0], change[1]) {
+		l.add("%s address del %s dev %s", ip, a, dev)
+	}
+}
+
+// String is the ip command that removes the port's device, or gives it back.
+func (s DelPort) String() string {
+	dev := s.Port.DeviceName(s.Name)
+	if s.Port.Kind != Device {
+		return "ip link del " + dev
+	}
+	var l lines
+	if s.Dataplane == EBPF {
+		l.add("tc filter del dev %s ingress # ripstop's alone", dev)
+	} else {
+		l.add("ip link set %s nomaster", dev)
+	}
+	l.add("ip link set %s promisc off", dev)
+	return l.String()
+}
+
+// String is the commands that put the host into the VLAN.
+func (s AddGateway) String() string {
+	var l lines
+	if s.Dataplane == EBPF {
+		l.add("ip link add %s type veth peer name %s.gw", s.Name, s.Name)
+		l.add("tc qdisc add dev %s.gw clsact", s.Name)
+		l.add("tc filter add dev %s.gw ingress bpf direct-action pinned /sys/fs/bpf/ripstop/%s # pvid %d", s.Name, s.Switch, s.Gateway.VLAN)
+	} else {
+		l.add("bridge vlan add dev %s vid %d self", s.Switch, s.Gateway.VLAN)
+		l.add("ip link add link %s name %s type vlan id %d", s.Switch, s.Name, s.Gateway.VLAN)
+	}
+	if s.Gateway.MTU != 0 {
+		l.add("ip link set %s mtu %d", s.Name, s.Gateway.MTU)
+	}
+	addresses(&l, "ip", s.Name, [2][]netip.Prefix{nil, s.Gateway.Addresses})
+	l.add("ip link set %s up", s.Name)
+	return l.String()
+}
+
+// String is the commands for what differs.
+func (s SetGateway) String() string {
+	var l lines
+	if s.From.MTU != s.To.MTU {
+		l.add("ip link set %s mtu %d", s.Name, cmp.Or(s.To.MTU, DefaultMTU))
+	}
+	addresses(&l, "ip", s.Name, [2][]netip.Prefix{s.From.Addresses, s.To.Addresses})
+	return l.String()
+}
+
+// String is the commands that take the host out of the VLAN.
+func (s DelGateway) String() string {
+	if s.Dataplane == EBPF {
+		return "ip link del " + s.Name
+	}
+	return fmt.Sprintf("ip link del %s\nbridge vlan del dev %s vid %d self", s.Name, s.Switch, s.Gateway.VLAN)
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
+}
+
+func upDown(down bool) string {
+	if down {
+		return "down"
+	}
+	return "up"
+}
+
+// Range is the VLANs First to Last, both included.
+type Range struct {
+	First, Last uint16
+}
+
+// String is "7" or "7-9".
+func (r Range) String() string {
+	if r.First == r.Last {
+		return strconv.Itoa(int(r.First))
+	}
+	return fmt.Sprintf("%d-%d", r.First, r.Last)
+}
+
+// Ranges is a sorted list of VLANs as the fewest ranges.
+func Ranges(vlans []uint16) []Range {
+	var out []Range
+	for _, v := range vlans {
+		if n := len(out); n > 0 && out[n-1].Last+1 == v {
+			out[n-1].Last = v
+			continue
+		}
+		out = append(out, Range{v, v})
+	}
+	return out
+}
+
+func joinRanges(vlans []uint16) string {
+	var out []string
+	for _, r := range Ranges(vlans) {
+		out = append(out, r.String())
+	}
+	return strings.Join(out, ",")
+}
+
+func without[T comparable](list, gone []T) []T {
+	return slices.DeleteFunc(slices.Clone(list), func(v T) bool { return slices.Contains(gone, v) })
+}
