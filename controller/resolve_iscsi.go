@@ -47,7 +47,7 @@ func (r *resolver) iscsi() iscsi.State {
 }
 
 // portals turns what the file names into addresses, each bound to the device
-// through which connections must come. What two names share is there once.
+// through which connections must come.
 func (r *resolver) portals(portals []config.Portal) []iscsi.Portal {
 	var all []iscsi.Portal
 	for _, p := range portals {

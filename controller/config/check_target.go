@@ -1,6 +1,7 @@
 package config
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -23,6 +24,61 @@ func (c *checker) checkTargets() {
 			c.cfg.Targets[n] = out
 		}
 	}
+	c.checkListeners()
+}
+
+// checkListeners refuses an address portal where a VLAN's or tunnel's portal
+// listens: the kernel gives a port to sockets bound to devices, or to one that
+// is not.
+func (c *checker) checkListeners() {
+	bound, ports := map[netip.AddrPort]*rawPortal{}, map[uint16]*rawPortal{}
+	for p := range c.eachPortal() {
+		on := c.raw.VLANs.items[string(p.VLAN.v)].gateways()
+		if p.Tunnel.ok {
+			on = c.raw.Tunnels.items[string(p.Tunnel.v)].addresses()
+		}
+		for v := range on.valid() {
+			at := netip.AddrPortFrom(prefixOf(v).Addr(), uint16(p.Port.or(iscsiPort)))
+			bound[at], ports[at.Port()] = p, p
+		}
+	}
+	for p := range c.eachPortal() {
+		at := netip.AddrPort(p.Address.v)
+		other, clash := bound[at]
+		if at.Addr().IsValid() && at.Addr().IsUnspecified() {
+			other, clash = ports[at.Port()]
+		}
+		if clash {
+			c.errorf(p.Address.spot, "%s is listened on already, for %s at %s: leave one of the two out", at, other.path, other.spot)
+		}
+	}
+}
+
+// eachPortal goes through the portals of all targets.
+func (c *checker) eachPortal() iter.Seq[*rawPortal] {
+	return func(yield func(*rawPortal) bool) {
+		for _, t := range c.raw.Targets.all() {
+			for _, p := range t.Portals.items {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (v *rawVLAN) gateways() many[hostAddr] {
+	if v == nil {
+		return many[hostAddr]{}
+	}
+	return v.Gateway
+}
+
+func (t *rawTunnel) addresses() many[hostAddr] {
+	if t == nil {
+		return many[hostAddr]{}
+	}
+	return t.Address
 }
 
 // takeIQN is the normal form of an iSCSI name that nothing else has.

@@ -58,7 +58,7 @@ func (c *checker) allowed(p *rawPeer, routes map[netip.Prefix]spot) []netip.Pref
 
 // checkListen refuses one UDP port for two tunnels.
 func (c *checker) checkListen() {
-	ports := map[port]spot{}
+	ports := map[portNumber]spot{}
 	for _, t := range c.raw.Tunnels.all() {
 		if !t.Listen.ok {
 			continue

@@ -61,11 +61,11 @@ type rawTap struct {
 
 type rawTunnel struct {
 	spot
-	Listen     value[port]     `yaml:"listen" jsonschema_description:"UDP port, 1 to 65535. Without it the kernel chooses."`
-	Address    many[hostAddr]  `yaml:"address" jsonschema_description:"Address of the tunnel's device, or a list, with prefix length."`
-	PrivateKey value[fileName] `yaml:"private-key" jsonschema:"required" jsonschema_description:"File of the private key, under the state directory unless absolute. Made with mode 0600 when absent."`
-	MTU        value[mtu]      `yaml:"mtu" jsonschema_description:"Bytes of a packet, 68 to 65535. Without it it is computed."`
-	Peers      table[rawPeer]  `yaml:"peers" jsonschema_description:"Peers by name."`
+	Listen     value[portNumber] `yaml:"listen" jsonschema_description:"UDP port, 1 to 65535. Without it the kernel chooses."`
+	Address    many[hostAddr]    `yaml:"address" jsonschema_description:"Address of the tunnel's device, or a list, with prefix length."`
+	PrivateKey value[fileName]   `yaml:"private-key" jsonschema:"required" jsonschema_description:"File of the private key, under the state directory unless absolute. Made with mode 0600 when absent."`
+	MTU        value[mtu]        `yaml:"mtu" jsonschema_description:"Bytes of a packet, 68 to 65535. Without it it is computed."`
+	Peers      table[rawPeer]    `yaml:"peers" jsonschema_description:"Peers by name."`
 }
 
 type rawPeer struct {
@@ -121,10 +121,10 @@ type rawTarget struct {
 
 type rawPortal struct {
 	spot
-	VLAN    value[name]     `yaml:"vlan" jsonschema_description:"The gateway's addresses in this VLAN, for connections out of it."`
-	Tunnel  value[name]     `yaml:"tunnel" jsonschema_description:"The addresses of this tunnel, for connections out of it."`
-	Address value[addrPort] `yaml:"address" jsonschema_description:"An address and TCP port, as 192.0.2.1:3260, for connections from anywhere."`
-	Port    value[port]     `yaml:"port" jsonschema_description:"TCP port of a VLAN's or a tunnel's portal, 3260 unless set."`
+	VLAN    value[name]       `yaml:"vlan" jsonschema_description:"The gateway's addresses in this VLAN, for connections out of it."`
+	Tunnel  value[name]       `yaml:"tunnel" jsonschema_description:"The addresses of this tunnel, for connections out of it."`
+	Address value[addrPort]   `yaml:"address" jsonschema_description:"An address and TCP port, as 192.0.2.1:3260, for connections from anywhere."`
+	Port    value[portNumber] `yaml:"port" jsonschema_description:"TCP port of a VLAN's or a tunnel's portal, 3260 unless set."`
 }
 
 type rawInitiator struct {

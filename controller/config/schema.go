@@ -1,4 +1,124 @@
 package config
 
-// Schema is the file's JSON Schema (draft 2020-12), for editors.
-func Schema() []byte { return nil }
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/invopop/jsonschema"
+)
+
+// Schema is the file's JSON Schema (draft 2020-12), for editors. It knows what
+// each value looks like alone; only Parse knows what belongs together.
+func Schema() []byte {
+	r := &jsonschema.Reflector{
+		FieldNameTag:               "yaml",
+		RequiredFromJSONSchemaTags: true,
+		Anonymous:                  true,
+		ExpandedStruct:             true,
+		Namer:                      func(t reflect.Type) string { return strings.ToLower(strings.TrimPrefix(t.Name(), "raw")) },
+		Mapper:                     wordSchema,
+	}
+	s := r.Reflect(&rawFile{})
+	s.Title = "ripstop"
+	s.Description = "What a host shall be: virtual networks and virtual storage."
+	out, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return nil // maps and strings always encode; the golden test would see it
+	}
+	return append(out, '\n')
+}
+
+// What the generic raw types are in JSON's eyes.
+
+func (value[T]) JSONSchemaAlias() any { return *new(T) }
+func (list[T]) JSONSchemaAlias() any  { return []T{} }
+func (table[T]) JSONSchemaAlias() any { return map[string]T{} }
+func (many[T]) word() reflect.Type    { return reflect.TypeFor[T]() }
+
+// wordSchema is the schema of a word, or of one or many of them; nil leaves a
+// type to the reflector.
+func wordSchema(t reflect.Type) *jsonschema.Schema {
+	zero := reflect.Zero(t).Interface()
+	if m, ok := zero.(interface{ word() reflect.Type }); ok {
+		one, each, least := wordSchema(m.word()), wordSchema(m.word()), uint64(1)
+		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{one, {Type: "array", Items: each, MinItems: &least}}}
+	}
+	if s := numberSchema(zero); s != nil {
+		return s
+	}
+	switch zero.(type) {
+	case boolean:
+		return &jsonschema.Schema{Type: "boolean"}
+	case dataplane:
+		return words("auto", "bridge", "ebpf")
+	case updown:
+		return words("up", "down")
+	case announced:
+		return words("vlans")
+	case name:
+		return pattern(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$`)
+	case ifName:
+		return pattern(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,14}$`)
+	case hostAddr, anyPrefix:
+		return pattern(`^[0-9A-Fa-f:.]+/[0-9]{1,3}$`, "10.10.0.1/24", "fd00:10::1/64")
+	case ipAddr, routerID:
+		return pattern(`^[0-9A-Fa-f:.]+$`)
+	case addrPort:
+		return pattern(`^.+:[0-9]{1,5}$`, "192.0.2.1:3260", "[fd00::1]:3260")
+	case endpoint:
+		return pattern(`^.+:[0-9]{1,5}$`, "192.0.2.7:51820", "vpn.example.org:51820")
+	case mac:
+		return pattern(`^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$`, "02:00:5e:00:53:01")
+	case publicKey:
+		return pattern(`^[A-Za-z0-9+/]{43}=$`)
+	case keepalive:
+		return pattern(`^([0-9.]+(ns|us|µs|ms|s|m|h))+$|^0$`, "25s")
+	case rate:
+		return pattern(`^[0-9]+([kMGT]|[KMGT]i)?(bit|B)/s$`, "100Mbit/s", "200MiB/s")
+	case fileName, chapName:
+		return pattern(`.`)
+	case userName:
+		return anyOf(pattern(`.`), between(0, 1<<32-2))
+	case size:
+		return anyOf(pattern(`^[0-9]+([KMGT]iB)?$`, "10GiB"), between(1, 1<<63-1))
+	}
+	return nil
+}
+
+func numberSchema(zero any) *jsonschema.Schema {
+	switch zero.(type) {
+	case version:
+		return &jsonschema.Schema{Const: 1}
+	case vlanID:
+		return between(1, 4094)
+	case portNumber:
+		return between(1, 65535)
+	case mtu:
+		return between(68, 65535)
+	case asn:
+		return between(1, 1<<32-2)
+	case iops:
+		return between(1, 1e9)
+	case lunNumber:
+		return between(0, 16383)
+	case block:
+		return &jsonschema.Schema{Enum: []any{512, 4096}, Default: 4096}
+	case ratio:
+		return &jsonschema.Schema{Type: "number", Minimum: "1", Maximum: "1000000", Default: 1}
+	}
+	return nil
+}
+
+func between(least, most int64) *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "integer", Minimum: json.Number(fmt.Sprint(least)), Maximum: json.Number(fmt.Sprint(most))}
+}
+
+func words(all ...any) *jsonschema.Schema { return &jsonschema.Schema{Enum: all} }
+
+func anyOf(all ...*jsonschema.Schema) *jsonschema.Schema { return &jsonschema.Schema{AnyOf: all} }
+
+func pattern(p string, examples ...any) *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "string", Pattern: p, Examples: examples}
+}

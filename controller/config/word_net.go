@@ -23,11 +23,11 @@ func (v *vlanID) parse(s string) error {
 	return err
 }
 
-type port uint16
+type portNumber uint16
 
-func (v *port) parse(s string) error {
+func (v *portNumber) parse(s string) error {
 	n, err := number(s, 1, 65535)
-	*v = port(n)
+	*v = portNumber(n)
 	return err
 }
 
