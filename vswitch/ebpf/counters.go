@@ -1,0 +1,76 @@
+package ebpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+// reasons is how a reason to drop a frame is called towards people.
+var reasons = [planeReasonREASONS]string{
+	planeReasonREASON_PORT_UNKNOWN:       "port-unknown",
+	planeReasonREASON_PORT_DOWN:          "port-down",
+	planeReasonREASON_MALFORMED:          "malformed",
+	planeReasonREASON_RESERVED_MULTICAST: "reserved-multicast",
+	planeReasonREASON_BAD_SOURCE:         "bad-source",
+	planeReasonREASON_TAGGED_ON_ACCESS:   "tagged-on-access",
+	planeReasonREASON_VLAN_NOT_ALLOWED:   "vlan-not-allowed",
+	planeReasonREASON_NO_NATIVE_VLAN:     "no-native-vlan",
+	planeReasonREASON_SAME_PORT:          "same-port",
+	planeReasonREASON_ISOLATED:           "isolated",
+	planeReasonREASON_TOO_BIG:            "too-big",
+	planeReasonREASON_DOUBLE_TAGGED:      "double-tagged",
+	planeReasonREASON_NO_DESTINATION:     "no-destination",
+	planeReasonREASON_FDB_FULL:           "fdb-full",
+}
+
+// vlanTraffic is what entered each VLAN that saw a frame.
+func (p *plane) vlanTraffic() (map[uint16]planeTraffic, error) {
+	processors, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, fmt.Errorf("count processors: %w", err)
+	}
+	keys := make([]uint32, planeLayoutMAX_VLANS)
+	values := make([]planeTraffic, len(keys)*processors)
+	var cursor ebpf.MapBatchCursor
+	n, err := p.maps.Vlans.BatchLookup(&cursor, keys, values, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, fmt.Errorf("read map %q of switch %q: %w", planeMapVlans, p.name, err)
+	}
+	out := map[uint16]planeTraffic{}
+	for i, vid := range keys[:n] {
+		var sum planeTraffic
+		for _, v := range values[i*processors : (i+1)*processors] {
+			sum.Frames += v.Frames
+			sum.Bytes += v.Bytes
+		}
+		if sum.Frames != 0 {
+			out[uint16(vid)] = sum
+		}
+	}
+	return out, nil
+}
+
+// portLosses is the frames dropped on each device, by reason.
+func (p *plane) portLosses() (map[uint32]map[string]uint64, error) {
+	out := map[uint32]map[string]uint64{}
+	var ifindex uint32
+	var values []planeLosses
+	all := p.maps.Drops.Iterate()
+	for all.Next(&ifindex, &values) {
+		sum := map[string]uint64{}
+		for _, v := range values {
+			for why, n := range v.Frames {
+				if n != 0 {
+					sum[reasons[why]] += n
+				}
+			}
+		}
+		out[ifindex] = sum
+	}
+	if err := all.Err(); err != nil {
+		return nil, fmt.Errorf("read map %q of switch %q: %w", planeMapDrops, p.name, err)
+	}
+	return out, nil
+}

@@ -1,0 +1,79 @@
+package ebpf
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// fdbChunk is how many entries one system call reads; a bucket of the kernel's
+// hash table has to fit.
+const fdbChunk = 4096
+
+// station is one entry of a switch's FDB.
+type station struct {
+	planeStation
+	planeSighting
+	age time.Duration
+}
+
+// stations reads the FDB as it is, with what has aged out or gone stale.
+func (p *plane) stations() ([]station, error) {
+	now, err := clock()
+	if err != nil {
+		return nil, err
+	}
+	var out []station
+	var cursor ebpf.MapBatchCursor
+	keys, values := make([]planeStation, fdbChunk), make([]planeSighting, fdbChunk)
+	for done := false; !done; {
+		n, err := p.maps.Fdb.BatchLookup(&cursor, keys, values, nil)
+		done = errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !done {
+			return nil, fmt.Errorf("read map %q of switch %q: %w", planeMapFdb, p.name, err)
+		}
+		for i := range n {
+			age := max(now-time.Duration(values[i].Seen), 0) // seen after now was read
+			out = append(out, station{keys[i], values[i], age})
+		}
+	}
+	return out, nil
+}
+
+// lives tells whether the program still sends frames by the entry.
+func (p *plane) lives(s station) bool {
+	return s.age <= p.ageing && s.Slot < maxPorts && p.ports[s.Slot].Ifindex == s.Ifindex && p.member(s.Slot, s.Vid)
+}
+
+// expire removes the entries that the program does not use any more.
+func (p *plane) expire() (int, error) {
+	all, err := p.stations()
+	if err != nil {
+		return 0, err
+	}
+	var gone []planeStation
+	for _, s := range all {
+		if !p.lives(s) {
+			gone = append(gone, s.planeStation)
+		}
+	}
+	for _, key := range gone {
+		// Should a frame refresh the entry just now, the next one brings it back.
+		if err := p.maps.Fdb.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return 0, fmt.Errorf("write map %q of switch %q: %w", planeMapFdb, p.name, err)
+		}
+	}
+	return len(gone), nil
+}
+
+// clock is the time that the program writes down for a frame.
+func clock() (time.Duration, error) {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &t); err != nil {
+		return 0, fmt.Errorf("read the monotonic clock: %w", err)
+	}
+	return time.Duration(t.Nano()), nil
+}

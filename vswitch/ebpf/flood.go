@@ -1,0 +1,149 @@
+package ebpf
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// floodChunk bounds the descriptors in use while flood lists are written. Each
+// chunk waits for the readers of the lists before it once.
+const floodChunk = 512
+
+// floods is the slots of each VLAN's members, untagged ones first.
+func (p *plane) floods() map[uint16][]uint32 {
+	untagged, all := map[uint16][]uint32{}, map[uint16][]uint32{}
+	for _, slot := range slices.Sorted(maps.Values(p.slots)) {
+		port := p.ports[slot]
+		if port.Flags&planePortFlagPORT_DOWN != 0 {
+			continue
+		}
+		if port.Pvid != 0 {
+			untagged[port.Pvid] = append(untagged[port.Pvid], slot)
+		}
+		trunk := p.trunks[slot]
+		for _, vid := range trunk.list() {
+			all[vid] = append(all[vid], slot)
+		}
+	}
+	for vid, slots := range untagged {
+		all[vid] = append(slots, all[vid]...)
+	}
+	return all
+}
+
+// compare marks the VLANs whose flood lists are not what the ports say.
+func (p *plane) compare() error {
+	have, err := p.readFloods()
+	if err != nil {
+		return fmt.Errorf("read map %q of switch %q: %w", planeMapFloods, p.name, err)
+	}
+	want := p.floods()
+	for vid := range uint16(planeLayoutMAX_VLANS) {
+		if !slices.Equal(want[vid], have[vid]) {
+			p.dirty[vid] = true
+		}
+	}
+	return nil
+}
+
+func (p *plane) readFloods() (map[uint16][]uint32, error) {
+	keys, ids := make([]uint32, planeLayoutMAX_VLANS), make([]uint32, planeLayoutMAX_VLANS)
+	var cursor ebpf.MapBatchCursor
+	n, err := p.maps.Floods.BatchLookup(&cursor, keys, ids, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, err
+	}
+	out := map[uint16][]uint32{}
+	for i := range n {
+		slots, err := readList(ebpf.MapID(ids[i]))
+		if err != nil {
+			return nil, err
+		}
+		out[uint16(keys[i])] = slots
+	}
+	return out, nil
+}
+
+func readList(id ebpf.MapID) ([]uint32, error) {
+	m, err := ebpf.NewMapFromID(id)
+	if err != nil {
+		return nil, err
+	}
+	keys, slots := make([]uint32, m.MaxEntries()), make([]uint32, m.MaxEntries())
+	var cursor ebpf.MapBatchCursor
+	_, err = m.BatchLookup(&cursor, keys, slots, nil)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		err = nil
+	}
+	return slots, errors.Join(err, m.Close())
+}
+
+// commit writes the flood lists of the VLANs that changed, each in one go, and
+// then forgets what the FDB says of ports that left a VLAN.
+func (p *plane) commit() error {
+	want := p.floods()
+	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(p.dirty)), floodChunk) {
+		if err := p.writeFloods(chunk, want); err != nil {
+			return fmt.Errorf("write map %q of switch %q: %w", planeMapFloods, p.name, err)
+		}
+		for _, vid := range chunk {
+			delete(p.dirty, vid)
+		}
+	}
+	if !p.stale {
+		return nil
+	}
+	_, err := p.expire()
+	p.stale = err != nil
+	return err
+}
+
+func (p *plane) writeFloods(vids []uint16, want map[uint16][]uint32) error {
+	var keys, fds []uint32
+	lists := map[string]*ebpf.Map{}
+	var errs []error
+	for _, vid := range vids {
+		if len(want[vid]) == 0 {
+			if err := p.maps.Floods.Delete(uint32(vid)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				errs = append(errs, err)
+			}
+			continue
+		}
+		list, err := newList(want[vid])
+		if err != nil {
+			errs = append(errs, err)
+			break
+		}
+		lists[fmt.Sprint(vid)] = list
+		keys, fds = append(keys, uint32(vid)), append(fds, uint32(list.FD()))
+	}
+	if len(errs) == 0 && len(keys) > 0 {
+		_, err := p.maps.Floods.BatchUpdate(keys, fds, nil)
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, closeAll(lists))...)
+}
+
+// newList makes the inner map of one VLAN.
+func newList(slots []uint32) (*ebpf.Map, error) {
+	m, err := ebpf.NewMap(&ebpf.MapSpec{
+		Name: "flood", Type: ebpf.Array, KeySize: 4, ValueSize: 4,
+		MaxEntries: uint32(len(slots)), Flags: unix.BPF_F_INNER_MAP,
+	})
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]uint32, len(slots))
+	for i := range keys {
+		keys[i] = uint32(i)
+	}
+	if _, err := m.BatchUpdate(keys, slots, nil); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
+}

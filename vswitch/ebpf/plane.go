@@ -1,0 +1,182 @@
+package ebpf
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// ageing is how long a station is remembered after its last frame, the default
+// of IEEE 802.1Q, 8.8.3.
+const ageing = 300 * time.Second
+
+// errForeign says that a program is not this package's, or of another layout.
+var errForeign = errors.New("program is of another kind or layout")
+
+// plane is the kernel's side of one switch: the program, its maps, and a mirror
+// of the maps that say which port is a member of which VLAN.
+type plane struct {
+	name   string
+	ageing time.Duration
+	prog   *ebpf.Program
+	maps   planeMaps
+
+	ports  []planePort           // by slot, as in the map
+	trunks map[uint32]planeTrunk // by slot, of the ports that carry tagged VLANs
+	slots  map[uint32]uint32     // ifindex to slot
+	last   uint32                // slot given out last; a freed one rests until all others had their turn
+	dirty  map[uint16]bool       // VLANs whose flood list has to be written
+	stale  bool                  // the FDB may name ports that have left a VLAN
+}
+
+// newPlane loads the program with empty maps for a switch.
+func newPlane(spec *ebpf.CollectionSpec, name string) (*plane, error) {
+	id := planeIdentity{Layout: planeLayoutLAYOUT, Ageing: uint64(ageing)}
+	if copy(id.Name[:], name) != len(name) {
+		return nil, fmt.Errorf("name is longer than %d bytes", len(id.Name))
+	}
+	p := &plane{name: name, ageing: ageing}
+	if err := p.load(spec); err != nil {
+		return nil, err
+	}
+	if err := p.maps.Self.Put(uint32(0), &id); err != nil {
+		return nil, errors.Join(fmt.Errorf("write map %q: %w", planeMapSelf, err), p.close())
+	}
+	p.reset()
+	return p, nil
+}
+
+// load puts the program into the kernel over the maps that there are, or over
+// new ones, and lets go of the program before it.
+func (p *plane) load(spec *ebpf.CollectionSpec) error {
+	var next struct {
+		Switch *ebpf.Program `ebpf:"ripstop_switch"`
+		planeMaps
+	}
+	options := &ebpf.CollectionOptions{}
+	if p.prog != nil {
+		options.MapReplacements = p.maps.byName()
+	}
+	if err := spec.LoadAndAssign(&next, options); err != nil {
+		return fmt.Errorf("load program: %w", err)
+	}
+	before := plane{prog: p.prog, maps: p.maps}
+	p.prog, p.maps = next.Switch, next.planeMaps
+	return before.close()
+}
+
+// openPlane takes over a switch by its program, whose id a filter tells. The
+// error is errForeign when the program is none to take over.
+func openPlane(spec *ebpf.CollectionSpec, id ebpf.ProgramID) (*plane, error) {
+	prog, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return nil, fmt.Errorf("open program %d: %w", id, err)
+	}
+	p := &plane{prog: prog}
+	if err := p.openMaps(spec); err != nil {
+		return nil, errors.Join(fmt.Errorf("open maps of program %d: %w", id, err), p.close())
+	}
+	p.reset()
+	return p, nil
+}
+
+func (p *plane) openMaps(spec *ebpf.CollectionSpec) error {
+	info, err := p.prog.Info()
+	if err != nil {
+		return err
+	}
+	ids, ok := info.MapIDs()
+	if !ok || info.Name != planeProgRipstopSwitch {
+		return errForeign
+	}
+	found := map[string]*ebpf.Map{}
+	for _, id := range ids {
+		m, err := ebpf.NewMapFromID(id)
+		if err != nil {
+			return errors.Join(err, closeAll(found))
+		}
+		info, err := m.Info()
+		if err != nil {
+			return errors.Join(err, m.Close(), closeAll(found))
+		}
+		found[info.Name] = m
+	}
+	for name, want := range spec.Maps {
+		if m, ok := found[name]; !ok || want.Compatible(m) != nil {
+			return errors.Join(errForeign, closeAll(found))
+		}
+	}
+	p.maps = planeMaps{
+		Drops: found[planeMapDrops], Fdb: found[planeMapFdb], Floods: found[planeMapFloods],
+		Ports: found[planeMapPorts], Self: found[planeMapSelf], Trunks: found[planeMapTrunks],
+		Vlans: found[planeMapVlans],
+	}
+	return p.identify()
+}
+
+// identify reads the switch's name and refuses maps of another meaning.
+func (p *plane) identify() error {
+	var id planeIdentity
+	if err := p.maps.Self.Lookup(uint32(0), &id); err != nil {
+		return fmt.Errorf("read map %q: %w", planeMapSelf, err)
+	}
+	if id.Layout != planeLayoutLAYOUT {
+		return errForeign
+	}
+	name, _, _ := bytes.Cut(id.Name[:], []byte{0})
+	p.name, p.ageing = string(name), time.Duration(id.Ageing)
+	return nil
+}
+
+// current tells whether the kernel runs the program of the spec.
+func (p *plane) current(spec *ebpf.CollectionSpec) (bool, error) {
+	info, err := p.prog.Info()
+	if err != nil {
+		return false, fmt.Errorf("read program of switch %q: %w", p.name, err)
+	}
+	err = spec.Programs[planeProgRipstopSwitch].Compatible(info)
+	if errors.Is(err, ebpf.ErrProgIncompatible) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// id is the number under which filters name the program.
+func (p *plane) id() (ebpf.ProgramID, error) {
+	info, err := p.prog.Info()
+	if err != nil {
+		return 0, fmt.Errorf("read program of switch %q: %w", p.name, err)
+	}
+	id, _ := info.ID()
+	return id, nil
+}
+
+// close lets go of the program and the maps. Those that filters hold live on.
+func (p *plane) close() error {
+	err := closeAll(p.maps.byName())
+	if p.prog != nil {
+		err = errors.Join(err, p.prog.Close())
+	}
+	return err
+}
+
+func (m *planeMaps) byName() map[string]*ebpf.Map {
+	all := map[string]*ebpf.Map{
+		planeMapDrops: m.Drops, planeMapFdb: m.Fdb, planeMapFloods: m.Floods, planeMapPorts: m.Ports,
+		planeMapSelf: m.Self, planeMapTrunks: m.Trunks, planeMapVlans: m.Vlans,
+	}
+	maps.DeleteFunc(all, func(_ string, m *ebpf.Map) bool { return m == nil })
+	return all
+}
+
+func closeAll(all map[string]*ebpf.Map) error {
+	var errs []error
+	for _, m := range all {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}

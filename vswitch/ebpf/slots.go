@@ -1,0 +1,189 @@
+package ebpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+// maxPorts is how many slots the map of ports has; slot 0 is never used.
+const maxPorts = uint32(planeLayoutMAX_PORTS)
+
+// frameOverhead is what a frame may be longer than its port's MTU: the Ethernet
+// header, and a tag that is the sender's content.
+const frameOverhead = 14 + 4
+
+// member is what the program knows of a port.
+type member struct {
+	ifindex  int
+	mtu      int
+	pvid     uint16
+	tagged   []uint16 // without pvid
+	isolated bool
+	down     bool
+}
+
+// encode is the member in the words of the maps.
+func (m member) encode() (planePort, planeTrunk) {
+	port := planePort{Ifindex: uint32(m.ifindex), MaxFrame: uint32(m.mtu + frameOverhead), Pvid: m.pvid}
+	var trunk planeTrunk
+	for _, vid := range m.tagged {
+		trunk.set(vid)
+	}
+	if len(m.tagged) > 0 {
+		port.Flags |= planePortFlagPORT_TRUNK
+	}
+	if m.isolated {
+		port.Flags |= planePortFlagPORT_ISOLATED
+	}
+	if m.down {
+		port.Flags |= planePortFlagPORT_DOWN
+	}
+	return port, trunk
+}
+
+func (t *planeTrunk) set(vid uint16)      { t.Vlans[vid>>6] |= 1 << (vid & 63) }
+func (t *planeTrunk) has(vid uint16) bool { return t.Vlans[vid>>6]>>(vid&63)&1 != 0 }
+
+// list is the VLANs in ascending order.
+func (t *planeTrunk) list() []uint16 {
+	var out []uint16
+	for vid := range uint16(planeLayoutMAX_VLANS) {
+		if t.has(vid) {
+			out = append(out, vid)
+		}
+	}
+	return out
+}
+
+// reset empties the mirror, as it is for new maps.
+func (p *plane) reset() {
+	p.ports = make([]planePort, maxPorts)
+	p.trunks = map[uint32]planeTrunk{}
+	p.slots = map[uint32]uint32{}
+	if p.dirty == nil {
+		p.dirty = map[uint16]bool{}
+	}
+}
+
+// read brings the mirror up to what the maps hold now.
+func (p *plane) read() error {
+	p.reset()
+	keys := make([]uint32, maxPorts)
+	var cursor ebpf.MapBatchCursor
+	n, err := p.maps.Ports.BatchLookup(&cursor, keys, p.ports, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) || n != len(keys) {
+		return fmt.Errorf("read map %q of switch %q: %d of %d slots: %w", planeMapPorts, p.name, n, len(keys), err)
+	}
+	for slot, port := range p.ports {
+		if port.Ifindex == 0 {
+			continue
+		}
+		p.slots[port.Ifindex] = uint32(slot)
+		p.last = max(p.last, uint32(slot))
+		if port.Flags&planePortFlagPORT_TRUNK == 0 {
+			continue
+		}
+		var trunk planeTrunk
+		if err := p.maps.Trunks.Lookup(uint32(slot), &trunk); err != nil {
+			return fmt.Errorf("read map %q of switch %q: %w", planeMapTrunks, p.name, err)
+		}
+		p.trunks[uint32(slot)] = trunk
+	}
+	return nil
+}
+
+// put writes a member and gives its slot. Receivers of floods learn of it with
+// the next commit.
+func (p *plane) put(m member) (uint32, error) {
+	port, trunk := m.encode()
+	slot, ok := p.slots[port.Ifindex]
+	if !ok {
+		if slot, ok = p.free(); !ok {
+			return 0, fmt.Errorf("switch %q has all of its %d ports: use a second switch", p.name, maxPorts-1)
+		}
+	}
+	if ok := p.ports[slot] == port && p.trunks[slot] == trunk; ok {
+		return slot, nil
+	}
+	p.touch(slot)
+	if len(m.tagged) > 0 { // before the flag that makes it count
+		if err := p.maps.Trunks.Put(slot, &trunk); err != nil {
+			return 0, fmt.Errorf("write map %q of switch %q: %w", planeMapTrunks, p.name, err)
+		}
+	}
+	if err := p.maps.Ports.Put(slot, &port); err != nil {
+		return 0, fmt.Errorf("write map %q of switch %q: %w", planeMapPorts, p.name, err)
+	}
+	p.mirror(slot, port, trunk)
+	p.touch(slot)
+	return slot, nil
+}
+
+// clear makes the slot of a device serve nobody.
+func (p *plane) clear(ifindex uint32) error {
+	slot, ok := p.slots[ifindex]
+	if !ok {
+		return nil
+	}
+	if err := p.maps.Ports.Put(slot, &planePort{}); err != nil {
+		return fmt.Errorf("write map %q of switch %q: %w", planeMapPorts, p.name, err)
+	}
+	if err := p.maps.Drops.Delete(ifindex); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("write map %q of switch %q: %w", planeMapDrops, p.name, err)
+	}
+	p.touch(slot)
+	delete(p.slots, ifindex)
+	p.mirror(slot, planePort{}, planeTrunk{})
+	return nil
+}
+
+func (p *plane) mirror(slot uint32, port planePort, trunk planeTrunk) {
+	p.ports[slot] = port
+	delete(p.trunks, slot)
+	if port.Flags&planePortFlagPORT_TRUNK != 0 {
+		p.trunks[slot] = trunk
+	}
+	if port.Ifindex != 0 {
+		p.slots[port.Ifindex] = slot
+		p.last = slot
+	}
+}
+
+// free finds a slot for a new port.
+func (p *plane) free() (uint32, bool) {
+	for range maxPorts - 1 {
+		p.last = p.last%(maxPorts-1) + 1
+		if p.ports[p.last].Ifindex == 0 {
+			return p.last, true
+		}
+	}
+	return 0, false
+}
+
+// touch notes that the VLANs of a slot need new flood lists.
+func (p *plane) touch(slot uint32) {
+	port := p.ports[slot]
+	if port.Ifindex == 0 {
+		return
+	}
+	p.stale = true
+	if port.Pvid != 0 {
+		p.dirty[port.Pvid] = true
+	}
+	trunk := p.trunks[slot]
+	for _, vid := range trunk.list() {
+		p.dirty[vid] = true
+	}
+}
+
+// member tells whether a slot takes part in a VLAN now, as the program sees it.
+func (p *plane) member(slot uint32, vid uint16) bool {
+	port := p.ports[slot]
+	if port.Ifindex == 0 || port.Flags&planePortFlagPORT_DOWN != 0 {
+		return false
+	}
+	trunk := p.trunks[slot]
+	return port.Pvid == vid || trunk.has(vid)
+}
