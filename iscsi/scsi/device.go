@@ -57,7 +57,9 @@ type MediumError struct {
 }
 
 // Error names the place and the cause.
-func (e *MediumError) Error() string { return fmt.Sprintf("medium error at byte %d: %v", e.Offset, e.Err) }
+func (e *MediumError) Error() string {
+	return fmt.Sprintf("medium error at byte %d: %v", e.Offset, e.Err)
+}
 
 // Unwrap is the cause.
 func (e *MediumError) Unwrap() error { return e.Err }
@@ -68,4 +70,6 @@ type Miscompare struct {
 }
 
 // Error names the place.
-func (e *Miscompare) Error() string { return fmt.Sprintf("data differ at byte %d of the range", e.Offset) }
+func (e *Miscompare) Error() string {
+	return fmt.Sprintf("data differ at byte %d of the range", e.Offset)
+}

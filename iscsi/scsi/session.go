@@ -1,6 +1,10 @@
 package scsi
 
-import "context"
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+)
 
 // Nexus names an I_T nexus (SAM-5 4.8, RFC 7143 4.4.2).
 type Nexus struct {
@@ -14,39 +18,200 @@ type Nexus struct {
 // safe for concurrent use; commands of one session may run at the same time.
 type Session struct {
 	nexus Nexus
+	luns  atomic.Pointer[map[uint16]*attachment]
+
+	mu     sync.Mutex // writers of luns
+	closed bool
 }
 
 // NewSession attaches nexus n to units, by LUN (0-16383). Each unit answers
 // POWER ON, RESET, OR BUS DEVICE RESET OCCURRED (29h/00h) first. Close it.
-func NewSession(n Nexus, units map[uint16]*Unit) *Session { return &Session{nexus: n} }
+func NewSession(n Nexus, units map[uint16]*Unit) *Session {
+	s := &Session{nexus: n}
+	luns := map[uint16]*attachment{}
+	for lun, u := range units {
+		luns[lun] = u.attach(s)
+	}
+	s.luns.Store(&luns)
+	return s
+}
 
-// SetUnits replaces the LUN map. Removed LUNs answer 25h/00h, and the rest
-// REPORTED LUNS DATA HAS CHANGED (3Fh/0Eh) once.
-func (s *Session) SetUnits(units map[uint16]*Unit) {}
+// SetUnits replaces the LUN map. Where it differs, removed LUNs answer
+// 25h/00h, and each that stays says REPORTED LUNS DATA HAS CHANGED (3Fh/0Eh)
+// until one REPORT LUNS. After Close it does nothing.
+func (s *Session) SetUnits(units map[uint16]*Unit) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	old := *s.luns.Load()
+	luns := map[uint16]*attachment{}
+	changed := false
+	for lun, u := range units {
+		a := old[lun]
+		if a == nil || a.unit != u {
+			a, changed = u.attach(s), true
+		}
+		luns[lun] = a
+	}
+	s.luns.Store(&luns)
+	for lun, a := range old {
+		if luns[lun] != a {
+			changed = true
+			a.unit.detach(a)
+		}
+	}
+	if changed {
+		s.lunsChanged(old, luns)
+	}
+}
+
+// lunsChanged tells the LUNs that were there before and still are.
+func (s *Session) lunsChanged(old, now map[uint16]*attachment) {
+	for lun, a := range now {
+		if old[lun] == a {
+			a.attentions.add(attnLUNs)
+		}
+	}
+}
 
 // Close detaches the nexus: its reservation made by RESERVE goes, persistent
-// reservations stay. Commands still running end on their own.
-func (s *Session) Close() {}
+// reservations stay. Commands still running end on their own. All LUNs are
+// absent afterwards.
+func (s *Session) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, a := range *s.luns.Swap(&map[uint16]*attachment{}) {
+		a.unit.detach(a)
+	}
+}
+
+// lunNumber decodes the single-level LUN formats of SAM-5 4.7.5: peripheral
+// device addressing on bus 0 and flat space addressing.
+func lunNumber(lun uint64) (uint16, bool) {
+	top := uint16(lun >> 48)
+	if lun<<16 != 0 {
+		return 0, false
+	}
+	switch top >> 14 {
+	case 0:
+		return top, top < 256
+	case 1:
+		return top & 0x3fff, true
+	default:
+		return 0, false
+	}
+}
+
+// at is the attachment behind the LUN field, nil if there is none.
+func (s *Session) at(lun uint64) *attachment {
+	n, ok := lunNumber(lun)
+	if !ok {
+		return nil
+	}
+	return (*s.luns.Load())[n]
+}
 
 // OutLength is how many bytes of data-out the CDB takes: 0 for none or when
-// the command is unknown, at most what the unit's limits allow.
-func (s *Session) OutLength(lun uint64, cdb []byte) int { return 0 }
+// the command is unknown, at most what VPD page B0h allows.
+func (s *Session) OutLength(lun uint64, cdb []byte) int {
+	a := s.at(lun)
+	if a == nil {
+		return 0
+	}
+	op, _ := a.unit.table.find(cdb)
+	if op == nil || op.out == nil || len(cdb) < len(op.usage) {
+		return 0
+	}
+	return int(min(op.out(cdb, blockSize(a.unit.dev.Info())), maxTransfer))
+}
+
+// blockSize never is what would divide by zero.
+func blockSize(i Info) int64 { return int64(max(i.BlockSize, 512)) }
 
 // Execute runs t to its end in the caller's goroutine and fills its results.
-// It does not panic, whatever the CDB and the data. A canceled ctx ends the
-// command between two device calls; the status is then ABORTED COMMAND.
-func (s *Session) Execute(ctx context.Context, t *Task) {}
+// It does not panic, whatever the CDB and the data. A canceled ctx reaches the
+// Device, and then the status is CHECK CONDITION with ABORTED COMMAND; what
+// task management aborts ends with TASK ABORTED, and the transport sends no
+// status to the nexus that asked for it (SAM-5 5.6). A Task may be used again.
+func (s *Session) Execute(ctx context.Context, t *Task) {
+	t.Status, t.Sense, t.In, t.ActualIn = StatusGood, nil, nil, 0
+	a := s.at(t.LUN)
+	if a == nil {
+		s.absent(t)
+		return
+	}
+	op, known := a.unit.table.find(t.CDB)
+	switch {
+	case op != nil:
+	case known:
+		t.fail(invalidCDB(1, 4).(*sense), a.unit.mode.descriptorSense())
+		return
+	default:
+		t.fail(&sense{key: keyIllegalRequest, code: codeInvalidOpcode}, a.unit.mode.descriptorSense())
+		return
+	}
+	c := &t.command
+	c.task, c.op, c.cdb, c.at, c.unit = t, op, t.CDB, a, a.unit
+	c.info = a.unit.dev.Info()
+	c.bs = blockSize(c.info)
+	c.ctx.begin(ctx)
+	a.unit.tasks.enter(c)
+	err := c.check()
+	if err == nil {
+		err = op.run(c)
+	}
+	a.unit.tasks.leave(c)
+	c.finish(err)
+	c.ctx.end()
+}
 
-// LUNReset ends all commands of the unit at lun and releases what RESERVE
-// took; the nexuses get unit attentions 29h/03h. False means no such LUN.
-func (s *Session) LUNReset(lun uint64) bool { return false }
+// LUNReset ends all commands of the unit at lun, whoever sent them, releases
+// what RESERVE took and sets the mode pages back; all nexuses get unit
+// attention 29h/03h. It returns when the commands have ended, so it must not
+// be called where one of them waits to be run. False means no such LUN.
+func (s *Session) LUNReset(lun uint64) bool {
+	a := s.at(lun)
+	if a == nil {
+		return false
+	}
+	a.unit.reset(attnUnitReset)
+	return true
+}
 
-// AbortTaskSet cancels this session's commands at lun. False: no such LUN.
-func (s *Session) AbortTaskSet(lun uint64) bool { return false }
+// AbortTaskSet ends this session's commands at lun and returns when they
+// have. False means no such LUN.
+func (s *Session) AbortTaskSet(lun uint64) bool {
+	a := s.at(lun)
+	if a == nil {
+		return false
+	}
+	a.unit.tasks.abort(nil, func(c *command) bool { return c.at == a })
+	return true
+}
 
-// ClearTaskSet cancels every session's commands at lun; the others get unit
-// attention 2Fh/00h. False means no such LUN.
-func (s *Session) ClearTaskSet(lun uint64) bool { return false }
+// ClearTaskSet ends every session's commands at lun and returns when they
+// have; other sessions that lost one get unit attention 2Fh/00h. False means
+// no such LUN.
+func (s *Session) ClearTaskSet(lun uint64) bool {
+	a := s.at(lun)
+	if a == nil {
+		return false
+	}
+	for lost := range a.unit.tasks.abort(nil, func(*command) bool { return true }) {
+		if lost.session != s {
+			lost.attentions.add(attnCleared)
+		}
+	}
+	return true
+}
 
-// TargetWarmReset is LUNReset for every unit of the session (29h/02h).
-func (s *Session) TargetWarmReset() {}
+// TargetWarmReset is LUNReset for every unit of the session, with unit
+// attention 29h/02h.
+func (s *Session) TargetWarmReset() {
+	for _, a := range *s.luns.Load() {
+		a.unit.reset(attnTargetReset)
+	}
+}

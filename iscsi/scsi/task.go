@@ -35,4 +35,6 @@ type Task struct {
 	Sense    []byte // with StatusCheckCondition: fixed or descriptor format, no length in front
 	In       []byte // data-in, a part of what Buffer gave
 	ActualIn int    // bytes that the command had to send: more than len(In) is an overflow
+
+	command command // the command while it runs
 }

@@ -1,13 +1,171 @@
 package scsi
 
+import (
+	"sync"
+	"sync/atomic"
+)
+
 // Unit is one logical unit, shared by all sessions that see it: its
-// reservations, mode pages and unit attentions. It is safe for concurrent use.
+// reservations, mode pages, running commands and unit attentions. It is safe
+// for concurrent use.
 type Unit struct {
-	dev Device
+	dev     Device
+	table   *table
+	mode    modePages
+	scratch sync.Pool // *[]byte of scratchSize, for what cannot go to the task's buffer
+
+	guarded atomic.Bool // someone holds a reservation: ask mayAccess
+
+	mu       sync.Mutex
+	attached map[*attachment]struct{}
+	holder   *Nexus // of RESERVE (SPC-2)
+	pr       reservations
+
+	tasks taskSet
 }
 
+// scratchSize is the piece in which commands compare or repeat data.
+const scratchSize = 256 << 10
+
 // NewUnit is the logical unit over dev, with power-on defaults.
-func NewUnit(dev Device) *Unit { return &Unit{dev: dev} }
+func NewUnit(dev Device) *Unit {
+	u := &Unit{dev: dev, table: newTable(), attached: map[*attachment]struct{}{}}
+	u.mode.reset()
+	u.tasks.init()
+	u.scratch.New = func() any { b := make([]byte, scratchSize); return &b }
+	return u
+}
 
 // Resized queues CAPACITY DATA HAS CHANGED (2Ah/09h) for every session.
-func (u *Unit) Resized() {}
+func (u *Unit) Resized() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.notifyLocked(attnCapacity, func(*attachment) bool { return true })
+}
+
+// notifyLocked queues a for the attachments that match.
+func (u *Unit) notifyLocked(a attention, match func(*attachment) bool) {
+	for at := range u.attached {
+		if match(at) {
+			at.attentions.add(a)
+		}
+	}
+}
+
+// attachment is one session's place at one unit, an I_T_L nexus.
+type attachment struct {
+	session    *Session
+	unit       *Unit
+	attentions attentions
+}
+
+func (a *attachment) nexus() Nexus { return a.session.nexus }
+
+func (u *Unit) attach(s *Session) *attachment {
+	a := &attachment{session: s, unit: u}
+	a.attentions.add(attnPowerOn)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.attached[a] = struct{}{}
+	return a
+}
+
+// detach ends what lives no longer than the nexus: the reservation of RESERVE.
+func (u *Unit) detach(a *attachment) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.attached, a)
+	for other := range u.attached {
+		if other.nexus() == a.nexus() {
+			return
+		}
+	}
+	if u.holder != nil && *u.holder == a.nexus() {
+		u.holder = nil
+	}
+	u.guardLocked()
+}
+
+// guardLocked says whether commands have to ask mayAccess.
+func (u *Unit) guardLocked() { u.guarded.Store(u.holder != nil || u.pr.held()) }
+
+// reset is what a LUN or target reset does to a unit (SAM-5 6.3.3): all
+// commands end, RESERVE is undone, mode pages are as at power on.
+func (u *Unit) reset(a attention) {
+	u.tasks.abort(nil, func(*command) bool { return true })
+	u.mode.reset()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.holder = nil
+	u.guardLocked()
+	u.notifyLocked(a, func(*attachment) bool { return true })
+}
+
+// taskSet is the commands that run on a unit.
+type taskSet struct {
+	mu    sync.Mutex
+	ended sync.Cond // something left the set
+	head  *command
+}
+
+func (s *taskSet) init() { s.ended.L = &s.mu }
+
+func (s *taskSet) enter(c *command) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.prev, c.next = nil, s.head
+	if s.head != nil {
+		s.head.prev = c
+	}
+	s.head = c
+}
+
+func (s *taskSet) leave(c *command) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.prev == nil {
+		s.head = c.next
+	} else {
+		c.prev.next = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	}
+	c.prev, c.next = nil, nil
+	if c.ctx.aborted.Load() {
+		s.ended.Broadcast()
+	}
+}
+
+// abort ends the commands that match, but self, and returns when they have:
+// none of them touches the medium afterwards. It returns early when self is
+// aborted while it waits. The result is the attachments that lost a command.
+func (s *taskSet) abort(self *command, match func(*command) bool) map[*attachment]struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lost := map[*attachment]struct{}{}
+	for c := s.head; c != nil; c = c.next {
+		if c != self && match(c) {
+			c.ctx.abort()
+			lost[c.at] = struct{}{}
+		}
+	}
+	s.ended.Broadcast() // one of them may be waiting here itself
+	for s.waits(self, match) {
+		s.ended.Wait()
+	}
+	return lost
+}
+
+// waits tells whether an aborted command that matches still runs.
+func (s *taskSet) waits(self *command, match func(*command) bool) bool {
+	if self != nil && self.ctx.aborted.Load() {
+		return false
+	}
+	for c := s.head; c != nil; c = c.next {
+		if c != self && c.ctx.aborted.Load() && match(c) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,97 @@
+package scsi
+
+import (
+	"cmp"
+	"slices"
+)
+
+func sortOps(ops []opcode) {
+	slices.SortFunc(ops, func(a, b opcode) int { return cmp.Compare(a.usage[:2], b.usage[:2]) })
+}
+
+// spcCommands are those of SPC-4 (and RESERVE, RELEASE of SPC-2).
+func spcCommands() []opcode {
+	return []opcode{
+		{name: "TEST UNIT READY", usage: "\x00\x00\x00\x00\x00\x00", access: accessOpen, run: testUnitReady},
+		{name: "REQUEST SENSE", usage: "\x03\x01\x00\x00\xff\x00", quiet: true, run: requestSense},
+		{name: "INQUIRY", usage: "\x12\x01\xff\xff\xff\x00", quiet: true, run: inquiry},
+		{name: "MODE SELECT(6)", usage: "\x15\x11\x00\x00\xff\x00", access: accessWrite, out: outList6, run: modeSelect6},
+		{name: "RESERVE(6)", usage: "\x16\x00\x00\x00\x00\x00", access: accessOld, run: reserve},
+		{name: "RELEASE(6)", usage: "\x17\x00\x00\x00\x00\x00", access: accessOld, run: release},
+		{name: "MODE SENSE(6)", usage: "\x1a\x08\xff\xff\xff\x00", access: accessRead, run: modeSense6},
+		{name: "START STOP UNIT", usage: "\x1b\x01\x00\x0f\xf5\x00", access: accessWrite, run: startStop},
+		{name: "SEND DIAGNOSTIC", usage: "\x1d\xff\x00\xff\xff\x00", access: accessWrite, out: outDiagnostic, run: sendDiagnostic},
+		{name: "PREVENT ALLOW MEDIUM REMOVAL", usage: "\x1e\x00\x00\x00\x03\x00", access: accessWrite, run: testUnitReady},
+		{name: "LOG SENSE", usage: "\x4d\x00\xff\xff\x00\xff\xff\xff\xff\x00", access: accessOpen, run: logSense},
+		{name: "MODE SELECT(10)", usage: "\x55\x11\x00\x00\x00\x00\x00\xff\xff\x00", access: accessWrite, out: outList10, run: modeSelect10},
+		{name: "RESERVE(10)", usage: "\x56\x00\x00\x00\x00\x00\x00\x00\x00\x00", access: accessOld, run: reserve},
+		{name: "RELEASE(10)", usage: "\x57\x00\x00\x00\x00\x00\x00\x00\x00\x00", access: accessOld, run: release},
+		{name: "MODE SENSE(10)", usage: "\x5a\x18\xff\xff\x00\x00\x00\xff\xff\x00", access: accessRead, run: modeSense10},
+		prIn("READ KEYS", 0, readKeys),
+		prIn("READ RESERVATION", 1, readReservation),
+		prIn("REPORT CAPABILITIES", 2, reportCapabilities),
+		prIn("READ FULL STATUS", 3, readFullStatus),
+		prOut("REGISTER", 0),
+		prOut("RESERVE", 1),
+		prOut("RELEASE", 2),
+		prOut("CLEAR", 3),
+		prOut("PREEMPT", 4),
+		prOut("PREEMPT AND ABORT", 5),
+		prOut("REGISTER AND IGNORE EXISTING KEY", 6),
+		{name: "REPORT LUNS", usage: "\xa0\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x00", quiet: true, run: reportLUNs},
+		{name: "REPORT TARGET PORT GROUPS", usage: "\xa3\xea\x00\x00\x00\x00\xff\xff\xff\xff\x00\x00", action: true, access: accessOpen, run: reportGroups},
+		{name: "REPORT SUPPORTED OPERATION CODES", usage: "\xa3\x0c\x87\xff\xff\xff\xff\xff\xff\xff\x00\x00", action: true, access: accessRead, run: reportOpcodes},
+		{name: "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", usage: "\xa3\x0d\x80\x00\x00\x00\xff\xff\xff\xff\x00\x00", action: true, access: accessRead, run: reportFunctions},
+	}
+}
+
+func prIn(name string, action byte, run func(*command) error) opcode {
+	usage := []byte("\x5e\x00\x00\x00\x00\x00\x00\xff\xff\x00")
+	usage[1] = action
+	return opcode{name: name, usage: string(usage), action: true, access: accessOpen, run: run}
+}
+
+func prOut(name string, action byte) opcode {
+	usage := []byte("\x5f\x00\xff\x00\x00\xff\xff\xff\xff\x00")
+	usage[1] = action
+	return opcode{name: name, usage: string(usage), action: true, access: accessOut, out: outReserve, run: reserveOut}
+}
+
+// blockCommands are those of SBC-3 with 6, 10 and 12 bytes.
+func blockCommands() []opcode {
+	return []opcode{
+		{name: "READ(6)", usage: "\x08\x1f\xff\xff\xff\x00", access: accessRead, run: read},
+		{name: "WRITE(6)", usage: "\x0a\x1f\xff\xff\xff\x00", access: accessWrite, out: outBlocks, run: write},
+		{name: "READ CAPACITY(10)", usage: "\x25\x00\xff\xff\xff\xff\x00\x00\x01\x00", access: accessFree, run: readCapacity10},
+		{name: "READ(10)", usage: "\x28\x1a\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessRead, fua: true, run: read},
+		{name: "WRITE(10)", usage: "\x2a\x1a\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessWrite, fua: true, out: outBlocks, run: write},
+		{name: "WRITE AND VERIFY(10)", usage: "\x2e\x16\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessWrite, out: outBlocks, run: writeVerify},
+		{name: "VERIFY(10)", usage: "\x2f\x16\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessRead, out: outVerify, run: verify},
+		{name: "PRE-FETCH(10)", usage: "\x34\x02\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessRead, run: prefetch},
+		{name: "SYNCHRONIZE CACHE(10)", usage: "\x35\x06\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessWrite, run: synchronize},
+		{name: "WRITE SAME(10)", usage: "\x41\x08\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessWrite, out: outPattern, run: writeSame},
+		{name: "UNMAP", usage: "\x42\x00\x00\x00\x00\x00\x1f\xff\xff\x00", access: accessWrite, out: outList10, run: unmap},
+		{name: "READ(12)", usage: "\xa8\x1a\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessRead, fua: true, run: read},
+		{name: "WRITE(12)", usage: "\xaa\x1a\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessWrite, fua: true, out: outBlocks, run: write},
+		{name: "WRITE AND VERIFY(12)", usage: "\xae\x16\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessWrite, out: outBlocks, run: writeVerify},
+		{name: "VERIFY(12)", usage: "\xaf\x16\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessRead, out: outVerify, run: verify},
+	}
+}
+
+// wideCommands are those of SBC-3 with 16 bytes.
+func wideCommands() []opcode {
+	const lba, count, tail = "\xff\xff\xff\xff\xff\xff\xff\xff", "\xff\xff\xff\xff", "\x1f\x00"
+	return []opcode{
+		{name: "READ(16)", usage: "\x88\x1a" + lba + count + tail, access: accessRead, fua: true, run: read},
+		{name: "COMPARE AND WRITE", usage: "\x89\x1a" + lba + "\x00\x00\x00\xff" + tail, access: accessWrite, fua: true, out: outCompare, run: compareWrite},
+		{name: "WRITE(16)", usage: "\x8a\x1a" + lba + count + tail, access: accessWrite, fua: true, out: outBlocks, run: write},
+		{name: "ORWRITE(16)", usage: "\x8b\x1a" + lba + count + tail, access: accessWrite, fua: true, out: outBlocks, run: orWrite},
+		{name: "WRITE AND VERIFY(16)", usage: "\x8e\x16" + lba + count + tail, access: accessWrite, out: outBlocks, run: writeVerify},
+		{name: "VERIFY(16)", usage: "\x8f\x16" + lba + count + tail, access: accessRead, out: outVerify, run: verify},
+		{name: "PRE-FETCH(16)", usage: "\x90\x02" + lba + count + tail, access: accessRead, run: prefetch},
+		{name: "SYNCHRONIZE CACHE(16)", usage: "\x91\x06" + lba + count + tail, access: accessWrite, run: synchronize},
+		{name: "WRITE SAME(16)", usage: "\x93\x09" + lba + count + tail, access: accessWrite, out: outPattern16, run: writeSame},
+		{name: "READ CAPACITY(16)", usage: "\x9e\x10" + lba + count + "\x01\x00", action: true, access: accessFree, run: readCapacity16},
+		{name: "GET LBA STATUS", usage: "\x9e\x12" + lba + count + "\x00\x00", action: true, access: accessRead, run: lbaStatus},
+	}
+}

@@ -1,0 +1,84 @@
+package scsi
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// inReply answers a PERSISTENT RESERVE IN: generation, length, data.
+func (c *command) inReply(generation uint32, data []byte) error {
+	b := make([]byte, 8, 8+len(data))
+	binary.BigEndian.PutUint32(b, generation)
+	binary.BigEndian.PutUint32(b[4:], uint32(len(data)))
+	return c.reply(append(b, data...), uint32(binary.BigEndian.Uint16(c.cdb[7:])))
+}
+
+// snapshot is the state as it is now, for readers.
+func (u *Unit) snapshot() reservations {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	r := u.pr
+	r.list = append([]registration(nil), r.list...)
+	return r
+}
+
+// readKeys is READ KEYS (SPC-4 6.15.2).
+func readKeys(c *command) error {
+	r := c.unit.snapshot()
+	var b []byte
+	for _, reg := range r.list {
+		b = binary.BigEndian.AppendUint64(b, reg.key)
+	}
+	return c.inReply(r.generation, b)
+}
+
+// readReservation is READ RESERVATION (SPC-4 6.15.3).
+func readReservation(c *command) error {
+	r := c.unit.snapshot()
+	if !r.held() {
+		return c.inReply(r.generation, nil)
+	}
+	b := make([]byte, 16)
+	if !r.kind.everyone() {
+		key, _ := r.key(r.owner)
+		binary.BigEndian.PutUint64(b, key)
+	}
+	b[13] = byte(r.kind)
+	return c.inReply(r.generation, b)
+}
+
+// reportCapabilities is REPORT CAPABILITIES (SPC-4 6.15.4): all types, and
+// nothing that outlives the process.
+func reportCapabilities(c *command) error {
+	b := []byte{0, 8, 0x00, 0x80, 0xea, 0x01, 0, 0} // TMV, type mask
+	return c.reply(b, uint32(binary.BigEndian.Uint16(c.cdb[7:])))
+}
+
+// readFullStatus is READ FULL STATUS (SPC-4 6.15.5).
+func readFullStatus(c *command) error {
+	r := c.unit.snapshot()
+	var b []byte
+	for _, reg := range r.list {
+		d := make([]byte, 24)
+		binary.BigEndian.PutUint64(d, reg.key)
+		if r.holds(reg.nexus) {
+			d[12], d[13] = 0x01, byte(r.kind)
+		}
+		binary.BigEndian.PutUint16(d[18:], portNumber(reg.nexus))
+		id := transportID(reg.nexus)
+		binary.BigEndian.PutUint32(d[20:], uint32(len(id)))
+		b = append(append(b, d...), id...)
+	}
+	return c.inReply(r.generation, b)
+}
+
+// transportID is an iSCSI initiator port TransportID (SPC-4 7.6.4.6).
+func transportID(n Nexus) []byte {
+	name := padded(fmt.Sprintf("%s,i,0x%x", n.Initiator, n.ISID))
+	for len(name) < 20 {
+		name = append(name, 0, 0, 0, 0)
+	}
+	b := []byte{0x40 | 0x05, 0}
+	b = binary.BigEndian.AppendUint16(b, uint16(len(name)))
+	return append(b, name...)
+}
