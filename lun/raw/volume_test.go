@@ -378,7 +378,7 @@ func TestFailStop(t *testing.T) {
 	}
 	f.sync = nil
 	for i, err := range []error{
-		v.Flush(ctx), v.WriteAt(ctx, p, 0, false), v.WriteAt(ctx, p, 0, true), v.Unmap(ctx, 0, 512),
+		v.Flush(ctx), v.sync(), v.WriteAt(ctx, p, 0, false), v.WriteAt(ctx, p, 0, true), v.Unmap(ctx, 0, 512),
 		v.WriteZeroes(ctx, 0, 512), v.CompareAndWrite(ctx, p, p, 0),
 	} {
 		if !errors.Is(err, lun.ErrReadOnly) || !errors.Is(err, unix.EIO) {
