@@ -18,7 +18,6 @@ type checker struct {
 	devices map[string]spot            // interfaces of the host, by name
 	ports   map[string]spot            // ports of all switches, by name
 	members map[string]map[string]bool // VLAN name to the switches with a port in it
-	nets    *netSet                    // prefixes of gateways and tunnels
 }
 
 func newChecker(r *report, raw *rawFile) *checker {
@@ -32,7 +31,6 @@ func newChecker(r *report, raw *rawFile) *checker {
 		devices: map[string]spot{},
 		ports:   map[string]spot{},
 		members: map[string]map[string]bool{},
-		nets:    newNetSet(),
 	}
 }
 
@@ -83,18 +81,11 @@ func (c *checker) device(n string, at spot) {
 	c.devices[n] = at
 }
 
-// prefixes is a list's valid prefixes, sorted and each once.
-func (c *checker) prefixes(m many[hostAddr]) []netip.Prefix {
+// prefixes is a list's valid prefixes, sorted. checkAddresses reports twins.
+func prefixes(m many[hostAddr]) []netip.Prefix {
 	var all []netip.Prefix
-	seen := map[netip.Addr]spot{}
 	for v := range m.valid() {
-		p := netip.Prefix(v.v)
-		if first, twice := seen[p.Addr()]; twice {
-			c.errorf(v.spot, "%s is given twice: the first is at %s", p.Addr(), first)
-			continue
-		}
-		seen[p.Addr()] = v.spot
-		all = append(all, p)
+		all = append(all, prefixOf(v))
 	}
 	slices.SortFunc(all, comparePrefix)
 	return all
@@ -127,7 +118,7 @@ func (c *checker) checkVLANs() {
 		} else if v.ID.ok {
 			ids[v.ID.v] = n
 		}
-		vlan := VLAN{ID: uint16(v.ID.v), Gateways: c.prefixes(v.Gateway)}
+		vlan := VLAN{ID: uint16(v.ID.v), Gateways: prefixes(v.Gateway)}
 		known(c.report, c.raw.Switches, "switch", v.Switch)
 		if v.Gateway.given {
 			c.device(n, v.spot)

@@ -1,8 +1,8 @@
 package config
 
 import (
+	"net/netip"
 	"slices"
-	"strings"
 
 	"ripstop/vswitch"
 )
@@ -10,35 +10,28 @@ import (
 func (c *checker) checkSwitch(n string, sw *rawSwitch) Switch {
 	out := Switch{Dataplane: vswitch.Dataplane(sw.Dataplane.or(dataplane(vswitch.Auto))), Ports: map[string]Port{}}
 	for portName, p := range sw.Ports.all() {
-		if first, twice := c.ports[portName]; twice {
+		first, twin := c.ports[portName]
+		if twin {
 			c.errorf(p.spot, "a host has one port of a name: the other is at %s", first)
 		}
 		c.ports[portName] = p.spot
-		out.Ports[portName] = c.checkPort(n, portName, p)
+		out.Ports[portName] = c.checkPort(n, p)
+		c.portDevice(portName, p, twin)
 	}
 	return out
 }
 
-func (c *checker) checkPort(switchName, portName string, p *rawPort) Port {
+func (c *checker) checkPort(switchName string, p *rawPort) Port {
 	out := Port{
 		Kind:      c.kindOf(p),
 		Netns:     string(p.Netns.v),
-		Addresses: c.prefixes(p.Address),
+		Addresses: prefixes(p.Address),
 		MAC:       vswitch.MAC(p.MAC.v),
 		Device:    string(p.Device.v),
 		Isolated:  bool(p.Isolated.v),
 		Down:      !bool(p.State.or(true)),
 	}
 	out.MTU = c.checkMTU(p.MTU, out.Addresses)
-	switch {
-	case out.Kind == vswitch.Device:
-		c.objectName(portName, p.spot)
-		if p.Device.ok {
-			c.device(out.Device, p.Device.spot)
-		}
-	default:
-		c.device(portName, p.spot)
-	}
 	if out.Kind == vswitch.Veth {
 		out.IfName = string(p.IfName.or("eth0"))
 	}
@@ -48,6 +41,17 @@ func (c *checker) checkPort(switchName, portName string, p *rawPort) Port {
 	c.onlyVeth(p, out.Kind)
 	c.checkVLANsOf(switchName, p, &out)
 	return out
+}
+
+// portDevice takes the port's interface on the host: one of the port's name, or
+// the one that it borrows.
+func (c *checker) portDevice(name string, p *rawPort, twin bool) {
+	switch {
+	case !p.Device.given && !twin:
+		c.device(name, p.spot)
+	case p.Device.given && c.objectName(name, p.spot) && p.Device.ok:
+		c.device(string(p.Device.v), p.Device.spot)
+	}
 }
 
 // onlyVeth refuses what only a far end in a namespace has.
@@ -115,17 +119,17 @@ func (c *checker) join(switchName string, v value[name]) string {
 // namespace, and every interface of a namespace against the others there.
 func (c *checker) checkAddresses() {
 	used := map[string]spot{}
+	var nets []value[hostAddr]
 	for n, v := range c.raw.VLANs.all() {
 		for a := range v.Gateway.valid() {
-			c.takeNet(a)
-			c.take(used, a, "VLAN "+n)
+			nets = append(nets, a)
+			used["VLAN "+n+" "+prefixOf(a).Addr().String()] = a.spot
 		}
 	}
 	for _, t := range c.raw.Tunnels.all() {
-		for a := range t.Address.valid() {
-			c.takeNet(a)
-		}
+		nets = slices.AppendSeq(nets, t.Address.valid())
 	}
+	c.checkNets(nets)
 	ends := map[string]spot{}
 	for _, sw := range c.raw.Switches.all() {
 		for _, p := range sw.Ports.all() {
@@ -146,42 +150,36 @@ func (c *checker) checkFarEnd(p *rawPort, used, ends map[string]spot) {
 	ends[string(p.Netns.v)+" "+end] = p.spot
 	untagged := string(p.VLAN.v) + string(p.Native.v)
 	for a := range p.Address.valid() {
-		inVLAN := untagged != "" && c.take(used, a, "VLAN "+untagged)
-		inNetns := c.take(used, a, "namespace "+string(p.Netns.v))
-		if inVLAN && inNetns {
-			c.outside(a, untagged)
+		if untagged == "" || c.take(used, a, "VLAN "+untagged) {
+			c.take(used, a, "namespace "+string(p.Netns.v))
 		}
 	}
+	c.checkReach(p, untagged)
 }
 
 // take takes an address in a VLAN or namespace; false when it is taken.
 func (c *checker) take(used map[string]spot, a value[hostAddr], where string) bool {
 	key := where + " " + prefixOf(a).Addr().String()
 	first, twice := used[key]
-	switch {
-	case twice && first != a.spot:
+	if twice {
 		c.errorf(a.spot, "%s is taken in %s: %s at %s has it", prefixOf(a).Addr(), where, first.path, first)
 		return false
-	case !twice:
-		used[key] = a.spot
 	}
+	used[key] = a.spot
 	return true
 }
 
-// outside warns of an address that cannot reach its VLAN's gateway.
-func (c *checker) outside(a value[hostAddr], vlan string) {
-	var same []string
-	p := prefixOf(a)
-	for _, g := range c.cfg.VLANs[vlan].Gateways {
-		if g.Addr().Is4() != p.Addr().Is4() {
-			continue
-		}
-		if g.Masked() == p.Masked() {
+// checkReach warns of a port that has addresses and none of them in a network
+// of its VLAN's gateway. A second network beside it is nobody's fault.
+func (c *checker) checkReach(p *rawPort, vlan string) {
+	gateways := c.cfg.VLANs[vlan].Gateways
+	if !p.Address.given || len(gateways) == 0 {
+		return
+	}
+	for a := range p.Address.valid() {
+		if slices.ContainsFunc(gateways, func(g netip.Prefix) bool { return g.Masked() == prefixOf(a).Masked() }) {
 			return
 		}
-		same = append(same, g.String())
 	}
-	if len(same) > 0 && !p.Addr().IsLinkLocalUnicast() {
-		c.warnf(a.spot, "%s is not in the network of VLAN %q, whose gateway is %s", p, vlan, strings.Join(same, ", "))
-	}
+	c.warnf(p.Address.spot, "is not in the network of VLAN %q, whose gateway is %s", vlan, gateways[0])
 }

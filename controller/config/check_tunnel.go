@@ -11,7 +11,7 @@ import (
 func (c *checker) checkTunnel(t *rawTunnel) Tunnel {
 	out := Tunnel{
 		Listen:     uint16(t.Listen.v),
-		Addresses:  c.prefixes(t.Address),
+		Addresses:  prefixes(t.Address),
 		PrivateKey: string(t.PrivateKey.v),
 		Peers:      map[string]Peer{},
 	}

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -53,7 +54,7 @@ func (d *decoder) structure(dst reflect.Value, n *yaml.Node, at spot) {
 		}
 		f, known := fields[name]
 		if !known {
-			d.errorf(d.at(at, key), "unknown key %q%s", name, d.hint(name, keysOf(fields)))
+			d.errorf(d.at(at, key), "unknown key %s%s", quoted(name), d.hint(name, keysOf(fields)))
 			continue
 		}
 		below := d.at(at.key(name), key)
@@ -125,13 +126,17 @@ func kindName(n *yaml.Node) string {
 	return fmt.Sprintf("the value %s", quoted(n.Value))
 }
 
-// quoted is a value as messages show it: quoted, and cut when it is long.
-func quoted(s string) string {
-	const most = 60
-	if len(s) > most {
-		return fmt.Sprintf("%q…", strings.ToValidUTF8(s[:most], ""))
+// mostShown is how much of a word messages show.
+const mostShown = 300
+
+// quoted is a word as messages show it: quoted, and cut when it is long.
+func quoted(s string) string { return strconv.Quote(cut(s)) }
+
+func cut(s string) string {
+	if len(s) <= mostShown {
+		return s
 	}
-	return fmt.Sprintf("%q", s)
+	return strings.ToValidUTF8(s[:mostShown], "") + "…"
 }
 
 // field describes one key of a raw struct.

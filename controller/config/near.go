@@ -9,9 +9,10 @@ import (
 const listed = 12
 
 // nearest is the valid word that a person who typed word probably meant, ""
-// when none is near: one slip in three letters, and at least one.
+// when none is near: one slip in three letters, and one in a
+// short word.
 func nearest(word string, valid []string) string {
-	if len(word) > 64 {
+	if len(word) < 2 || len(word) > 64 {
 		return ""
 	}
 	best, limit := "", max(1, len(word)/3)

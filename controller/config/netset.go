@@ -1,57 +1,50 @@
 package config
 
-import "net/netip"
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+)
 
-// netSet is networks and the places that named them. Asking for an overlap
-// costs one look-up for each possible prefix length, however many there are.
-type netSet struct {
-	addrs map[netip.Addr]spot
-	exact map[netip.Prefix]spot // masked
-	above map[netip.Prefix]spot // every network that holds one of exact
-}
-
-func newNetSet() *netSet {
-	return &netSet{map[netip.Addr]spot{}, map[netip.Prefix]spot{}, map[netip.Prefix]spot{}}
-}
-
-// overlap is a network of the set that shares addresses with p.
-func (s *netSet) overlap(p netip.Prefix) (spot, bool) {
-	if at, ok := s.above[p.Masked()]; ok {
-		return at, true
-	}
-	for bits := p.Bits(); bits >= 0; bits-- {
-		if at, ok := s.exact[netip.PrefixFrom(p.Addr(), bits).Masked()]; ok {
-			return at, true
+// checkNets holds the host's own networks, on gateways and tunnels, against one
+// another. Two interfaces with one address are a fault; where one network lies
+// in another, the kernel's routes lead to one of the two only.
+func (c *checker) checkNets(nets []value[hostAddr]) {
+	slices.SortStableFunc(nets, func(a, b value[hostAddr]) int {
+		return cmp.Or(comparePrefix(prefixOf(a).Masked(), prefixOf(b).Masked()), prefixOf(a).Addr().Compare(prefixOf(b).Addr()))
+	})
+	taken := map[netip.Addr]spot{}
+	var around []value[hostAddr] // networks that hold the current one, outermost first
+	for _, n := range nets {
+		p := prefixOf(n)
+		if p.Addr().IsLinkLocalUnicast() {
+			continue
 		}
-	}
-	return spot{}, false
-}
-
-func (s *netSet) add(p netip.Prefix, at spot) {
-	s.exact[p.Masked()] = at
-	for bits := p.Bits(); bits >= 0; bits-- {
-		s.above[netip.PrefixFrom(p.Addr(), bits).Masked()] = at
-	}
-}
-
-// takeNet notes a network of the host itself and warns when two interfaces
-// would lead to the same addresses.
-func (c *checker) takeNet(a value[hostAddr]) {
-	p := prefixOf(a)
-	if p.Addr().IsLinkLocalUnicast() {
-		return
-	}
-	if first, ok := c.nets.addrs[p.Addr()]; ok {
-		if first != a.spot {
-			c.errorf(a.spot, "the host would have %s twice: the other is %s at %s", p.Addr(), first.path, first)
+		for len(around) > 0 && !prefixOf(around[len(around)-1]).Overlaps(p) {
+			around = around[:len(around)-1]
 		}
-		return
+		first, twice := taken[p.Addr()]
+		taken[p.Addr()] = n.spot
+		switch {
+		case twice:
+			c.errorf(n.spot, "the host would have %s twice: the other is %s at %s", p.Addr(), first.path, first)
+			continue
+		case len(around) > 0 && around[len(around)-1].list() != n.list():
+			other := around[len(around)-1]
+			c.warnf(n.spot, "%s overlaps %s of %s at %s: the host reaches its addresses through one of the two only",
+				p.Masked(), prefixOf(other).Masked(), other.path, other.spot)
+		}
+		around = append(around, n)
 	}
-	if first, ok := c.nets.overlap(p); ok {
-		c.warnf(a.spot, "%s overlaps %s at %s: the host reaches its addresses through one of the two only", p.Masked(), first.path, first)
+}
+
+// list is the path of the list that the value stands in, or of the value alone.
+func (v value[T]) list() string {
+	if i := len(v.shape) - len("[]"); i > 0 && v.shape[i:] == "[]" {
+		return v.path[:strings.LastIndexByte(v.path, '[')]
 	}
-	c.nets.addrs[p.Addr()] = a.spot
-	c.nets.add(p, a.spot)
+	return v.path
 }
 
 func prefixOf(v value[hostAddr]) netip.Prefix { return netip.Prefix(v.v) }

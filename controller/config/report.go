@@ -28,9 +28,9 @@ func (s spot) key(name string) spot { return s.child("."+name, "."+name) }
 // name is the spot of a name that the file's author chose.
 func (s spot) name(name string) spot {
 	if strings.ContainsAny(name, ".: \t\n") || name == "" {
-		return s.child(fmt.Sprintf(".%q", name), ".*")
+		return s.child("."+quoted(name), ".*")
 	}
-	return s.child("."+name, ".*")
+	return s.child("."+cut(name), ".*")
 }
 
 // index is the spot of a list's element.

@@ -1,0 +1,133 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"ripstop/configs"
+)
+
+// hostileFiles are small programs against the parser. Each is a fault.
+func hostileFiles() map[string]string {
+	many := func(n int, format string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, format, i)
+		}
+		return b.String()
+	}
+	const big = 100_000
+	return map[string]string{
+		"too large":         strings.Repeat("#", maxFile+1),
+		"binary":            "\x7fELF\x00\x01",
+		"not utf-8":         "version: \xff",
+		"nul":               "version: \x00",
+		"flow depth":        strings.Repeat("[", big),
+		"flow map depth":    strings.Repeat("{a: ", big),
+		"block depth":       strings.Repeat("- ", big),
+		"complex key depth": strings.Repeat("? ", big),
+		"own depth":         strings.Repeat("[", 100) + strings.Repeat("]", 100),
+		"billion laughs":    "a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n",
+		"alias to itself":   "a: &a [*a]\n",
+		"merge bomb":        "a: &a {x: 1}\nb: {<<: [*a, *a]}\n",
+		"tag":               "!!binary aGk=\n",
+		"two documents":     "version: 1\n---\nversion: 1\n",
+		"second broken":     "version: 1\n---\n[\n",
+		"directive":         "%YAML 1.2\n---\nversion: 1\n",
+		"tabs":              "vlans:\n\ta: {id: 1}\n",
+		"unclosed quote":    "version: \"1",
+		"huge number":       "version: " + strings.Repeat("9", big),
+		"huge float":        "pools: {p: {path: p, size: 1e" + strings.Repeat("9", big) + "}}",
+		"long key":          strings.Repeat("k", big) + ": 1\n",
+		"long value":        "version: 1\nvlans: {a: {id: " + strings.Repeat("v", big) + "}}\n",
+		"list":              "- version: 1\n",
+		"word":              "version",
+		"flat unknown keys": many(big, "k%d: 1\n"),
+		"flat one key":      strings.Repeat("k: 1\n", big),
+		"broken references": "vlans:\n" + many(20_000, "  v%d: {id: 1}\n") + "switches: {s: {ports: {" + many(20_000, "p%d: {vlan: w}, ") + "}}}\n",
+		"one namespace":     "switches: {s: {ports: {" + many(20_000, "p%d: {netns: n, vlan: v, address: 10.0.0.1/24}, ") + "}}}\n",
+		"pools and luns":    "pools:\n" + many(20_000, "  p%d: {path: a, size: 1}\n") + "luns:\n" + many(20_000, "  l%d: {pool: p1, size: 9TiB}\n"),
+		"one gateway":       "vlans: {a: {id: 1, gateway: [" + strings.Repeat("fd00::1/64, ", big) + "]}}\n",
+		"gateways":          "vlans: {a: {id: 1, gateway: [" + many(big, "fd00::%x:1/64, ") + "]}}\n",
+	}
+}
+
+func TestHostile(t *testing.T) {
+	for name, data := range hostileFiles() {
+		t.Run(name, func(t *testing.T) {
+			f := File{"t.yaml", []byte(data)}
+			c, _, err := Parse([]File{f})
+			var faults Errors
+			if !errors.As(err, &faults) || c != nil {
+				t.Fatalf("config %v, error %v: want Errors", c, err)
+			}
+			checkFaults(t, f, faults)
+		})
+	}
+}
+
+// checkFaults demands that every fault has a message and a place in the file.
+func checkFaults(t *testing.T, f File, faults Errors) {
+	t.Helper()
+	lines := bytes.Split(f.Data, []byte("\n"))
+	length := map[int]int{}
+	if len(faults) > maxFaults+1 {
+		t.Errorf("%d faults, want at most %d", len(faults), maxFaults+1)
+	}
+	for _, e := range faults {
+		if _, ok := length[e.Line]; !ok && e.Line >= 1 && e.Line <= len(lines) {
+			length[e.Line] = utf8.RuneCount(lines[e.Line-1])
+		}
+		if e.File != f.Name || e.Message == "" || e.Line < 1 || e.Line > len(lines) ||
+			e.Column < 1 || e.Column > length[e.Line]+1 {
+			t.Fatalf("fault %#v lies outside of a file of %d lines", e, len(lines))
+		}
+		if len(e.Message) > 2000 {
+			t.Fatalf("message of %d bytes", len(e.Message))
+		}
+	}
+}
+
+// FuzzParse holds Parse to its promises: no panic, either a Config or faults
+// with places, and the same answer twice.
+func FuzzParse(f *testing.F) {
+	names, err := fs.Glob(configs.FS, "*.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, n := range names {
+		data, err := configs.FS.ReadFile(n)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	for _, data := range hostileFiles() {
+		if len(data) < 1000 {
+			f.Add([]byte(data))
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		file := File{"t.yaml", data}
+		c, _, err := Parse([]File{file})
+		if err == nil {
+			if c == nil {
+				t.Fatal("neither a Config nor an error")
+			}
+			return
+		}
+		var faults Errors
+		if !errors.As(err, &faults) || len(faults) == 0 || c != nil {
+			t.Fatalf("config %v, error %T", c, err)
+		}
+		checkFaults(t, file, faults)
+		if _, _, again := Parse([]File{file}); again.Error() != err.Error() {
+			t.Fatalf("two answers:\n%v\n%v", err, again)
+		}
+	})
+}
