@@ -77,13 +77,13 @@ func lbaStatus(c *command) error {
 	return c.reply(b, uint32(allocation))
 }
 
-// run is blocks of one provisioning status.
-type run struct {
+// lbaRun is blocks of one provisioning status.
+type lbaRun struct {
 	extent
 	mapped bool
 }
 
-func (r run) provisioning() byte {
+func (r lbaRun) provisioning() byte {
 	if r.mapped {
 		return 0
 	}
@@ -92,9 +92,9 @@ func (r run) provisioning() byte {
 
 // runs is the first room runs of e, neighbors of one kind joined. A run holds
 // at most what fits the descriptor's 32 bits.
-func (c *command) runs(e extent, room int) ([]run, error) {
+func (c *command) runs(e extent, room int) ([]lbaRun, error) {
 	longest := int64(0xffffffff) * c.bs
-	var runs []run
+	var runs []lbaRun
 	add := func(off, n int64, mapped bool) bool {
 		for n > 0 {
 			if last := len(runs) - 1; last >= 0 && runs[last].mapped == mapped && runs[last].n < longest {
@@ -106,7 +106,7 @@ func (c *command) runs(e extent, room int) ([]run, error) {
 			if len(runs) == room {
 				return false
 			}
-			runs = append(runs, run{extent{off: off}, mapped})
+			runs = append(runs, lbaRun{extent{off: off}, mapped})
 		}
 		return true
 	}
