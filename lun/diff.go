@@ -47,7 +47,7 @@ func Diff(want, have State) []Step {
 // change is the steps for a LUN that stays in service: at most one.
 func change(name string, from, to LUN) []Step {
 	if err := Unchangeable(name, from, to); err != nil {
-		return []Step{Refuse{"lun/" + name, err.Error()}}
+		return []Step{Refuse{"lun/" + name, "LUN " + name + ": " + err.Error()}}
 	}
 	if from.Size < to.Size {
 		return []Step{GrowLUN{name, from.Size, to.Size}}
@@ -57,19 +57,19 @@ func change(name string, from, to LUN) []Step {
 
 // Unchangeable is why the LUN as it is cannot become the LUN as wanted without
 // the operator's own hand: it lies in another pool, has other blocks, or would
-// shrink. It is nil when growing is enough.
+// shrink. It is nil when growing is enough. The text does not name the LUN first.
 func Unchangeable(name string, is, want LUN) error {
 	switch {
 	case is.Pool != want.Pool:
-		return fmt.Errorf("LUN %s: its data are in pool %s and do not move to pool %s by a file: "+
-			"run `ripstop lun move %s --pool %s`", name, is.Pool, want.Pool, name, want.Pool)
+		return fmt.Errorf("its data are in pool %s and do not move to pool %s by a file: "+
+			"run `ripstop lun move %s --pool %s`", is.Pool, want.Pool, name, want.Pool)
 	case is.Block != want.Block:
-		return fmt.Errorf("LUN %s: its blocks have %d bytes, and %d would make its data unreadable: "+
-			"write `block: %d`, or copy the data to a new LUN", name, is.Block, want.Block, is.Block)
+		return fmt.Errorf("its blocks have %d bytes, and %d would make its data unreadable: "+
+			"write `block: %d`, or copy the data to a new LUN", is.Block, want.Block, is.Block)
 	case is.Size > want.Size:
-		return fmt.Errorf("LUN %s: it has %s and does not shrink to %s, which would cut off data: "+
+		return fmt.Errorf("it has %s and does not shrink to %s, which would cut off data: "+
 			"write `size: %s`, or copy the data to a smaller LUN",
-			name, bytesText(is.Size), bytesText(want.Size), bytesText(is.Size))
+			bytesText(is.Size), bytesText(want.Size), bytesText(is.Size))
 	}
 	return nil
 }

@@ -88,18 +88,21 @@ func TestCompareAndWriteIsAtomic(t *testing.T) {
 }
 
 func TestReserve(t *testing.T) {
-	const room = 100_000
+	const room = 2_000_000
 	var p pool
 	p.size.Store(room)
 	var group sync.WaitGroup
 	var got atomic.Int64
+	start := make(chan struct{})
 	for range 8 {
 		group.Go(func() {
+			<-start
 			for p.reserve(1) {
 				got.Add(1)
 			}
 		})
 	}
+	close(start)
 	group.Wait()
 	if got.Load() != room || p.used.Load() != room || p.reserve(1) {
 		t.Errorf("gave out %d of %d, %d accounted", got.Load(), room, p.used.Load())
