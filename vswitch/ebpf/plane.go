@@ -39,10 +39,11 @@ func newPlane(spec *ebpf.CollectionSpec, name string) (*plane, error) {
 	if copy(id.Name[:], name) != len(name) {
 		return nil, fmt.Errorf("name is longer than %d bytes", len(id.Name))
 	}
-	p := &plane{name: name, ageing: ageing}
-	if err := p.load(spec); err != nil {
+	p, err := new(plane).next(spec)
+	if err != nil {
 		return nil, err
 	}
+	p.name, p.ageing = name, ageing
 	if err := p.maps.Self.Put(uint32(0), &id); err != nil {
 		return nil, errors.Join(fmt.Errorf("write map %q: %w", planeMapSelf, err), p.close())
 	}
@@ -50,23 +51,36 @@ func newPlane(spec *ebpf.CollectionSpec, name string) (*plane, error) {
 	return p, nil
 }
 
-// load puts the program into the kernel over the maps that there are, or over
-// new ones, and lets go of the program before it.
-func (p *plane) load(spec *ebpf.CollectionSpec) error {
-	var next struct {
+// next is the switch with the program of the spec, over the same maps.
+func (p *plane) next(spec *ebpf.CollectionSpec) (*plane, error) {
+	var objs struct {
 		Switch *ebpf.Program `ebpf:"ripstop_switch"`
 		planeMaps
 	}
-	options := &ebpf.CollectionOptions{}
-	if p.prog != nil {
-		options.MapReplacements = p.maps.byName()
+	if err := spec.LoadAndAssign(&objs, &ebpf.CollectionOptions{MapReplacements: p.maps.byName()}); err != nil {
+		return nil, fmt.Errorf("load program: %w", err)
 	}
-	if err := spec.LoadAndAssign(&next, options); err != nil {
-		return fmt.Errorf("load program: %w", err)
+	return &plane{prog: objs.Switch, maps: objs.planeMaps}, nil
+}
+
+// upgrade loads the program of the spec unless the kernel runs it already, and
+// tells whether filters have to be given the new one.
+func (p *plane) upgrade(spec *ebpf.CollectionSpec) (bool, error) {
+	next, err := p.next(spec)
+	if err != nil {
+		return false, err
+	}
+	have, err := p.prog.Info()
+	if err != nil {
+		return false, errors.Join(err, next.close())
+	}
+	want, err := next.prog.Info()
+	if err != nil || have.Tag == want.Tag {
+		return false, errors.Join(err, next.close())
 	}
 	before := plane{prog: p.prog, maps: p.maps}
-	p.prog, p.maps = next.Switch, next.planeMaps
-	return before.close()
+	p.prog, p.maps = next.prog, next.maps
+	return true, before.close()
 }
 
 // openPlane takes over a switch by its program, whose id a filter tells. The
@@ -130,19 +144,6 @@ func (p *plane) identify() error {
 	name, _, _ := bytes.Cut(id.Name[:], []byte{0})
 	p.name, p.ageing = string(name), time.Duration(id.Ageing)
 	return nil
-}
-
-// current tells whether the kernel runs the program of the spec.
-func (p *plane) current(spec *ebpf.CollectionSpec) (bool, error) {
-	info, err := p.prog.Info()
-	if err != nil {
-		return false, fmt.Errorf("read program of switch %q: %w", p.name, err)
-	}
-	err = spec.Programs[planeProgRipstopSwitch].Compatible(info)
-	if errors.Is(err, ebpf.ErrProgIncompatible) {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 // id is the number under which filters name the program.

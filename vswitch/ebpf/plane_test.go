@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -114,6 +115,13 @@ func (tr *trial) losses() map[string]uint64 {
 	return maps.Clone(all[lo])
 }
 
+// From linux/pkt_cls.h, and the upper half of trial.send's tag.
+const (
+	shot     = 2
+	redirect = 7
+	q, ad    = unix.ETH_P_8021Q << 16, unix.ETH_P_8021AD << 16
+)
+
 type bytesOf = []byte
 
 var (
@@ -128,11 +136,6 @@ func ether(dst, src []byte, kind uint16, payload ...byte) []byte {
 }
 
 func TestClassify(t *testing.T) {
-	const (
-		shot     = 2 // TC_ACT_SHOT
-		redirect = 7 // TC_ACT_REDIRECT
-		q, ad    = unix.ETH_P_8021Q << 16, unix.ETH_P_8021AD << 16
-	)
 	access, trunk, native, down := member{pvid: 10}, member{tagged: []uint16{10, 4094}}, member{pvid: 20, tagged: []uint16{10}}, member{pvid: 10, down: true}
 	ip := ether(broadcast, macA, unix.ETH_P_IP)
 	tests := []struct {
@@ -176,7 +179,6 @@ func TestClassify(t *testing.T) {
 		{"multicast source", access, 0, ether(macB, bytesOf{3, 0, 0, 0, 0, 1}, unix.ETH_P_IP), 0, "bad-source"},
 		{"broadcast source", access, 0, ether(macB, broadcast, unix.ETH_P_IP), 0, "bad-source"},
 		{"zero source", access, 0, ether(macB, make([]byte, 6), unix.ETH_P_IP), 0, "bad-source"},
-		{"hardly more than a header", access, 0, ip[:15], 10, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -185,16 +187,141 @@ func TestClassify(t *testing.T) {
 			tr.port(member{ifindex: 1000, pvid: 4000, tagged: []uint16{10, 20, 4094}})
 			tt.port.ifindex = lo
 			verdict, vid, why := tr.send(tr.port(tt.port), tt.tag, tt.frame)
-			if want := uint32(shot); vid != tt.vid || why != tt.why {
+			if vid != tt.vid || why != tt.why {
 				t.Errorf("in VLAN %d, dropped as %q; want VLAN %d, %q", vid, why, tt.vid, tt.why)
-			} else if tt.why == "" {
-				want = redirect
-				if verdict != want {
-					t.Errorf("verdict is %d, want %d", verdict, want)
-				}
-			} else if verdict != want {
-				t.Errorf("verdict is %d, want %d", verdict, want)
+			}
+			if (verdict == redirect) != (tt.why == "") || (verdict == shot) != (tt.why != "") {
+				t.Errorf("verdict is %d, dropped as %q", verdict, why)
 			}
 		})
+	}
+}
+
+// sighted writes an entry of the FDB as if a frame had come.
+func (tr *trial) sighted(mac []byte, vid uint16, slot, ifindex uint32, age time.Duration) {
+	tr.t.Helper()
+	now, err := clock()
+	if err != nil {
+		tr.t.Fatal(err)
+	}
+	key := planeStation{Vid: vid, Mac: [6]byte(mac)}
+	if err := tr.maps.Fdb.Put(&key, &planeSighting{Slot: slot, Ifindex: ifindex, Seen: uint64(now - age)}); err != nil {
+		tr.t.Fatal(err)
+	}
+}
+
+func TestUnicast(t *testing.T) {
+	const far = 1000 // ifindex of the receiver
+	access, isolated := member{pvid: 10}, member{pvid: 10, isolated: true}
+	tagged := ether(macB, macA, unix.ETH_P_8021Q, 0, 30, 8, 0)
+	tests := []struct {
+		name     string
+		from, to member
+		seenAt   uint32 // ifindex where macB was seen, 0 for nowhere
+		age      time.Duration
+		tag      uint32
+		frame    []byte
+		why      string
+	}{
+		{"known", access, access, far, 0, 0, nil, ""},
+		{"known just in time", access, access, far, ageing - 5*time.Second, 0, nil, ""},
+		{"unknown", access, access, 0, 0, 0, nil, ""},
+		{"sender's own port", access, access, lo, 0, 0, nil, "same-port"},
+		{"sender isolated", isolated, access, far, 0, 0, nil, ""},
+		{"receiver isolated", access, isolated, far, 0, 0, nil, ""},
+		{"both isolated", isolated, isolated, far, 0, 0, nil, "isolated"},
+		{"both isolated, unknown", isolated, isolated, 0, 0, 0, nil, "no-destination"},
+		{"receiver down", access, member{pvid: 10, down: true}, far, 0, 0, nil, "no-destination"},
+		{"receiver moved to another VLAN", access, member{pvid: 20}, far, 0, 0, nil, "no-destination"},
+		{"unknown and nobody there", access, member{pvid: 20}, 0, 0, 0, nil, "no-destination"},
+		{"port's slot given to another device", access, member{pvid: 20}, 999, 0, 0, nil, "no-destination"},
+		{"aged out", member{pvid: 10}, access, lo, ageing + time.Second, 0, nil, ""},
+		{"tagged to access", member{tagged: []uint16{10}}, access, far, 0, q | 10, nil, ""},
+		{"access to tagged", access, member{tagged: []uint16{10}}, far, 0, 0, nil, ""},
+		{"two tags to access", member{tagged: []uint16{10}}, access, far, 0, q | 10, tagged, ""},
+		{"two tags to trunk", member{tagged: []uint16{10}}, member{tagged: []uint16{10}}, far, 0, q | 10, tagged, ""},
+		{"two tags to native", member{tagged: []uint16{10}}, member{pvid: 10, tagged: []uint16{30}}, far, 0, q | 10, tagged, "double-tagged"},
+		{"two tags flooded to native", member{tagged: []uint16{10}}, member{pvid: 10, tagged: []uint16{30}}, 0, 0, q | 10, tagged, "double-tagged"},
+		{"too big", access, access, far, 0, 0, ether(macB, macA, unix.ETH_P_IP, make([]byte, 1505)...), "too-big"},
+		{"too big for a flood", access, access, 0, 0, 0, ether(macB, macA, unix.ETH_P_IP, make([]byte, 1505)...), "too-big"},
+		{"just small enough", access, access, far, 0, 0, ether(macB, macA, unix.ETH_P_IP, make([]byte, 1504)...), ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := newTrial(t, nil)
+			tt.from.ifindex, tt.to.ifindex = lo, far
+			slots := map[uint32]uint32{lo: tr.port(tt.from), far: tr.port(tt.to)}
+			slots[999] = slots[far]
+			if tt.seenAt != 0 {
+				tr.sighted(macB, 10, slots[tt.seenAt], tt.seenAt, tt.age)
+			}
+			if tt.frame == nil {
+				tt.frame = ether(macB, macA, unix.ETH_P_IP)
+			}
+			verdict, vid, why := tr.send(slots[lo], tt.tag, tt.frame)
+			// A flood that reached nobody may have a finer reason before it.
+			if tt.why == "too-big" || tt.why == "double-tagged" {
+				why = tt.why
+				if tr.losses()[tt.why] != 1 {
+					t.Errorf("drops are %v, want one %s", tr.losses(), tt.why)
+				}
+			}
+			if vid != 10 || why != tt.why || (verdict == redirect) != (tt.why == "") {
+				t.Errorf("verdict %d in VLAN %d, dropped as %q; want VLAN 10, %q", verdict, vid, why, tt.why)
+			}
+		})
+	}
+}
+
+func TestLearn(t *testing.T) {
+	tr := newTrial(t, func(s *ebpf.CollectionSpec) { s.Maps[planeMapFdb].MaxEntries = 2 })
+	here, there := tr.port(member{ifindex: lo, pvid: 10}), tr.port(member{ifindex: 1000, pvid: 10})
+	tr.sighted(macA, 10, there, 1000, 0)
+	if _, _, why := tr.send(here, 0, ether(macB, macA, unix.ETH_P_IP)); why != "" {
+		t.Errorf("a station that moves is dropped as %q", why)
+	}
+	all, err := tr.stations()
+	if err != nil || len(all) != 1 || all[0].Slot != here || all[0].Ifindex != lo || [6]byte(macA) != all[0].Mac {
+		t.Errorf("FDB is %+v, %v; want macA behind slot %d", all, err, here)
+	}
+	tr.send(here, 0, ether(macA, macB, unix.ETH_P_IP))
+	verdict, _, why := tr.send(here, 0, ether(broadcast, bytesOf{2, 0, 0, 0, 0, 0xc}, unix.ETH_P_IP))
+	if verdict != redirect || why != "fdb-full" {
+		t.Errorf("with a full FDB the verdict is %d, %q; want a flood that is counted", verdict, why)
+	}
+	if all, err = tr.stations(); err != nil || len(all) != 2 {
+		t.Errorf("FDB is %+v, %v; want 2 stations", all, err)
+	}
+}
+
+func TestUnknownPort(t *testing.T) {
+	tr := newTrial(t, nil)
+	tr.port(member{ifindex: 1000, pvid: 10})
+	for _, slot := range []uint32{0, 1, 2, uint32(maxPorts) + 7} {
+		if verdict, _, why := tr.send(slot, 0, ether(macB, macA, unix.ETH_P_IP)); verdict != shot || why != "port-unknown" {
+			t.Errorf("slot %d: verdict %d, %q; want a drop as port-unknown", slot, verdict, why)
+		}
+	}
+}
+
+func TestExpire(t *testing.T) {
+	tr := newTrial(t, nil)
+	a, b := tr.port(member{ifindex: lo, pvid: 10}), tr.port(member{ifindex: 1000, pvid: 10, tagged: []uint16{20}})
+	tr.sighted(macA, 10, a, lo, time.Second)
+	tr.sighted(macB, 10, b, 1000, ageing+time.Second)
+	tr.sighted(macB, 20, b, 1000, time.Second)
+	tr.sighted(macA, 20, a, lo, time.Second)  // where a is no member
+	tr.sighted(macA, 30, b, 999, time.Second) // where another device was
+	if n, err := tr.expire(); n != 3 || err != nil {
+		t.Errorf("%d entries expired, %v; want 3", n, err)
+	}
+	if _, err := tr.put(member{ifindex: 1000, pvid: 10, mtu: 1500}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.commit(); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := tr.stations(); err != nil || len(all) != 1 || all[0].Mac != [6]byte(macA) {
+		t.Errorf("FDB is %+v, %v; want macA in VLAN 10 alone", all, err)
 	}
 }

@@ -1,0 +1,9 @@
+package ebpf
+
+import "testing"
+
+func TestProbe(t *testing.T) {
+	if err := Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
