@@ -1,9 +1,17 @@
 package target
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"ripstop/iscsi"
@@ -22,40 +30,240 @@ type Options struct {
 	KeepaliveWait time.Duration // silence after that before it hangs up: 15 s
 	MaxConns      int           // connections in all: 1024
 	MaxLogins     int           // connections that are not logged in yet: 128, an eighth of them from one address
-	MaxData       int           // bytes of data-out that one connection may have pending: 64 MiB
+	MaxData       int           // bytes of data that one command, and all waiting ones of a connection, may hold: 64 MiB
 }
 
-// Server serves the targets of one host.
-type Server struct{}
+func (o Options) withDefaults() Options {
+	o.LoginTimeout = cmp.Or(o.LoginTimeout, 15*time.Second)
+	o.KeepaliveIdle = cmp.Or(o.KeepaliveIdle, 15*time.Second)
+	o.KeepaliveWait = cmp.Or(o.KeepaliveWait, 15*time.Second)
+	o.MaxConns = cmp.Or(o.MaxConns, 1024)
+	o.MaxLogins = cmp.Or(o.MaxLogins, 128)
+	o.MaxData = cmp.Or(o.MaxData, 64<<20)
+	return o
+}
+
+// Server serves the targets of one host. It is safe for concurrent use.
+type Server struct {
+	log     *slog.Logger
+	opts    Options
+	table   atomic.Pointer[table] // read without the lock
+	buffers pool
+	refused limiter // of log lines about refusals
+	tsih    atomic.Uint32
+	panics  atomic.Uint64
+	running sync.WaitGroup // listeners and connections
+
+	mu        sync.Mutex // guards what follows, and publishing the table
+	closed    bool
+	units     map[string]*unit
+	listeners map[where]*listener
+	doors     map[netip.AddrPort]*listener
+	conns     map[*conn]bool
+	logins    map[netip.Addr]int // connections before the end of login, by source
+	nexuses   map[scsi.Nexus]*conn
+}
 
 // New makes a server without targets. Close it after use.
-func New(log *slog.Logger, opts Options) *Server { return &Server{} }
+func New(log *slog.Logger, opts Options) *Server {
+	s := &Server{
+		log: log, opts: opts.withDefaults(),
+		units: map[string]*unit{}, listeners: map[where]*listener{}, doors: map[netip.AddrPort]*listener{},
+		conns: map[*conn]bool{}, logins: map[netip.Addr]int{}, nexuses: map[scsi.Nexus]*conn{},
+	}
+	s.table.Store(&table{})
+	return s
+}
+
+// ErrClosed is what a closed server says to every step.
+var ErrClosed = errors.New("the iSCSI server is closed")
 
 // Observe is the state that is being served: portals that listen, LUNs whose
 // device is in service, and all accounts.
-func (s *Server) Observe(ctx context.Context) (iscsi.State, error) { return iscsi.State{}, nil }
+func (s *Server) Observe(ctx context.Context) (iscsi.State, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := iscsi.State{Targets: map[string]iscsi.Target{}}
+	for _, e := range *s.table.Load() {
+		t := e.target
+		t.Portals = slices.Clone(t.Portals)
+		t.Initiators = maps.Clone(t.Initiators)
+		t.LUNs = map[uint16]string{}
+		for n, u := range e.units {
+			if dev, err := s.opts.LookupUnit(u.name); err == nil && dev == u.dev {
+				t.LUNs[n] = u.name
+			}
+		}
+		out.Targets[e.name] = t
+	}
+	return out, ctx.Err()
+}
 
-// Close stops listening, ends every connection, and waits for them.
-func (s *Server) Close() error { return nil }
+// Do carries out one step of iscsi.Diff. What of it can be done is done: an
+// error names the portals that cannot listen yet and the LUNs that are not in
+// service, and the next Observe shows the target without them.
+func (s *Server) Do(ctx context.Context, step iscsi.Step) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	switch step := step.(type) {
+	case iscsi.AddTarget:
+		return s.set(ctx, step.Name, step.Target)
+	case iscsi.SetTarget:
+		return s.set(ctx, step.Name, step.To)
+	case iscsi.DelTarget:
+		return s.del(ctx, step.Name)
+	}
+	return fmt.Errorf("do %T: not a step of targets", step)
+}
+
+// set makes the named target what want says. The caller holds the lock.
+func (s *Server) set(ctx context.Context, name string, want iscsi.Target) error {
+	next := maps.Clone(*s.table.Load())
+	e, err := s.prepare(ctx, name, want)
+	next[strings.ToLower(name)] = e
+	return errors.Join(err, s.publish(ctx, next, e))
+}
+
+// del takes the named target away. The caller holds the lock.
+func (s *Server) del(ctx context.Context, name string) error {
+	next := maps.Clone(*s.table.Load())
+	delete(next, strings.ToLower(name))
+	return s.publish(ctx, next, &entry{name: name})
+}
+
+// publish makes a table with the changed entry e the one that is served, and
+// lets go of what nothing in it uses.
+func (s *Server) publish(ctx context.Context, next table, e *entry) error {
+	key := strings.ToLower(e.name)
+	old := (*s.table.Load())[key]
+	s.table.Store(&next)
+	s.reviseSessions(key, old, e)
+	s.dropUnits()
+	return s.closeUnused(ctx)
+}
+
+// prepare opens the portals and looks up the LUNs of a target. The entry has
+// those that could be had.
+func (s *Server) prepare(ctx context.Context, name string, want iscsi.Target) (*entry, error) {
+	var errs []error
+	e := &entry{name: name, units: map[uint16]*unit{}, target: iscsi.Target{
+		LUNs: map[uint16]string{}, Initiators: maps.Clone(want.Initiators), Any: want.Any}}
+	for _, p := range want.Portals {
+		if err := s.listen(ctx, placeOf(p)); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		e.target.Portals = append(e.target.Portals, p)
+	}
+	for _, n := range slices.Sorted(maps.Keys(want.LUNs)) {
+		u, err := s.lookup(want.LUNs[n])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("map LUN %d of %s: %w", n, name, err))
+			continue
+		}
+		e.units[n], e.target.LUNs[n] = u, u.name
+	}
+	return e, errors.Join(errs...)
+}
+
+// lookup gives the unit of a LUN, a new one when its device was replaced.
+func (s *Server) lookup(name string) (*unit, error) {
+	dev, err := s.opts.LookupUnit(name)
+	if err != nil {
+		return nil, err
+	}
+	if u := s.units[name]; u != nil && u.dev == dev {
+		return u, nil
+	}
+	u := &unit{name, dev, scsi.NewUnit(dev)}
+	s.units[name] = u
+	return u, nil
+}
+
+// dropUnits forgets units that no target maps any more.
+func (s *Server) dropUnits() {
+	used := map[string]bool{}
+	for _, e := range *s.table.Load() {
+		for _, u := range e.units {
+			used[u.name] = true
+		}
+	}
+	maps.DeleteFunc(s.units, func(name string, _ *unit) bool { return !used[name] })
+}
+
+// reviseSessions ends the sessions of a target that its new form does not
+// allow, and gives the others their LUNs. The caller holds the lock.
+func (s *Server) reviseSessions(key string, old, e *entry) {
+	if old == nil {
+		return
+	}
+	step := iscsi.SetTarget{Name: e.name, From: old.target, To: e.target}
+	for c := range s.conns {
+		n := c.nexus
+		if n == nil || strings.ToLower(n.Target) != key {
+			continue
+		}
+		account, ok := e.target.Admit(n.Initiator)
+		if !ok || step.Ends(n.Initiator, c.portal) {
+			c.end("the target is no longer open to it")
+			continue
+		}
+		if units := e.visible(account); !maps.Equal(units, c.units) {
+			c.units = units
+			c.scsi.SetUnits(scsiUnits(units))
+		}
+	}
+}
 
 // Resized tells every session that sees the LUN that its size changed.
-func (s *Server) Resized(lun string) {}
-
-// SessionInfo is a copy of what there is to know of one session.
-type SessionInfo struct {
-	Initiator    string
-	Target       string // empty in a discovery session
-	Portal       iscsi.Portal
-	Remote       netip.AddrPort
-	Since        time.Time
-	Commands     uint64
-	BytesRead    uint64 // by the initiator
-	BytesWritten uint64
-	LUNs         map[uint16]string // LUN number to name, as this initiator sees them
+func (s *Server) Resized(lun string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u := s.units[lun]; u != nil {
+		u.scsi.Resized()
+	}
 }
 
 // Sessions lists the sessions, sorted by target, initiator and time.
-func (s *Server) Sessions() []SessionInfo { return nil }
+func (s *Server) Sessions() []iscsi.SessionInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := []iscsi.SessionInfo{}
+	for c := range s.conns {
+		if c.nexus != nil {
+			out = append(out, c.info())
+		}
+	}
+	slices.SortFunc(out, func(a, b iscsi.SessionInfo) int {
+		return cmp.Or(strings.Compare(a.Target, b.Target), strings.Compare(a.Initiator, b.Initiator), a.Since.Compare(b.Since))
+	})
+	return out
+}
 
 // Panics counts connections that ended by a fault of this program.
-func (s *Server) Panics() uint64 { return 0 }
+func (s *Server) Panics() uint64 { return s.panics.Load() }
+
+// Close stops listening, ends every connection, and waits for them.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.table.Store(&table{})
+	var errs []error
+	for _, l := range s.listeners {
+		errs = append(errs, l.close())
+	}
+	for _, l := range s.doors {
+		errs = append(errs, l.close())
+	}
+	for c := range s.conns {
+		c.end("the server stops")
+	}
+	clear(s.listeners)
+	clear(s.doors)
+	s.mu.Unlock()
+	s.running.Wait()
+	return errors.Join(errs...)
+}

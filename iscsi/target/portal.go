@@ -1,0 +1,244 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ripstop/iscsi"
+)
+
+// where is a place to listen: an address, and the interface through which
+// connections must come.
+type where struct {
+	addr   netip.AddrPort
+	device string
+}
+
+func placeOf(p iscsi.Portal) where { return where{p.Address, p.Device} }
+
+// String is the portal's notation.
+func (w where) String() string { return iscsi.Portal{Address: w.addr, Device: w.device}.String() }
+
+// listener accepts the connections of one place for all targets that are
+// served there. A door stands beside listeners that are bound to a device and
+// takes what comes through any other one, only to refuse it: the kernel gives
+// a connection to the unbound socket when no bound one matches its interface.
+// Without a door such a connection would be reset without a trace.
+type listener struct {
+	srv    *Server
+	at     where
+	door   bool
+	nl     *net.TCPListener
+	ctx    context.Context
+	closed chan struct{}
+}
+
+// listen makes sure that there is a listener at a place, and a door when it is
+// bound to a device. The caller holds the server's lock.
+func (s *Server) listen(ctx context.Context, at where) error {
+	if s.listeners[at] != nil {
+		return nil
+	}
+	if !s.knows(at.addr) {
+		if err := probe(at.addr); err != nil {
+			return explain(at, err)
+		}
+	}
+	if door := s.doors[at.addr]; door != nil && at.device == "" {
+		delete(s.doors, at.addr)
+		if err := door.close(); err != nil {
+			return err
+		}
+	}
+	l, err := s.open(ctx, at, false)
+	if err != nil {
+		return errors.Join(explain(at, err), s.openDoors(ctx))
+	}
+	s.listeners[at] = l
+	s.log.Info("listening", "portal", at.String())
+	return s.openDoors(ctx)
+}
+
+func (s *Server) knows(addr netip.AddrPort) bool {
+	for at := range s.listeners {
+		if at.addr == addr {
+			return true
+		}
+	}
+	return s.doors[addr] != nil
+}
+
+// openDoors opens the doors that are missing: one for every address that is
+// bound to a device and not listened on without one.
+func (s *Server) openDoors(ctx context.Context) error {
+	var errs []error
+	for at := range s.listeners {
+		if at.device == "" || s.doors[at.addr] != nil || s.listeners[where{at.addr, ""}] != nil {
+			continue
+		}
+		l, err := s.open(ctx, where{at.addr, ""}, true)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("watch for connections past %s: %w", at, err))
+			continue
+		}
+		s.doors[at.addr] = l
+	}
+	return errors.Join(errs...)
+}
+
+// closeUnused closes listeners that no target has any more, with their
+// discovery sessions, and keeps the doors in step. The caller holds the lock.
+func (s *Server) closeUnused(ctx context.Context) error {
+	used := map[where]bool{}
+	bound := map[netip.AddrPort]bool{}
+	for _, e := range *s.table.Load() {
+		for _, p := range e.target.Portals {
+			used[placeOf(p)] = true
+			bound[p.Address] = bound[p.Address] || p.Device != ""
+		}
+	}
+	var errs []error
+	for at, l := range s.listeners {
+		if used[at] {
+			continue
+		}
+		delete(s.listeners, at)
+		errs = append(errs, l.close())
+		s.log.Info("stopped listening", "portal", at.String())
+		for c := range s.conns {
+			if c.lis == l {
+				c.end("the portal is gone")
+			}
+		}
+	}
+	for addr, l := range s.doors {
+		if !bound[addr] {
+			delete(s.doors, addr)
+			errs = append(errs, l.close())
+		}
+	}
+	return errors.Join(append(errs, s.openDoors(ctx))...)
+}
+
+// open starts a listener. Its connections live as long as the server wants,
+// not as long as ctx.
+func (s *Server) open(ctx context.Context, at where, door bool) (*listener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error { return prepareSocket(raw, at.device) }}
+	lc.SetMultipathTCP(false) // a subflow may come through another interface
+	nl, err := lc.Listen(ctx, network(at.addr), at.addr.String())
+	if err != nil {
+		return nil, err
+	}
+	l := &listener{srv: s, at: at, door: door, nl: nl.(*net.TCPListener), ctx: context.WithoutCancel(ctx), closed: make(chan struct{})}
+	s.running.Go(l.serve)
+	return l, nil
+}
+
+// prepareSocket lets bound and unbound sockets share an address. The kernel
+// prefers a socket that is bound to the interface of a connection
+// (net/ipv4/inet_hashtables.c, compute_score).
+func prepareSocket(raw syscall.RawConn, device string) error {
+	var err error
+	if cerr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		if err == nil && device != "" {
+			err = os.NewSyscallError("bind to "+device, unix.BindToDevice(int(fd), device))
+		}
+	}); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+func network(a netip.AddrPort) string {
+	if a.Addr().Is4() {
+		return "tcp4"
+	}
+	return "tcp6" // and IPv6 only, so that both can stand beside each other
+}
+
+// probe tells whether the address is free of other programs. SO_REUSEPORT
+// alone would share it with another program of the same user that sets it, and
+// the kernel would deal the connections out between the two.
+func probe(a netip.AddrPort) error {
+	family, sa := sockaddr(a)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if err == nil && family == unix.AF_INET6 {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	if err == nil {
+		err = unix.Bind(fd, sa)
+	}
+	return errors.Join(os.NewSyscallError("bind", err), unix.Close(fd))
+}
+
+func sockaddr(a netip.AddrPort) (int, unix.Sockaddr) {
+	if a.Addr().Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	sa := &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+	if i, err := net.InterfaceByName(a.Addr().Zone()); err == nil {
+		sa.ZoneId = uint32(i.Index)
+	}
+	return unix.AF_INET6, sa
+}
+
+// explain says what to do about an address that cannot be listened on.
+func explain(at where, err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		hint = ": the host does not have this address: give it to an interface"
+	case errors.Is(err, unix.ENODEV):
+		hint = ": the interface does not exist: create it"
+	case errors.Is(err, unix.EADDRINUSE):
+		hint = ": another program listens there: stop it or choose another port"
+	}
+	return fmt.Errorf("listen on %s: %w%s", at, err, hint)
+}
+
+// retryAccept is how long a listener rests when the kernel has no descriptor
+// or memory for a connection.
+const retryAccept = 100 * time.Millisecond
+
+func (l *listener) serve() {
+	for {
+		nc, err := l.nl.AcceptTCP()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			l.srv.refused.warn(l.srv.log, "cannot accept connections", "portal", l.at.String(), "error", err)
+			select {
+			case <-time.After(retryAccept):
+			case <-l.closed:
+				return
+			}
+		case l.door:
+			l.srv.refuse(l, nc, "it came through another interface than the portal's")
+		default:
+			l.srv.accept(l, nc)
+		}
+	}
+}
+
+// close ends the listener; its goroutine follows.
+func (l *listener) close() error {
+	close(l.closed)
+	if err := l.nl.Close(); err != nil {
+		return fmt.Errorf("close %s: %w", l.at, err)
+	}
+	return nil
+}
