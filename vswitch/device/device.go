@@ -1,0 +1,290 @@
+// Package device makes, changes, finds and removes the kernel devices behind
+// the ports of a switch: veth pairs into namespaces, taps, and interfaces that
+// the host lends. It knows nothing of VLANs: the dataplanes above it join the
+// devices to their switches.
+//
+//	vswitch/bridge   vswitch/ebpf
+//	       └──── device ────┘
+//	          internal/link
+//
+// # Caveats
+//
+// A port's device gets its alias last. What a crash leaves without one is known
+// by its link group and is made anew, never taken for complete.
+//
+// A device that ripstop did not make is never taken over, except an interface
+// that the configuration names as `device`; that one is given back as it was.
+package device
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+
+	"github.com/vishvananda/netlink"
+
+	"ripstop/internal/link"
+	"ripstop/vswitch"
+)
+
+// Devices is the devices of one host. It is not safe for concurrent use.
+type Devices struct {
+	host  *link.Space
+	swept bool
+}
+
+// New is the devices of the namespace that host is open on; host stays the caller's.
+func New(host *link.Space) *Devices { return &Devices{host: host} }
+
+// Create makes the device of a port, marks it and sets up its far end, and
+// leaves the near end down: Start brings it up when it is a member of its
+// switch. A device that is there already is brought to p.
+func (d *Devices) Create(sw, name string, p vswitch.Port) (netlink.Link, error) {
+	var l netlink.Link
+	var err error
+	switch p.Kind {
+	case vswitch.Veth:
+		l, err = d.createVeth(sw, name, p)
+	case vswitch.Tap:
+		l, err = d.createTap(sw, name, p)
+	case vswitch.Device:
+		l, err = d.borrow(sw, name, p)
+	default:
+		err = fmt.Errorf("kind %q is unknown: it is veth, tap or device", p.Kind)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("port %q: %w", name, err)
+	}
+	return l, nil
+}
+
+// Start brings the near end up, or down when the port is Down.
+func (d *Devices) Start(l netlink.Link, p vswitch.Port) error { return d.host.SetUp(l, !p.Down) }
+
+// Update changes what a port's device has of its setting: MAC, MTU, addresses,
+// up or down. VLANs are the dataplane's.
+func (d *Devices) Update(sw, name string, p vswitch.Port) (netlink.Link, error) {
+	l, err := d.find(sw, name, p)
+	if err == nil && l == nil {
+		err = errors.New("its device is gone: it is made again by the next pass")
+	}
+	if err == nil {
+		err = d.configure(l, p)
+	}
+	if err == nil {
+		err = d.Start(l, p)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("port %q: %w", name, err)
+	}
+	return l, nil
+}
+
+// Delete removes what was made for a port, with its namespace when ripstop made
+// that one, too, and nothing else stands in it. A lent interface is given back.
+// A device that is gone, or has become another's, is no error.
+func (d *Devices) Delete(sw, name string, p vswitch.Port) error {
+	l, err := d.find(sw, name, p)
+	space := p.Netns
+	if err == nil && l != nil {
+		if a, ok := link.ParseAlias(l.Attrs().Alias); ok {
+			space = a.Netns
+		}
+		err = d.remove(l)
+	}
+	if err == nil && space != "" {
+		err = link.ReleaseNamespace(space)
+	}
+	if err != nil {
+		return fmt.Errorf("port %q: %w", name, err)
+	}
+	return nil
+}
+
+func (d *Devices) remove(l netlink.Link) error {
+	if a, ok := link.ParseAlias(l.Attrs().Alias); ok && a.Lent != nil {
+		return d.giveBack(l, *a.Lent)
+	}
+	return d.host.Delete(l)
+}
+
+// DeleteSwitch removes everything that was made for a switch, in few messages.
+func (d *Devices) DeleteSwitch(sw string) error {
+	links, err := d.host.Links()
+	if err != nil {
+		return err
+	}
+	var made, lent []netlink.Link
+	var spaces []string
+	alone := true // nobody else's link is in the group
+	for _, l := range links {
+		a, ok := link.ParseAlias(l.Attrs().Alias)
+		ours := ok && a.Switch == sw || link.HalfMade(l, sw)
+		switch {
+		case ours && a.Lent != nil:
+			lent = append(lent, l)
+		case ours:
+			made = append(made, l)
+			spaces = append(spaces, a.Netns)
+		case l.Attrs().Group == link.Group(sw):
+			alone = false
+		}
+	}
+	var errs []error
+	for _, l := range lent {
+		errs = append(errs, d.remove(l))
+	}
+	if alone && len(made) > 0 {
+		errs = append(errs, link.DeleteGroup(link.Group(sw)))
+	}
+	// What a group deletion does not reach: links whose group somebody changed.
+	errs = append(errs, d.removeRest(made))
+	slices.Sort(spaces)
+	for _, s := range slices.Compact(spaces) {
+		if s != "" {
+			errs = append(errs, link.ReleaseNamespace(s))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Devices) removeRest(made []netlink.Link) error {
+	links, err := d.host.Links()
+	if err != nil {
+		return err
+	}
+	here := map[int]string{}
+	for _, l := range links {
+		here[l.Attrs().Index] = l.Attrs().Name
+	}
+	var errs []error
+	for _, l := range made {
+		if here[l.Attrs().Index] == l.Attrs().Name {
+			errs = append(errs, d.host.Delete(l))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Sweep removes namespaces that a crash left behind: made by ripstop, with no
+// device in them yet, or no more. Only the first call of a Devices looks.
+func (d *Devices) Sweep() error {
+	if d.swept {
+		return nil
+	}
+	names, err := link.OwnNamespaces()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := link.ReleaseNamespace(n); err != nil {
+			return err
+		}
+	}
+	d.swept = true
+	return nil
+}
+
+// find is the near end of a port, by name or else by alias; nil when there is none.
+func (d *Devices) find(sw, name string, p vswitch.Port) (netlink.Link, error) {
+	l, err := d.host.Link(p.DeviceName(name))
+	if err == nil && (isPort(l, sw, name) || p.Kind != vswitch.Device && link.HalfMade(l, sw)) {
+		return l, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	links, err := d.host.Links()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range links {
+		if isPort(l, sw, name) {
+			return l, nil
+		}
+	}
+	return nil, nil
+}
+
+func isPort(l netlink.Link, sw, name string) bool {
+	a, ok := link.ParseAlias(l.Attrs().Alias)
+	return ok && a.Switch == sw && a.Port == name
+}
+
+// room makes sure that a device of this name can be made: it gives back the one
+// that is complete already, removes a half made one, and refuses any other.
+func (d *Devices) room(sw, name string) (netlink.Link, error) {
+	l, err := d.host.Link(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case isPort(l, sw, name):
+		return l, nil
+	case link.HalfMade(l, sw):
+		return nil, d.host.Delete(l)
+	}
+	return nil, Foreign(l)
+}
+
+// Foreign is the error about a link that stands where ripstop would make its own.
+func Foreign(l netlink.Link) error {
+	name := l.Attrs().Name
+	if a, ok := link.ParseAlias(l.Attrs().Alias); ok {
+		return fmt.Errorf("interface %q exists and serves ripstop as %q: use a name once on a host", name, a)
+	}
+	return fmt.Errorf("interface %q exists and is not ripstop's: choose another name, or remove it (ip link del %s)", name, name)
+}
+
+// configure sets what a link and its far end have of a port's setting.
+func (d *Devices) configure(l netlink.Link, p vswitch.Port) error {
+	switch p.Kind {
+	case vswitch.Veth:
+		return d.configureVeth(l, p)
+	case vswitch.Device:
+		return d.configureLent(l, p)
+	}
+	return d.host.SetMTU(l, mtu(p))
+}
+
+func mtu(p vswitch.Port) int {
+	if p.MTU == 0 {
+		return vswitch.DefaultMTU
+	}
+	return p.MTU
+}
+
+func (d *Devices) createTap(sw, name string, p vswitch.Port) (netlink.Link, error) {
+	l, err := d.room(sw, name)
+	if err != nil {
+		return nil, err
+	}
+	if l == nil {
+		if l, err = d.makeTap(sw, name, p); err != nil {
+			return nil, err
+		}
+	}
+	return l, d.configure(l, p)
+}
+
+func (d *Devices) makeTap(sw, name string, p vswitch.Port) (netlink.Link, error) {
+	uid := uint64(0)
+	var err error
+	if p.User != "" {
+		if uid, err = strconv.ParseUint(p.User, 10, 32); err != nil {
+			return nil, fmt.Errorf("user %q is not a numeric uid: %w", p.User, err)
+		}
+	}
+	alias := link.Alias{Switch: sw, Port: name}
+	if err := d.host.AddTap(link.Tap{Name: name, Owner: uint32(uid), Group: link.Group(sw), Alias: alias}); err != nil {
+		return nil, err
+	}
+	if err := link.DisableIPv6(name); err != nil {
+		return nil, err
+	}
+	return d.host.Link(name)
+}

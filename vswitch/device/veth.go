@@ -1,0 +1,121 @@
+package device
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+
+	"github.com/vishvananda/netlink"
+
+	"ripstop/internal/link"
+	"ripstop/vswitch"
+)
+
+func (d *Devices) createVeth(sw, name string, p vswitch.Port) (netlink.Link, error) {
+	l, err := d.room(sw, name)
+	if err != nil {
+		return nil, err
+	}
+	if l != nil {
+		return l, d.configure(l, p)
+	}
+	far, err := link.EnsureNamespace(p.Netns)
+	if err != nil {
+		return nil, err
+	}
+	l, err = d.makeVeth(far, sw, name, p)
+	if err = errors.Join(err, far.Close()); err != nil {
+		// Nothing is left of a port that could not be made.
+		return nil, errors.Join(err, link.ReleaseNamespace(p.Netns))
+	}
+	return l, nil
+}
+
+func (d *Devices) makeVeth(far *link.Space, sw, name string, p vswitch.Port) (netlink.Link, error) {
+	v := link.Veth{Name: name, Group: link.Group(sw), MTU: mtu(p), Far: far, FarName: p.IfName}
+	if p.MAC != (vswitch.MAC{}) {
+		v.FarMAC = net.HardwareAddr(p.MAC[:])
+	}
+	if err := d.host.AddVeth(v); err != nil {
+		return nil, farTaken(far, p, err)
+	}
+	l, err := d.host.Link(name)
+	if err != nil {
+		return nil, err
+	}
+	alias := link.Alias{Switch: sw, Port: name, Netns: p.Netns}
+	err = d.furnish(far, l, p, alias)
+	if err != nil {
+		return nil, errors.Join(err, d.host.Delete(l))
+	}
+	return l, nil
+}
+
+// farTaken explains which of the two names of a pair was taken.
+func farTaken(far *link.Space, p vswitch.Port, err error) error {
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if _, look := far.Link(p.IfName); look == nil {
+		return fmt.Errorf("namespace %q has an interface %q that is not ripstop's: choose another ifname, or remove it", p.Netns, p.IfName)
+	}
+	return err
+}
+
+// furnish sets a new pair up. The near end's alias comes last: it says that the
+// rest is done.
+func (d *Devices) furnish(far *link.Space, near netlink.Link, p vswitch.Port, a link.Alias) error {
+	if err := link.DisableIPv6(near.Attrs().Name); err != nil {
+		return err
+	}
+	end, err := far.Link(p.IfName)
+	if err != nil {
+		return err
+	}
+	if err := far.SetAlias(end, a); err != nil {
+		return err
+	}
+	if err := far.SetUp(end, true); err != nil {
+		return err
+	}
+	if err := far.SetAddresses(end, p.Addresses); err != nil {
+		return err
+	}
+	return d.host.SetAlias(near, a)
+}
+
+func (d *Devices) configureVeth(near netlink.Link, p vswitch.Port) (err error) {
+	far, err := link.OpenNamespace(p.Netns)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, far.Close()) }()
+	end, err := far.Link(p.IfName)
+	if err != nil {
+		return err
+	}
+	if err := d.host.SetMTU(near, mtu(p)); err != nil {
+		return err
+	}
+	if err := far.SetMTU(end, mtu(p)); err != nil {
+		return err
+	}
+	if err := setMAC(far, end, p.MAC); err != nil {
+		return err
+	}
+	if err := far.SetUp(end, true); err != nil {
+		return err
+	}
+	return far.SetAddresses(end, p.Addresses)
+}
+
+func setMAC(s *link.Space, l netlink.Link, mac vswitch.MAC) error {
+	if mac == (vswitch.MAC{}) || vswitch.MAC(l.Attrs().HardwareAddr) == mac {
+		return nil
+	}
+	if err := s.LinkSetHardwareAddr(l, net.HardwareAddr(mac[:])); err != nil {
+		return fmt.Errorf("set MAC address %s: %w", mac, err)
+	}
+	return nil
+}
