@@ -49,7 +49,7 @@ type Tunnel struct {
 
 // Peer is one WireGuard peer.
 type Peer struct {
-	Name         string // the file's name for it; a label, never compared
+	Name         string // the file's name for it, by which its object is known; wanted as "", any will do
 	PresharedKey Secret
 	// Endpoint is "host:port" as configured, "" when the peer finds us. Peers
 	// roam, so where a peer is now is no part of the State as long as it is heard

@@ -98,6 +98,9 @@ func (p Peer) words(from Peer) []string {
 	if len(without(p.AllowedIPs, from.AllowedIPs))+len(without(from.AllowedIPs, p.AllowedIPs)) > 0 {
 		out = append(out, "allowed-ips", ipsText(p.AllowedIPs))
 	}
+	if len(out) == 0 && p.Name != "" && p.Name != from.Name {
+		out = append(out, "# is called "+p.Name)
+	}
 	return out
 }
 

@@ -42,7 +42,7 @@ func (w world) tunnel(port uint16) Tunnel {
 		t.Peers[k] = peer
 	}
 	for k, peer := range t.Peers {
-		peer.Name = fmt.Sprint("p", k[0])
+		peer.Name = []string{"", "p", "q"}[w.IntN(3)] + fmt.Sprint(k[0])
 		peer.Endpoint = []string{"", "192.0.2.1:1", "vpn.example:2"}[w.IntN(3)]
 		peer.PresharedKey = NewSecret(Key{byte(w.IntN(2))})
 		peer.Keepalive = time.Duration(w.IntN(2)) * 25 * time.Second
@@ -97,7 +97,7 @@ func settled(s State) State {
 
 func TestDiffLeadsToWant(t *testing.T) {
 	w := world{rand.New(rand.NewPCG(2, 2))}
-	for range 20000 {
+	for range 5000 {
 		want, have := w.state(), w.seen(w.state())
 		sim := NewSim(have)
 		for _, o := range reconcile.Run(t.Context(), sim, Diff(want, have), map[string]error{}) {
@@ -136,7 +136,6 @@ func alike(want, got State) error {
 				p.Endpoint, q.Endpoint = "", ""
 			}
 			p.Heard, q.Heard = false, false
-			p.Name, q.Name = "", ""
 			w.Peers[k], g.Peers[k] = p, q
 		}
 		if fmt.Sprint(w) != fmt.Sprint(g) || !reflect.DeepEqual(w.PrivateKey, g.PrivateKey) {
@@ -283,6 +282,8 @@ wg set site peer ` + three + ` allowed-ips ""`},
 		{"an endpoint that nobody remembers but works", site(), changePeer(site(), Key{2}, func(p *Peer) { p.Endpoint, p.Heard = "", true }), ``},
 		{"a silent peer elsewhere", site(), changePeer(site(), Key{2}, func(p *Peer) { p.Endpoint = "198.51.100.1:7" }), `
 wg set site peer ` + two + ` endpoint 192.0.2.7:51820`},
+		{"a peer is called otherwise", changePeer(site(), Key{3}, func(p *Peer) { p.Name = "phone" }), site(), `
+wg set site peer ` + three + ` # is called phone`},
 		{"any endpoint will do", site(), changePeer(site(), Key{3}, func(p *Peer) { p.Endpoint = "198.51.100.1:7" }), ``},
 		{"a route was removed", site(), change(site(), func(t *Tunnel) { t.Routes = nil }), `
 ip route add 10.50.0.0/16 dev site proto 114`},

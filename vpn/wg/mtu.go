@@ -1,0 +1,63 @@
+package wg
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+)
+
+const (
+	defaultMTU = 1420 // what Ethernet leaves within IPv6
+	leastIPv6  = 1280 // RFC 8200 section 5; the kernel takes IPv6 from a device with less
+	largestIP  = 1<<16 - 1
+	// What an outer packet adds: its IP header, UDP 8, WireGuard's header and tag 32.
+	overheadIPv4 = 60
+	overheadIPv6 = 80
+)
+
+// fits is the MTU that the ways to the endpoints leave to a tunnel.
+func (d *Driver) fits(s seen) int {
+	mtu, asked, ways := 0, map[netip.Addr]bool{}, ways{d.links, map[int]int{}}
+	for _, p := range s.device.Peers {
+		to := endpoint(p).Addr()
+		if !to.IsValid() || asked[to] {
+			continue
+		}
+		asked[to] = true
+		device, outer, ok := ways.to(to)
+		if !ok || device == s.link.Attrs().Index {
+			continue
+		}
+		if inner := min(outer, largestIP) - overhead(to); mtu == 0 || inner < mtu {
+			mtu = inner
+		}
+	}
+	if mtu == 0 {
+		return defaultMTU
+	}
+	if slices.ContainsFunc(s.addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		return max(mtu, leastIPv6)
+	}
+	return mtu
+}
+
+func overhead(outer netip.Addr) int {
+	if outer.Is4() {
+		return overheadIPv4
+	}
+	return overheadIPv6
+}
+
+// fitMTUs gives every tunnel whose MTU was not chosen the one that fits.
+func (d *Driver) fitMTUs() error {
+	all, err := d.look()
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		if known, ok := d.memory.tunnel(s.name); ok && known.MTU == 0 {
+			err = errors.Join(err, d.links.setMTU(s.link, d.fits(s)))
+		}
+	}
+	return err
+}

@@ -1,0 +1,213 @@
+package wg
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"ripstop/vpn"
+)
+
+// seen is one tunnel as it was read.
+type seen struct {
+	name      string
+	link      netlink.Link
+	device    *wgtypes.Device
+	addresses []netip.Prefix
+	routes    []netip.Prefix
+}
+
+// look reads all tunnels, sorted by name.
+func (d *Driver) look() ([]seen, error) {
+	if d.links == nil {
+		return nil, errClosed
+	}
+	all, err := d.links.marked()
+	if err != nil {
+		return nil, err
+	}
+	var out []seen
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		s := seen{name: name, link: all[name]}
+		ok := false
+		if s.device, ok, err = d.device(s.link); err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		if s.addresses, err = d.links.addresses(s.link); err != nil {
+			return nil, err
+		}
+		if s.routes, err = d.links.routes(s.link); err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// Observe reads the tunnels that ripstop made. It asks DNS for the names of
+// silent peers, for at most a few seconds and not more often than every half
+// minute; a name that cannot be resolved leaves its peer as it is.
+func (d *Driver) Observe(ctx context.Context) (vpn.State, error) {
+	state := vpn.State{Tunnels: map[string]vpn.Tunnel{}}
+	var silent []silentPeer
+	err := func() error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		all, err := d.look()
+		if err != nil {
+			return err
+		}
+		for _, s := range all {
+			var quiet []silentPeer
+			state.Tunnels[s.name], quiet = d.tunnel(s)
+			silent = append(silent, quiet...)
+		}
+		return nil
+	}()
+	if err != nil {
+		return vpn.State{}, err
+	}
+	d.sendBack(ctx, state, silent)
+	return state, ctx.Err()
+}
+
+// tunnel is the tunnel in the words of package vpn, and its peers that are not
+// heard from.
+func (d *Driver) tunnel(s seen) (vpn.Tunnel, []silentPeer) {
+	t := vpn.Tunnel{
+		Listen: uint16(s.device.ListenPort), Addresses: s.addresses, Routes: s.routes,
+		PrivateKey: vpn.NewSecret(vpn.Key(s.device.PrivateKey)), Down: !isUp(s.link),
+		MTU: s.link.Attrs().MTU, Peers: make(map[vpn.Key]vpn.Peer, len(s.device.Peers)),
+	}
+	known, _ := d.memory.tunnel(s.name)
+	if known.MTU == 0 && t.MTU == d.fits(s) {
+		t.MTU = 0
+	}
+	var silent []silentPeer
+	for _, p := range s.device.Peers {
+		key := vpn.Key(p.PublicKey)
+		peer, quiet := d.peer(s.name, p)
+		t.Peers[key] = peer
+		if quiet {
+			silent = append(silent, silentPeer{s.name, key, endpoint(p)})
+		}
+	}
+	return t, silent
+}
+
+// peer is a peer with the endpoint that was configured last; silent when it is
+// not heard from, so that somebody has to ask where it should be.
+func (d *Driver) peer(tunnel string, p wgtypes.Peer) (peer vpn.Peer, silent bool) {
+	known, remembered := d.memory.peer(tunnel, vpn.Key(p.PublicKey))
+	peer = vpn.Peer{
+		Name: known.Name, PresharedKey: vpn.NewSecret(vpn.Key(p.PresharedKey)),
+		AllowedIPs: prefixes(p), Keepalive: p.PersistentKeepaliveInterval,
+	}
+	at := endpoint(p)
+	heard := d.now().Sub(p.LastHandshakeTime) < vpn.Silence
+	switch {
+	case !at.IsValid(): // and so never given one, or it was not to be resolved
+	case remembered && known.Endpoint != "":
+		peer.Endpoint = known.Endpoint
+		return peer, !heard
+	case remembered: // configured without one
+	case heard:
+		peer.Heard = true
+	default:
+		peer.Endpoint = at.String()
+	}
+	return peer, false
+}
+
+// silentPeer is a peer that has an endpoint and is not heard from there.
+type silentPeer struct {
+	tunnel string
+	key    vpn.Key
+	at     netip.AddrPort
+}
+
+// sendBack shows silent peers where they are, when that is not where their
+// configured endpoint points, so that Diff sends them there.
+func (d *Driver) sendBack(ctx context.Context, state vpn.State, silent []silentPeer) {
+	ctx, cancel := context.WithTimeout(ctx, lookupLimit)
+	defer cancel()
+	for _, s := range silent {
+		peers := state.Tunnels[s.tunnel].Peers
+		p := peers[s.key]
+		should, err := d.resolve.resolve(ctx, p.Endpoint)
+		if err != nil {
+			d.log.Debug("silent peer's endpoint is not found", "tunnel", s.tunnel, "peer", p.Name, "error", err)
+			continue
+		}
+		if !slices.Contains(should, s.at) {
+			p.Endpoint = s.at.String()
+			peers[s.key] = p
+		}
+	}
+}
+
+// endpoint is where a peer was heard from last; not valid when never.
+func endpoint(p wgtypes.Peer) netip.AddrPort {
+	if p.Endpoint == nil {
+		return netip.AddrPort{}
+	}
+	return plain(p.Endpoint.AddrPort())
+}
+
+// prefixes is a peer's allowed IPs, sorted.
+func prefixes(p wgtypes.Peer) []netip.Prefix {
+	var out []netip.Prefix
+	for _, n := range p.AllowedIPs {
+		if ip, ok := prefix(n); ok {
+			out = append(out, ip)
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return out
+}
+
+// Stats is what every tunnel is doing, sorted by name, its peers by key.
+func (d *Driver) Stats(context.Context) ([]vpn.TunnelStats, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all, err := d.look()
+	if err != nil {
+		return nil, fmt.Errorf("read tunnels: %w", err)
+	}
+	out := make([]vpn.TunnelStats, 0, len(all))
+	for _, s := range all {
+		t := vpn.TunnelStats{
+			Name: s.name, Engine: vpn.Process, PublicKey: vpn.Key(s.device.PublicKey),
+			Listen: uint16(s.device.ListenPort), MTU: s.link.Attrs().MTU,
+		}
+		if isKernel(s.link) {
+			t.Engine = vpn.Kernel
+		}
+		for _, p := range s.device.Peers {
+			t.Peers = append(t.Peers, d.peerStats(s.name, p))
+		}
+		slices.SortFunc(t.Peers, func(a, b vpn.PeerStats) int {
+			return bytes.Compare(a.PublicKey[:], b.PublicKey[:])
+		})
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+func (d *Driver) peerStats(tunnel string, p wgtypes.Peer) vpn.PeerStats {
+	known, _ := d.memory.peer(tunnel, vpn.Key(p.PublicKey))
+	return vpn.PeerStats{
+		Name: known.Name, PublicKey: vpn.Key(p.PublicKey), Endpoint: endpoint(p), LastHandshake: p.LastHandshakeTime,
+		RxBytes: uint64(p.ReceiveBytes), TxBytes: uint64(p.TransmitBytes),
+		AllowedIPs: prefixes(p), Keepalive: p.PersistentKeepaliveInterval,
+	}
+}
