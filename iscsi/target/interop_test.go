@@ -1,0 +1,47 @@
+package target
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"ripstop/internal/nettest"
+)
+
+// TestTools runs the tools of libiscsi.
+func TestTools(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.become(twoTargets())
+	tests := []struct {
+		name string
+		args []string
+		want []string
+		not  string
+	}{
+		{"discovery", []string{"iscsi-ls", "-i", webName, "iscsi://127.0.0.1"}, []string{"Target:" + openIQN, "Portal:127.0.0.1:3260,1"}, dataIQN},
+		{"discovery with CHAP", []string{"iscsi-ls", "-i", webName, "iscsi://web%" + secret + "@127.0.0.1"}, []string{"Target:" + dataIQN, "Target:" + openIQN}, "failed"},
+		{"inquiry", []string{"iscsi-inq", "iscsi://127.0.0.1/" + openIQN + "/0"}, []string{"Peripheral Device Type:DIRECT_ACCESS"}, "failed"},
+		{"capacity", []string{"iscsi-readcapacity16", "-i", webName, "iscsi://web%" + secret + "@127.0.0.1/" + dataIQN + "/1"}, []string{"Total size:8388608"}, "failed"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			out := nettest.Run(t, tt.args[0], tt.args[1:]...)
+			for _, want := range tt.want {
+				if !strings.Contains(out, want) {
+					t.Errorf("no %q in\n%s", want, out)
+				}
+			}
+			if strings.Contains(out, tt.not) {
+				t.Errorf("%q stands in\n%s", tt.not, out)
+			}
+		})
+	}
+	out, err := exec.Command("iscsi-inq", "-i", webName, "iscsi://web%wrongsecretxx@127.0.0.1/"+dataIQN+"/0").CombinedOutput()
+	if err == nil {
+		t.Errorf("the wrong secret is right:\n%s", out)
+	}
+	w.logged("refused login", webName, dataIQN, "wrong CHAP name or secret")
+	if strings.Contains(w.logs.String(), secret) {
+		t.Error("the secret stands in the log")
+	}
+}
