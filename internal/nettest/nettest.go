@@ -29,7 +29,10 @@ import (
 const inside = "RIPSTOP_NETTEST_INSIDE"
 
 // Main runs m in namespaces of its own and exits with its result.
-func Main(m *testing.M) {
+func Main(m interface{ Run() int }) {
+	if slices.ContainsFunc(os.Args, isFuzzWorker) {
+		os.Exit(m.Run()) // a child of a binary that is inside already
+	}
 	if os.Getenv(inside) == "" {
 		os.Exit(again())
 	}
@@ -45,6 +48,8 @@ func Main(m *testing.M) {
 	}
 	os.Exit(code)
 }
+
+func isFuzzWorker(arg string) bool { return strings.HasPrefix(arg, "-test.fuzzworker") }
 
 // again runs this binary inside new namespaces and passes signals on to it.
 func again() int {
