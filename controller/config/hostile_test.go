@@ -39,6 +39,8 @@ func hostileFiles() map[string]string {
 		"two documents":     "version: 1\n---\nversion: 1\n",
 		"second broken":     "version: 1\n---\n[\n",
 		"directive":         "%YAML 1.2\n---\nversion: 1\n",
+		"old Mac":           "version: 1\rvlans: 3\r",
+		"unicode breaks":    "version: 1\n# \u2028vlans: 3\n",
 		"tabs":              "vlans:\n\ta: {id: 1}\n",
 		"unclosed quote":    "version: \"1",
 		"huge number":       "version: " + strings.Repeat("9", big),

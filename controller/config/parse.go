@@ -70,6 +70,9 @@ func document(data []byte) (*yaml.Node, error) {
 	if !utf8.Valid(data) {
 		return nil, errors.New("is not UTF-8 text")
 	}
+	if line := oddBreak(data); line > 0 {
+		return nil, &yaml.LoadError{Message: "a line ends in something else than a newline", Mark: yaml.Mark{Line: line, Column: 1}}
+	}
 	l, err := yaml.NewLoader(bytes.NewReader(data))
 	if err != nil {
 		return nil, fmt.Errorf("read document: %w", err)
@@ -90,6 +93,18 @@ func document(data []byte) (*yaml.Node, error) {
 		return nil, nil
 	}
 	return doc.Content[0], nil
+}
+
+// oddBreak is the first line with a character that YAML takes for the end of a
+// line and editors do not (YAML 1.1 section 5.4), 0 when there is none. The
+// places of faults would be others than those that people count.
+func oddBreak(data []byte) int {
+	text := bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
+	i := bytes.IndexAny(text, "\r\u0085\u2028\u2029")
+	if i < 0 {
+		return 0
+	}
+	return 1 + bytes.Count(text[:i], []byte("\n"))
 }
 
 // plain refuses what YAML has and the file does not need. Without aliases a
@@ -132,7 +147,7 @@ func syntaxSpot(f File, err error) spot {
 		at.line, at.col = max(load.Mark.Line, 1), max(load.Mark.Column, 1)
 	}
 	if n := len(lines); at.line > n {
-		at.line, at.col = n, 1
+		at.line, at.col = n, len(f.Data)+1
 	}
 	at.col = min(at.col, utf8.RuneCount(lines[at.line-1])+1)
 	return at

@@ -171,8 +171,7 @@ func isQualified(s string) bool {
 	if len(s) < len("2026-11.a") || s[4] != '-' || s[7] != '.' {
 		return false
 	}
-	month, err := strconv.Atoi(s[5:7])
-	if _, yearErr := strconv.Atoi(s[:4]); yearErr != nil || err != nil || month < 1 || month > 12 {
+	if strings.Trim(s[:4]+s[5:7], "0123456789") != "" || s[5:7] < "01" || s[5:7] > "12" {
 		return false
 	}
 	domain, own, colon := strings.Cut(s[8:], ":")
