@@ -78,7 +78,10 @@ func sendDiagnostic(c *command) error {
 	if c.cdb[1]&0x04 == 0 || c.info.Size < c.bs {
 		return nil
 	}
-	return c.verifyMedium(extent{off: 0, n: c.bs})
+	if err := c.verifyMedium(extent{off: 0, n: c.bs}); err != nil {
+		return &sense{key: keyHardware, code: codeSelfTest}
+	}
+	return nil
 }
 
 func outDiagnostic(cdb []byte, _ int64) int64 { return int64(binary.BigEndian.Uint16(cdb[3:])) }

@@ -47,6 +47,7 @@ const (
 	codeUnitReset         = 0x2903
 	codeCleared           = 0x2f00 // COMMANDS CLEARED BY ANOTHER INITIATOR
 	codeNoSaving          = 0x3900 // SAVING PARAMETERS NOT SUPPORTED
+	codeSelfTest          = 0x3e03 // LOGICAL UNIT FAILED SELF-TEST
 	codeLUNsChanged       = 0x3f0e
 	codeInternal          = 0x4400
 )

@@ -1,0 +1,291 @@
+package scsi
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// prOutDo sends PERSISTENT RESERVE OUT and gives the answer.
+func prOutDo(s *Session, action byte, key, service uint64, kind byte) string {
+	cdb := []byte{0x5f, action, kind, 0, 0, 0, 0, 0, 24, 0}
+	list := make([]byte, 24)
+	binary.BigEndian.PutUint64(list, key)
+	binary.BigEndian.PutUint64(list[8:], service)
+	return run(s, 0, cdb, list, 0).answer()
+}
+
+func prInData(s *Session, action byte) []byte {
+	return run(s, 0, []byte{0x5e, action, 0, 0, 0, 0, 0, 0x40, 0, 0}, nil, 1<<14).In
+}
+
+// pair is one unit with two sessions.
+func pair(t *testing.T) (a, b *Session) {
+	u := NewUnit(newMemory(t, 64, 512))
+	return open(t, "a", map[uint16]*Unit{0: u}), open(t, "b", map[uint16]*Unit{0: u})
+}
+
+func TestReserve(t *testing.T) {
+	for _, cdb := range [][2]string{{"16", "17"}, {"56", "57"}} {
+		a, b := pair(t)
+		want(t, "reserve", do(a, cdb[0], nil).answer(), "good")
+		want(t, "again", do(a, cdb[0], nil).answer(), "good")
+		want(t, "by the other", do(b, cdb[0], nil).answer(), "conflict")
+		want(t, "mode sense", do(a, "1a 00 3f 00 ff 00", nil).answer(), "good")
+		want(t, "mode sense by the other", do(b, "1a 00 3f 00 ff 00", nil).answer(), "conflict")
+		want(t, "test unit ready by the other", do(b, tur, nil).answer(), "conflict")
+		want(t, "inquiry by the other", do(b, "12 00 00 00ff 00", nil).answer(), "good")
+		want(t, "allow by the other", do(b, "1e 00 00 00 00 00", nil).answer(), "good")
+		want(t, "prevent by the other", do(b, "1e 00 00 00 01 00", nil).answer(), "conflict")
+		want(t, "register", prOutDo(a, 0, 0, 1, 0), "conflict")
+		want(t, "release by the other", do(b, cdb[1], nil).answer(), "good")
+		want(t, "still", do(b, tur, nil).answer(), "conflict")
+		want(t, "release", do(a, cdb[1], nil).answer(), "good")
+		want(t, "free", do(b, cdb[0], nil).answer(), "good")
+		b.Close()
+		want(t, "gone with its nexus", do(a, tur, nil).answer(), "good")
+		want(t, "register", prOutDo(a, 0, 0, 1, 0), "good")
+		want(t, "reserve with registrations", do(a, cdb[0], nil).answer(), "conflict")
+		want(t, "release with registrations", do(a, cdb[1], nil).answer(), "conflict")
+	}
+}
+
+// TestAccess is SPC-4 table 65 and SBC-3 table 13, as rows of reservation type
+// and columns of command, for a nexus that is registered and one that is not.
+func TestAccess(t *testing.T) {
+	commands := []string{
+		tur, "12 00 00 00ff 00", "25", "28 00 00000000 00 0001 00", "2f 00 00000000 00 0001 00",
+		"2a 00 00000000 00 0000 00", "42 00 00000000 00 0000 00", "35", "1a 00 3f 00 ff 00", "15 10 0000 00 00", "1b 00 00 00 01 00", "1b",
+	}
+	tests := []struct {
+		kind               byte
+		registered, others string // g good, c conflict
+	}{
+		{typeWriteExclusive, "gggggcccgcgc", "gggggcccgcgc"},
+		{typeExclusiveAccess, "gggcccccccgc", "gggcccccccgc"},
+		{typeWriteRegistrants, "gggggggggggg", "gggggcccgcgc"},
+		{typeExclusiveRegistr, "gggggggggggg", "gggcccccccgc"},
+		{typeWriteAllRegistr, "gggggggggggg", "gggggcccgcgc"},
+		{typeExclusiveAllRegist, "gggggggggggg", "gggcccccccgc"},
+	}
+	for _, tt := range tests {
+		a, b := pair(t)
+		prOutDo(a, 0, 0, 1, 0)
+		want(t, "reserve", prOutDo(a, 1, 1, 0, tt.kind), "good")
+		answers := func(s *Session) (row string) {
+			for _, cdb := range commands {
+				row += do(s, cdb, nil).answer()[:1]
+			}
+			return row
+		}
+		name := fmt.Sprintf("type %d, ", tt.kind)
+		want(t, name+"holder", answers(a), "gggggggggggg")
+		want(t, name+"other", answers(b), tt.others)
+		prOutDo(b, 0, 0, 2, 0)
+		want(t, name+"registered", answers(b), tt.registered)
+	}
+}
+
+func TestReserveOutErrors(t *testing.T) {
+	a, b := pair(t)
+	want(t, "unregistered reserve", prOutDo(a, 1, 0, 0, 1), "conflict")
+	want(t, "register with a key", prOutDo(a, 0, 7, 1, 0), "conflict")
+	want(t, "register nothing", prOutDo(a, 0, 0, 0, 0), "good")
+	want(t, "register", prOutDo(a, 0, 0, 1, 0), "good")
+	want(t, "wrong key", prOutDo(a, 1, 2, 0, 1), "conflict")
+	want(t, "type 0", prOutDo(a, 1, 1, 0, 0), "5 24/00")
+	want(t, "type 2", prOutDo(a, 1, 1, 0, 2), "5 24/00")
+	want(t, "scope", prOutDo(a, 1, 1, 0, 0x11), "5 24/00")
+	want(t, "register and move", prOutDo(a, 7, 1, 0, 1), "5 24/00")
+	want(t, "reserve", prOutDo(a, 1, 1, 0, 3), "good")
+	want(t, "reserve another type", prOutDo(a, 1, 1, 0, 1), "conflict")
+	want(t, "release another type", prOutDo(a, 2, 1, 0, 1), "5 26/04")
+	want(t, "preempt with service key 0", prOutDo(a, 4, 1, 0, 1), "5 26/00")
+	want(t, "preempt a key nobody has", prOutDo(a, 4, 1, 99, 1), "conflict")
+	want(t, "register b", prOutDo(b, 6, 55, 2, 0), "good")
+	want(t, "release by another", prOutDo(b, 2, 2, 0, 3), "good")
+	want(t, "still held", prInData(b, 1)[21], 3)
+	for _, tt := range []struct{ name, cdb, list, want string }{
+		{"short length", "5f 00 00 0000 00000017 00", zeros(24), "5 1a/00"},
+		{"long length", "5f 00 00 0000 ffffffff 00", zeros(24), "5 1a/00"},
+		{"list missing", "5f 00 00 0000 00000018 00", zeros(23), "5 1a/00"},
+		{"APTPL", "5f 06 00 0000 00000018 00", zeros(20) + "01000000", "5 26/00"},
+		{"all target ports", "5f 06 00 0000 00000018 00", zeros(20) + "04000000", "5 26/00"},
+		{"initiator ports", "5f 06 00 0000 00000018 00", zeros(20) + "08000000", "5 26/00"},
+	} {
+		want(t, tt.name, do(a, tt.cdb, unhex(tt.list)).answer(), tt.want)
+	}
+}
+
+func TestReserveIn(t *testing.T) {
+	a, b := pair(t)
+	want(t, "capabilities", prInData(a, 2), unhex("00080080ea010000"))
+	want(t, "no keys", prInData(a, 0), make([]byte, 8))
+	want(t, "no reservation", prInData(a, 1), make([]byte, 8))
+	prOutDo(a, 0, 0, 1, 0)
+	prOutDo(b, 0, 0, 2, 0)
+	prOutDo(b, 1, 2, 0, typeExclusiveRegistr)
+	want(t, "keys", prInData(a, 0), unhex("00000002 00000010 0000000000000001 0000000000000002"))
+	want(t, "reservation", prInData(a, 1), unhex("00000002 00000010 0000000000000002 00000000 0006 0000"))
+	want(t, "cut", len(run(a, 0, unhex("5e 00 0000000000 000c 00"), nil, 99).In), 12)
+	full := prInData(a, 3)
+	want(t, "full status length", binary.BigEndian.Uint32(full[4:]), len(full)-8)
+	want(t, "a holds nothing", full[8+12], 0)
+	second := full[8+24+int(binary.BigEndian.Uint32(full[8+20:])):]
+	want(t, "b holds", second[12:14], []byte{1, 6})
+	want(t, "port", second[18:20], []byte{0, 1})
+	want(t, "transport id", second[24], 0x45)
+	want(t, "name", string(second[28:]), "iqn.2026-11.test:b,i,0x800000000001\x00")
+}
+
+// TestUnitAttentions is who hears of what.
+func TestUnitAttentions(t *testing.T) {
+	tests := []struct {
+		name string
+		kind byte // reserved by a
+		do   func(a, b *Session) string
+		a, b string
+	}{
+		{"release, registrants only", typeWriteRegistrants, func(a, b *Session) string { return prOutDo(a, 2, 1, 0, typeWriteRegistrants) }, "good", "6 2a/04"},
+		{"release, all registrants", typeWriteAllRegistr, func(a, b *Session) string { return prOutDo(b, 2, 2, 0, typeWriteAllRegistr) }, "6 2a/04", "good"},
+		{"release, exclusive", typeExclusiveAccess, func(a, b *Session) string { return prOutDo(a, 2, 1, 0, typeExclusiveAccess) }, "good", "good"},
+		{"unregister, registrants only", typeExclusiveRegistr, func(a, b *Session) string { return prOutDo(a, 0, 1, 0, 0) }, "good", "6 2a/04"},
+		{"unregister, exclusive", typeWriteExclusive, func(a, b *Session) string { return prOutDo(a, 0, 1, 0, 0) }, "good", "good"},
+		{"clear", typeWriteExclusive, func(a, b *Session) string { return prOutDo(b, 3, 2, 0, 0) }, "6 2a/03", "good"},
+		{"preempt", typeWriteExclusive, func(a, b *Session) string { return prOutDo(b, 4, 2, 1, typeWriteExclusive) }, "6 2a/05", "good"},
+		{"preempt all", typeWriteAllRegistr, func(a, b *Session) string { return prOutDo(b, 4, 2, 0, typeWriteExclusive) }, "6 2a/05", "good"},
+	}
+	for _, tt := range tests {
+		a, b := pair(t)
+		prOutDo(a, 0, 0, 1, 0)
+		prOutDo(b, 0, 0, 2, 0)
+		want(t, tt.name, prOutDo(a, 1, 1, 0, tt.kind), "good")
+		want(t, tt.name, tt.do(a, b), "good")
+		want(t, tt.name+", a", do(a, tur, nil).answer(), tt.a)
+		want(t, tt.name+", b", do(b, tur, nil).answer(), tt.b)
+	}
+}
+
+// model is the rules of SPC-4 5.9 once more, by key tables instead of lists.
+type model struct {
+	keys  map[Nexus]uint64
+	kind  resType
+	owner Nexus
+}
+
+func (m *model) all() bool { return m.kind == 7 || m.kind == 8 }
+
+func (m *model) holds(n Nexus) bool {
+	return m.kind != 0 && (m.owner == n && !m.all() || m.all() && m.keys[n] != 0)
+}
+
+// drop removes registrations, and the reservation where it loses its holder.
+func (m *model) drop(gone func(Nexus) bool) {
+	for n := range m.keys {
+		if gone(n) {
+			delete(m.keys, n)
+		}
+	}
+	if m.all() && len(m.keys) == 0 || !m.all() && m.keys[m.owner] == 0 {
+		m.kind, m.owner = 0, Nexus{}
+	}
+}
+
+func (m *model) step(action byte, q outRequest) string {
+	mine := m.keys[q.from]
+	switch {
+	case action == 0 && mine != q.key, action != 0 && action != 6 && (mine == 0 || mine != q.key):
+		return "conflict"
+	case action == 0 || action == 6:
+		if q.service != 0 {
+			m.keys[q.from] = q.service
+		} else {
+			m.drop(func(n Nexus) bool { return n == q.from })
+		}
+	case action == 1:
+		if m.kind != 0 && !(m.holds(q.from) && m.kind == q.kind) {
+			return "conflict"
+		} else if m.kind == 0 {
+			m.kind, m.owner = q.kind, q.from
+		}
+	case action == 2 && m.holds(q.from):
+		if m.kind != q.kind {
+			return "illegal"
+		}
+		m.kind, m.owner = 0, Nexus{}
+	case action == 3:
+		*m = model{keys: map[Nexus]uint64{}}
+	case action == 4:
+		return m.preempt(q)
+	}
+	return "good"
+}
+
+func (m *model) preempt(q outRequest) string {
+	take := m.kind != 0 && (m.all() && q.service == 0 || !m.all() && m.keys[m.owner] == q.service && q.service != 0)
+	switch {
+	case take:
+		every := m.all()
+		m.kind, m.owner = q.kind, q.from
+		m.drop(func(n Nexus) bool { return n != q.from && (every || m.keys[n] == q.service) })
+		return "good"
+	case q.service == 0:
+		return "illegal"
+	}
+	found := false
+	for _, key := range m.keys {
+		found = found || key == q.service
+	}
+	if !found {
+		return "conflict"
+	}
+	m.drop(func(n Nexus) bool { return m.keys[n] == q.service })
+	return "good"
+}
+
+// TestReservationModel runs random requests of four nexuses against the model.
+func TestReservationModel(t *testing.T) {
+	kinds := []resType{1, 3, 5, 6, 7, 8}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		var r reservations
+		m := model{keys: map[Nexus]uint64{}}
+		for range 40 {
+			q := outRequest{from: nexusOf(fmt.Sprint(rnd.IntN(4))), service: uint64(rnd.IntN(4)), kind: kinds[rnd.IntN(len(kinds))]}
+			q.key = m.keys[q.from]
+			if rnd.IntN(8) == 0 {
+				q.key = uint64(rnd.IntN(4))
+			}
+			action := []byte{0, 0, 6, 1, 1, 2, 3, 4, 4}[rnd.IntN(9)]
+			notices, err := r.apply(action, q)
+			compareModel(t, fmt.Sprintf("action %d %+v", action, q), outcome(err), m.step(action, q), &r, &m)
+			if slices.ContainsFunc(notices, func(n notice) bool { return n.to == q.from }) {
+				t.Fatal("the nexus that asked gets a unit attention")
+			}
+		}
+	}
+}
+
+func outcome(err error) string {
+	switch err {
+	case nil:
+		return "good"
+	case errConflict:
+		return "conflict"
+	default:
+		return "illegal"
+	}
+}
+
+func compareModel(t *testing.T, what, got, wanted string, r *reservations, m *model) {
+	t.Helper()
+	same := got == wanted && r.kind == m.kind && len(r.list) == len(m.keys)
+	for _, reg := range r.list {
+		same = same && m.keys[reg.nexus] == reg.key && m.holds(reg.nexus) == r.holds(reg.nexus)
+	}
+	if !same {
+		t.Fatalf("%s: got %s, want %s; state %+v, want %+v", what, got, wanted, r, m)
+	}
+}
