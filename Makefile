@@ -1,0 +1,29 @@
+# quickstart and test are all that one needs to type; each installs what it needs.
+.PHONY: quickstart test build gen lint bench clean
+
+export CGO_ENABLED = 0
+
+build:
+	go build -trimpath -o bin/ripstop ./cmd/ripstop
+
+# Shows the whole product with real programs, inside namespaces of its own.
+quickstart:
+	scripts/install test/quickstart/packages
+	$(MAKE) -s build
+	test/quickstart/run
+
+# Everything that CI runs, with a summary at the end.
+test:
+	scripts/test
+
+# Generated files: eBPF objects, the file's JSON Schema, the API's description.
+gen:
+	scripts/install test/packages
+	go generate ./...
+
+# Needs golangci-lint on the PATH; the laws that matter most are tests.
+lint:
+	golangci-lint run
+
+clean:
+	rm -rf bin .cache
