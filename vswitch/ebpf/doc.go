@@ -1,1 +1,32 @@
+// Package ebpf is the dataplane that forwards with ripstop's own program on tc:
+// a VLAN-aware learning switch for kernels whose bridge knows no VLANs, and for
+// whoever wants its counters.
+//
+//	eth0 (netns web) ◄─veth─► web ─► clsact ingress ─► ripstop_switch ─┐
+//	                                                     ports, fdb,   │
+//	vm ◄─► tap vm1 ◄──────────────── redirect ◄────────  floods, …  ◄──┘
+//	                                                     (BPF maps)
+//	host ◄─ blue ◄─veth─► lab.10 ─► the same program
+//
+// A switch is one program with its maps. A filter on every port's device runs
+// it, and nothing else holds it: after a restart, the Driver finds the program
+// by the filters and the maps by the program; with the last device of a switch
+// the kernel removes program and maps, whatever became of ripstop.
+//
+// Who is a member of which VLAN stands in the maps ports and trunks alone, and
+// is read at both ends of a frame's way. So a port that leaves a VLAN hears
+// nothing of it from the moment in which its entry changes; what the FDB and
+// the flood lists still say of it is ignored until it is removed.
+//
+// # Caveats
+//
+// Frames never pass the host's stack: no nftables, no conntrack, no br_netfilter.
+// A program on tc that somebody else put before ours sees them first.
+//
+// Multicast is flooded; there is no IGMP or MLD snooping and no spanning tree.
+//
+// The switch end of a gateway is named SWITCH.VID. In a plan, the words mkdir
+// and rm on /sys/fs/bpf stand for loading and unloading: nothing is pinned.
+//
+// It needs Linux 5.18 (bpf_loop, batches on maps of maps); Probe asks the kernel.
 package ebpf

@@ -8,6 +8,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"ripstop/internal/link"
 )
 
 // What marks a filter as ours. Others' filters run before those of a higher
@@ -24,6 +26,14 @@ type hook struct {
 	slot    uint32
 }
 
+// takenError says that another's filter stands where ours belongs.
+type takenError struct{}
+
+// Error is what, why and what to do.
+func (*takenError) Error() string {
+	return fmt.Sprintf("filter of priority %d: it is not ripstop's: give it another priority", filterPriority)
+}
+
 // filterOf is our filter's place on a device.
 func filterOf(ifindex int) netlink.FilterAttrs {
 	return netlink.FilterAttrs{
@@ -35,13 +45,16 @@ func filterOf(ifindex int) netlink.FilterAttrs {
 	}
 }
 
+func qdiscOf(ifindex int) netlink.Qdisc {
+	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: ifindex, Handle: netlink.MakeHandle(math.MaxUint16, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+}
+
 // attach makes the program see every frame that enters through the device. The
 // filter that was there before, if it is ours, is replaced in one step.
 func attach(h *netlink.Handle, ifindex int, prog *ebpf.Program, slot uint32) error {
-	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: ifindex, Handle: netlink.MakeHandle(math.MaxUint16, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-	if err := h.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := h.QdiscAdd(qdiscOf(ifindex)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add clsact: %w", err)
 	}
 	if _, _, err := find(h, ifindex); err != nil {
@@ -58,8 +71,8 @@ func attach(h *netlink.Handle, ifindex int, prog *ebpf.Program, slot uint32) err
 
 // find looks for our filter on a device.
 func find(h *netlink.Handle, ifindex int) (hook, bool, error) {
-	all, err := h.FilterList(linkAt(ifindex), netlink.HANDLE_MIN_INGRESS)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) {
+	all, err := link.Dump(func() ([]netlink.Filter, error) { return h.FilterList(linkAt(ifindex), netlink.HANDLE_MIN_INGRESS) })
+	if gone(err) {
 		return hook{}, false, nil // no qdisc, or no device any more
 	}
 	if err != nil {
@@ -72,7 +85,7 @@ func find(h *netlink.Handle, ifindex int) (hook, bool, error) {
 		}
 		b, ok := f.(*netlink.BpfFilter)
 		if !ok || b.Name != filterName {
-			return hook{}, false, fmt.Errorf("filter with priority %d: it is not ripstop's: give it another priority", filterPriority)
+			return hook{}, false, &takenError{}
 		}
 		return hook{ebpf.ProgramID(b.Id), b.ClassId}, true, nil
 	}
@@ -89,7 +102,7 @@ func detach(h *netlink.Handle, ifindex int) error {
 		return fmt.Errorf("remove filter: %w", err)
 	}
 	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		others, err := h.FilterList(linkAt(ifindex), parent)
+		others, err := link.Dump(func() ([]netlink.Filter, error) { return h.FilterList(linkAt(ifindex), parent) })
 		if gone(err) {
 			return nil
 		}
@@ -97,14 +110,13 @@ func detach(h *netlink.Handle, ifindex int) error {
 			return err
 		}
 	}
-	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: ifindex, Handle: netlink.MakeHandle(math.MaxUint16, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-	if err := h.QdiscDel(qdisc); err != nil && !gone(err) {
+	if err := h.QdiscDel(qdiscOf(ifindex)); err != nil && !gone(err) {
 		return fmt.Errorf("remove clsact: %w", err)
 	}
 	return nil
 }
+
+func isUp(l *netlink.LinkAttrs) bool { return l.RawFlags&unix.IFF_UP != 0 }
 
 func gone(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL)

@@ -31,6 +31,16 @@ type plane struct {
 	last   uint32                // slot given out last; a freed one rests until all others had their turn
 	dirty  map[uint16]bool       // VLANs whose flood list has to be written
 	stale  bool                  // the FDB may name ports that have left a VLAN
+
+	places  map[uint32]place          // what each device is, by ifindex
+	hooks   map[uint32]ebpf.ProgramID // program of each device's filter, by ifindex
+	checked bool                      // the program is this package's newest
+}
+
+// place is a port or a gateway of a switch.
+type place struct {
+	name    string
+	gateway bool
 }
 
 // newPlane loads the program with empty maps for a switch.
@@ -43,7 +53,7 @@ func newPlane(spec *ebpf.CollectionSpec, name string) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.name, p.ageing = name, ageing
+	p.name, p.ageing, p.checked = name, ageing, true
 	if err := p.maps.Self.Put(uint32(0), &id); err != nil {
 		return nil, errors.Join(fmt.Errorf("write map %q: %w", planeMapSelf, err), p.close())
 	}

@@ -59,6 +59,7 @@ func (t *planeTrunk) list() []uint16 {
 
 // reset empties the mirror, as it is for new maps.
 func (p *plane) reset() {
+	p.places, p.hooks = map[uint32]place{}, map[uint32]ebpf.ProgramID{}
 	p.ports = make([]planePort, maxPorts)
 	p.trunks = map[uint32]planeTrunk{}
 	p.slots = map[uint32]uint32{}
@@ -135,6 +136,8 @@ func (p *plane) clear(ifindex uint32) error {
 	}
 	p.touch(slot)
 	delete(p.slots, ifindex)
+	delete(p.places, ifindex)
+	delete(p.hooks, ifindex)
 	p.mirror(slot, planePort{}, planeTrunk{})
 	return nil
 }

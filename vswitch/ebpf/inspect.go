@@ -1,0 +1,111 @@
+package ebpf
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+
+	"ripstop/vswitch"
+)
+
+// FDB is every station that a switch sends frames to.
+func (d *Driver) FDB(context.Context) ([]vswitch.FDBEntry, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []vswitch.FDBEntry
+	for _, name := range slices.Sorted(maps.Keys(d.planes)) {
+		p := d.planes[name]
+		all, err := p.stations()
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range all {
+			at, ok := p.places[s.Ifindex]
+			if ok && p.lives(s) {
+				out = append(out, vswitch.FDBEntry{Switch: name, VLAN: s.Vid, MAC: s.Mac, Port: at.name, Age: s.age})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b vswitch.FDBEntry) int {
+		return cmp.Or(cmp.Compare(a.Switch, b.Switch), cmp.Compare(a.VLAN, b.VLAN), bytes.Compare(a.MAC[:], b.MAC[:]))
+	})
+	return out, nil
+}
+
+// Counters is what went through every port and gateway, and what entered every
+// VLAN since its switch was made.
+func (d *Driver) Counters(context.Context) (vswitch.Counters, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out vswitch.Counters
+	links, err := d.host.Links()
+	if err != nil {
+		return out, err
+	}
+	byIndex := map[uint32]*netlink.LinkAttrs{}
+	for _, l := range links {
+		byIndex[uint32(l.Attrs().Index)] = l.Attrs()
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.planes)) {
+		p := d.planes[name]
+		ports, err := p.portCounters(byIndex)
+		if err != nil {
+			return vswitch.Counters{}, err
+		}
+		traffic, err := p.vlanTraffic()
+		if err != nil {
+			return vswitch.Counters{}, err
+		}
+		out.Ports = append(out.Ports, ports...)
+		for _, vid := range slices.Sorted(maps.Keys(traffic)) {
+			t := traffic[vid]
+			out.VLANs = append(out.VLANs, vswitch.VLANCounters{Switch: name, VLAN: vid, Frames: t.Frames, Bytes: t.Bytes})
+		}
+	}
+	return out, nil
+}
+
+func (p *plane) portCounters(links map[uint32]*netlink.LinkAttrs) ([]vswitch.PortCounters, error) {
+	losses, err := p.portLosses()
+	if err != nil {
+		return nil, err
+	}
+	var out []vswitch.PortCounters
+	for ifindex, at := range p.places {
+		c := vswitch.PortCounters{Switch: p.name, Port: at.name, Drops: losses[ifindex]}
+		if c.Drops == nil {
+			c.Drops = map[string]uint64{}
+		}
+		if l := links[ifindex]; l != nil && l.Statistics != nil {
+			c.RxFrames, c.RxBytes = l.Statistics.RxPackets, l.Statistics.RxBytes
+			c.TxFrames, c.TxBytes = l.Statistics.TxPackets, l.Statistics.TxBytes
+		}
+		out = append(out, c)
+	}
+	slices.SortFunc(out, func(a, b vswitch.PortCounters) int { return cmp.Compare(a.Port, b.Port) })
+	return out, nil
+}
+
+// Expire removes the stations from the FDBs that have aged out, and tells how
+// many. The switches do not use them any more; this is to make room. Once a
+// minute is often enough.
+func (d *Driver) Expire(context.Context) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	sum := 0
+	var errs []error
+	for name, p := range d.planes {
+		n, err := p.expire()
+		sum += n
+		if err != nil {
+			errs = append(errs, fmt.Errorf("switch %q: %w", name, err))
+		}
+	}
+	return sum, errors.Join(errs...)
+}

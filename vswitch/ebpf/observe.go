@@ -1,0 +1,237 @@
+package ebpf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+
+	"ripstop/vswitch"
+	"ripstop/vswitch/device"
+)
+
+const (
+	// noVLAN is what a port is observed in that is not, or not rightly, attached:
+	// no configuration wants it (IEEE 802.1Q reserves it), so Diff mends the port.
+	noVLAN = 4095
+	// noMTU is the same for a gateway, which may not be made anew for it.
+	noMTU = -1
+)
+
+// Observe reads every switch from its devices, filters and maps. It changes
+// nothing but what the Driver knows.
+func (d *Driver) Observe(ctx context.Context) (vswitch.State, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	found, err := d.devices.Observe(ctx)
+	if err != nil {
+		return vswitch.State{}, err
+	}
+	clear(d.orphans)
+	state := vswitch.State{Switches: map[string]vswitch.Switch{}}
+	for name := range d.planes {
+		if _, ok := found[name]; !ok {
+			found[name] = device.Switch{}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		if ofBridge(found[name]) && d.planes[name] == nil {
+			continue
+		}
+		sw, err := d.observe(name, found[name])
+		if err != nil {
+			return vswitch.State{}, fmt.Errorf("switch %q: %w", name, err)
+		}
+		state.Switches[name] = sw
+	}
+	return state.Canonical(), nil
+}
+
+// ofBridge tells whether a switch is one of the kernel's bridges.
+func ofBridge(s device.Switch) bool {
+	for _, l := range s.Others {
+		if _, ok := l.(*netlink.Bridge); ok {
+			return true
+		}
+	}
+	for _, p := range s.Ports {
+		if p.Link.Attrs().MasterIndex != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Driver) observe(name string, found device.Switch) (vswitch.Switch, error) {
+	sw := vswitch.Switch{Dataplane: vswitch.EBPF, Ports: map[string]vswitch.Port{}, Gateways: map[string]vswitch.Gateway{}}
+	hooks, err := d.hooks(found)
+	if err != nil {
+		return sw, err
+	}
+	p, err := d.adopt(name, hooks)
+	if err != nil {
+		return sw, err
+	}
+	if p == nil {
+		d.orphans[name] = true
+		p = &plane{}
+		p.reset()
+	} else if err := errors.Join(p.read(), p.compare()); err != nil {
+		return sw, err
+	}
+	sound, err := p.sound(hooks)
+	if err != nil {
+		return sw, err
+	}
+	for n, port := range found.Ports {
+		sw.Ports[n] = p.port(n, port, sound)
+	}
+	for n, g := range found.Gateways {
+		sw.Gateways[n] = p.gateway(n, g, found.Others, sound)
+	}
+	return sw, nil
+}
+
+// hooks is our filters on the devices of a switch, by ifindex.
+func (d *Driver) hooks(found device.Switch) (map[uint32]hook, error) {
+	var all []netlink.Link
+	for _, p := range found.Ports {
+		all = append(all, p.Link)
+	}
+	out := map[uint32]hook{}
+	for _, l := range append(all, found.Others...) {
+		h, ok, err := find(d.host.Handle, l.Attrs().Index)
+		var taken *takenError
+		if err != nil && !errors.As(err, &taken) {
+			return nil, fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
+		}
+		if ok {
+			out[uint32(l.Attrs().Index)] = h
+		}
+	}
+	return out, nil
+}
+
+// adopt is the kernel's side of a switch: the one in use, or that which the
+// switch's filters belong to, or nil.
+func (d *Driver) adopt(name string, hooks map[uint32]hook) (*plane, error) {
+	if p := d.planes[name]; p != nil {
+		return p, nil
+	}
+	for _, ifindex := range slices.Sorted(maps.Keys(hooks)) {
+		p, err := openPlane(d.spec, hooks[ifindex].program)
+		if errors.Is(err, errForeign) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if p.name != name {
+			if err := p.close(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		d.planes[name] = p
+		d.log.Info("switch taken over", "switch", name)
+		return p, nil
+	}
+	return nil, nil
+}
+
+// sound keeps the hooks whose program works on the plane's maps.
+func (p *plane) sound(hooks map[uint32]hook) (map[uint32]hook, error) {
+	out := map[uint32]hook{}
+	if p.prog == nil {
+		return out, nil
+	}
+	own, err := p.id()
+	if err != nil {
+		return nil, err
+	}
+	known := map[ebpf.ProgramID]bool{own: true}
+	for ifindex, h := range hooks {
+		same, ok := known[h.program]
+		if !ok {
+			if same, err = p.shares(h.program); err != nil {
+				return nil, err
+			}
+			known[h.program] = same
+		}
+		if same && p.slots[ifindex] == h.slot && h.slot != 0 {
+			out[ifindex] = h
+			p.hooks[ifindex] = h.program
+		}
+	}
+	return out, nil
+}
+
+// shares tells whether another program works on the same maps: one of a process
+// that died while it replaced the other.
+func (p *plane) shares(id ebpf.ProgramID) (bool, error) {
+	prog, err := ebpf.NewProgramFromID(id)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil // gone since its filter was seen
+	}
+	if err != nil {
+		return false, fmt.Errorf("open program %d: %w", id, err)
+	}
+	theirs, err := prog.Info()
+	if err = errors.Join(err, prog.Close()); err != nil {
+		return false, err
+	}
+	ours, err := p.maps.Ports.Info()
+	if err != nil {
+		return false, err
+	}
+	want, _ := ours.ID()
+	ids, _ := theirs.MapIDs()
+	return theirs.Name == planeProgRipstopSwitch && slices.Contains(ids, want), nil
+}
+
+// port is a port as the switch treats it.
+func (p *plane) port(name string, found device.Port, sound map[uint32]hook) vswitch.Port {
+	l, port := found.Link.Attrs(), found.Port
+	ifindex := uint32(l.Index)
+	p.keep(ifindex, place{name: name})
+	slot := p.slots[ifindex]
+	have, trunk := p.ports[slot], p.trunks[slot]
+	down := have.Flags&planePortFlagPORT_DOWN != 0
+	if _, ok := sound[ifindex]; !ok || have.MaxFrame != uint32(l.MTU+frameOverhead) || down && !port.Down {
+		port.PVID = noVLAN
+		return port
+	}
+	port.PVID, port.Tagged = have.Pvid, trunk.list()
+	port.Isolated = have.Flags&planePortFlagPORT_ISOLATED != 0
+	return port
+}
+
+// gateway is a gateway as the switch treats it.
+func (p *plane) gateway(name string, found device.Gateway, others []netlink.Link, sound map[uint32]hook) vswitch.Gateway {
+	g, host := found.Gateway, found.Link.Attrs()
+	i := slices.IndexFunc(others, func(l netlink.Link) bool { return l.Attrs().Index == host.ParentIndex })
+	if i < 0 {
+		return g // of VLAN 0: it is made anew
+	}
+	far := others[i].Attrs()
+	ifindex := uint32(far.Index)
+	p.keep(ifindex, place{name: name, gateway: true})
+	have := p.ports[p.slots[ifindex]]
+	g.VLAN = have.Pvid
+	whole := have.Flags == 0 && have.MaxFrame == uint32(far.MTU+frameOverhead) && far.MTU == host.MTU
+	if _, ok := sound[ifindex]; !ok || !whole || !isUp(host) || !isUp(far) {
+		g.MTU = noMTU
+	}
+	return g
+}
+
+// keep notes what a device is that has a slot.
+func (p *plane) keep(ifindex uint32, at place) {
+	if _, ok := p.slots[ifindex]; ok {
+		p.places[ifindex] = at
+	}
+}

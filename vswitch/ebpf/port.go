@@ -1,0 +1,84 @@
+package ebpf
+
+import (
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+
+	"ripstop/internal/link"
+	"ripstop/vswitch"
+)
+
+func (d *Driver) addPort(sw, name string, p vswitch.Port) error {
+	plane, err := d.plane(sw)
+	if err != nil {
+		return err
+	}
+	l, err := d.devices.Create(sw, name, p)
+	if err != nil {
+		return err
+	}
+	if err := d.joinPort(plane, l, name, p); err != nil {
+		return err
+	}
+	// Not before now: what enters a device without the program goes to the host.
+	return d.devices.Start(l, p)
+}
+
+func (d *Driver) setPort(sw, name string, p vswitch.Port) error {
+	plane, err := d.plane(sw)
+	if err != nil {
+		return err
+	}
+	l, err := d.devices.Update(sw, name, p)
+	if err != nil {
+		return err
+	}
+	return d.joinPort(plane, l, name, p)
+}
+
+func (d *Driver) joinPort(plane *plane, l netlink.Link, name string, p vswitch.Port) error {
+	l, err := d.host.LinkByIndex(l.Attrs().Index) // its MTU may be another by now
+	if err != nil {
+		return fmt.Errorf("port %q: read its device: %w", name, err)
+	}
+	m := member{mtu: l.Attrs().MTU, pvid: p.PVID, tagged: p.Tagged, isolated: p.Isolated, down: p.Down}
+	if err := d.join(plane, l, place{name: name}, m); err != nil {
+		return fmt.Errorf("port %q: %w", name, err)
+	}
+	return nil
+}
+
+func (d *Driver) delPort(sw, name string, p vswitch.Port) error {
+	if p.Kind == vswitch.Device {
+		if err := d.unhook(sw, name); err != nil {
+			return fmt.Errorf("port %q: %w", name, err)
+		}
+	}
+	if err := d.devices.Delete(sw, name, p); err != nil {
+		return err
+	}
+	if plane := d.planes[sw]; plane != nil {
+		return plane.leave(place{name: name})
+	}
+	return nil
+}
+
+// unhook takes our filter from the interface lent to a port, or with no name
+// from all that were lent to the switch: they outlive it.
+func (d *Driver) unhook(sw, name string) error {
+	links, err := d.host.Links()
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		a, ok := link.ParseAlias(l.Attrs().Alias)
+		if !ok || a.Switch != sw || a.Lent == nil || name != "" && a.Port != name {
+			continue
+		}
+		if err := detach(d.host.Handle, l.Attrs().Index); err != nil {
+			return fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
+		}
+	}
+	return nil
+}
