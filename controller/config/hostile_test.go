@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 
 	"ripstop/configs"
@@ -41,6 +42,7 @@ func hostileFiles() map[string]string {
 		"directive":         "%YAML 1.2\n---\nversion: 1\n",
 		"old Mac":           "version: 1\rvlans: 3\r",
 		"unicode breaks":    "version: 1\n# \u2028vlans: 3\n",
+		"escape codes":      "switches: {s: {ports: {\"\\e[2J\": {vlan: \"\\e[2J\", tap: {}}}}}\nvlans: {\"\\e[1m\": {id: 1, gateway: 10.0.0.1/24}}\n",
 		"tabs":              "vlans:\n\ta: {id: 1}\n",
 		"unclosed quote":    "version: \"1",
 		"huge number":       "version: " + strings.Repeat("9", big),
@@ -89,8 +91,8 @@ func checkFaults(t *testing.T, f File, faults Errors) {
 			e.Column < 1 || e.Column > length[e.Line]+1 {
 			t.Fatalf("fault %#v lies outside of a file of %d lines", e, len(lines))
 		}
-		if len(e.Message) > 2000 {
-			t.Fatalf("message of %d bytes", len(e.Message))
+		if strings.ContainsFunc(e.Error(), func(r rune) bool { return !unicode.IsPrint(r) }) || len(e.Error()) > 10_000 {
+			t.Fatalf("fault cannot be shown: %q", e.Error())
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 const (
@@ -27,7 +28,7 @@ func (s spot) key(name string) spot { return s.child("."+name, "."+name) }
 
 // name is the spot of a name that the file's author chose.
 func (s spot) name(name string) spot {
-	if strings.ContainsAny(name, ".: \t\n") || name == "" {
+	if name == "" || strings.Contains(name, ".") || strings.ContainsFunc(name, notInNames) {
 		return s.child("."+quoted(name), ".*")
 	}
 	return s.child("."+cut(name), ".*")
@@ -85,8 +86,16 @@ func (r *report) hint(word string, valid []string) string {
 	return ": it is one of " + strings.Join(slices.Sorted(slices.Values(valid)), ", ")
 }
 
+// says makes a fault of a place. What a file's author wrote reaches a terminal:
+// characters that would steer it are shown as �.
 func (s spot) says(format string, args ...any) Error {
-	return Error{File: s.file, Line: s.line, Column: s.col, Path: s.path, Message: fmt.Sprintf(format, args...)}
+	message := strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, fmt.Sprintf(format, args...))
+	return Error{File: s.file, Line: s.line, Column: s.col, Path: s.path, Message: message}
 }
 
 // sorted gives the faults and warnings in the order of files and lines.
