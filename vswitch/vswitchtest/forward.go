@@ -1,0 +1,161 @@
+package vswitchtest
+
+import (
+	"net/netip"
+	"testing"
+
+	"ripstop/vswitch"
+)
+
+// house is two VLANs with two access ports each, and a trunk of both.
+func (s suite) house(t *testing.T) *lab {
+	t.Helper()
+	return s.lab(t, ports{
+		"a": access(10, "a"), "b": access(10, "b"),
+		"c": access(20, "c"), "d": access(20, "d"),
+		"t": trunk("t", 0, 10, 20),
+	})
+}
+
+func (s suite) vlans(t *testing.T) {
+	l := s.house(t)
+	l.sends("a", l.frame("a", broadcast), and(untagged("b"), "t", q(10)))
+	l.sends("c", l.frame("c", broadcast), and(untagged("d"), "t", q(20)))
+	l.sends("t", l.frame("t", broadcast).with(q(10)), untagged("a", "b"))
+	l.sends("t", l.frame("t", broadcast).with(q(20)), untagged("c", "d"))
+	l.sends("t", l.frame("t", broadcast).with(q(30)), none)
+	l.sends("t", l.frame("t", broadcast), none)
+	// Known and unknown stations of another VLAN are equally out of reach.
+	l.sends("a", l.frame("a", l.stations["c"].mac), and(untagged("b"), "t", q(10)))
+	l.sends("t", l.frame("t", l.stations["c"].mac).with(q(10)), untagged("a", "b"))
+}
+
+func (s suite) native(t *testing.T) {
+	l := s.lab(t, ports{
+		"a": access(10, "a"), "c": access(20, "c"),
+		"n": trunk("n", 20, 10),
+		"t": trunk("t", 0, 10, 20),
+	})
+	l.sends("n", l.frame("n", broadcast), and(untagged("c"), "t", q(20)))
+	l.sends("n", l.frame("n", broadcast).with(q(10)), and(untagged("a"), "t", q(10)))
+	l.sends("n", l.frame("n", broadcast).with(q(0)), and(untagged("c"), "t", q(20)))
+	l.sends("c", l.frame("c", broadcast), and(untagged("n"), "t", q(20)))
+	l.sends("a", l.frame("a", broadcast), and(and(none, "n", q(10)), "t", q(10)))
+	l.sends("t", l.frame("t", broadcast).with(q(20)), untagged("c", "n"))
+	l.sends("t", l.frame("t", broadcast).with(q(10)), and(untagged("a"), "n", q(10)))
+}
+
+func (s suite) discovery(t *testing.T) {
+	l := s.house(t)
+	a := l.stations["a"].mac
+	arp := arpRequest(a, netip.MustParseAddr("10.10.0.201"), netip.MustParseAddr("10.10.0.202"))
+	l.sends("a", arp, and(untagged("b"), "t", q(10)))
+	solicit := neighborSolicitation(a, netip.MustParseAddr("fe80::a:1"), netip.MustParseAddr("fe80::b:2"))
+	l.sends("a", solicit, and(untagged("b"), "t", q(10)))
+}
+
+func (s suite) unicast(t *testing.T) {
+	l := s.house(t)
+	b := l.stations["b"].mac
+	l.learn("a")
+	unknown := vswitch.MAC{2, 0, 0, 0, 0, 99}
+	l.sends("a", l.frame("a", unknown), and(untagged("b"), "t", q(10)))
+	l.learn("b")
+	l.sends("a", l.frame("a", b), untagged("b"))
+	l.sends("t", l.frame("t", b).with(q(10)), untagged("b"))
+	l.sends("b", l.frame("b", b), none) // back where it came from
+	l.sends("t", l.frame("t", b).with(q(20)), untagged("c", "d"))
+	f := l.frame("t", broadcast).with(q(10))
+	l.sends("t", f, untagged("a", "b"))
+	l.sends("a", l.frame("a", l.stations["t"].mac), and(none, "t", q(10)))
+}
+
+func (s suite) accessTags(t *testing.T) {
+	l := s.house(t)
+	for _, tags := range [][]tag{
+		{q(10)},        // its own VLAN
+		{q(20)},        // another's
+		{q(10), q(20)}, // a hop, were the outer tag taken off
+		{q(20), q(10)},
+		{q(0), q(20)},
+		{q(0), q(10)},
+		{q(4095)},
+	} {
+		l.sends("a", l.frame("a", broadcast).with(tags...), none)
+		l.sends("a", l.frame("a", l.stations["c"].mac).with(tags...), none)
+	}
+	l.sends("a", l.frame("a", broadcast).with(q(0)), and(untagged("b"), "t", q(10)))
+}
+
+func (s suite) reservedIDs(t *testing.T) {
+	l := s.house(t)
+	l.sends("t", l.frame("t", broadcast).with(q(4095)), none)
+	l.sends("t", l.frame("t", broadcast).with(q(0)), none) // priority only, and no native VLAN
+}
+
+func (s suite) serviceTags(t *testing.T) {
+	l := s.house(t)
+	for _, vid := range []uint16{10, 20} {
+		service := tag{sTag, vid}
+		f := l.frame("a", broadcast).with(service)
+		l.sends("a", f, and(and(none, "b", service), "t", q(10), service))
+	}
+}
+
+func (s suite) reservedMulticast(t *testing.T) {
+	l := s.house(t)
+	for last := range byte(16) {
+		to := vswitch.MAC{0x01, 0x80, 0xc2, 0, 0, last}
+		l.sends("a", l.frame("a", to), none)
+		l.sends("t", l.frame("t", to).with(q(10)), none)
+	}
+	l.sends("a", l.frame("a", vswitch.MAC{0x01, 0x80, 0xc2, 0, 0, 0x10}), and(untagged("b"), "t", q(10)))
+}
+
+func (s suite) move(t *testing.T) {
+	l := s.lab(t, ports{"a": access(10, "a"), "b": access(10, "b"), "c": access(10, "c")})
+	guest := vswitch.MAC{2, 0, 0, 0, 0, 77}
+	from := func(port string) {
+		f := l.frame(port, broadcast)
+		f.src = guest
+		l.stations[port].send(t, f)
+		l.collect(f.payload, 2)
+	}
+	from("a")
+	l.sends("c", l.frame("c", guest), untagged("a"))
+	from("b")
+	l.sends("c", l.frame("c", guest), untagged("b"))
+	from("a")
+	l.sends("c", l.frame("c", guest), untagged("a"))
+}
+
+func (s suite) changeVLAN(t *testing.T) {
+	l := s.house(t)
+	l.learn("a", "b", "c", "d")
+	a, b := l.stations["a"].mac, l.stations["b"].mac
+	l.sends("a", l.frame("a", b), untagged("b"))
+	l.set("b", func(p *vswitch.Port) { p.PVID = 20 })
+	l.sends("a", l.frame("a", b), and(none, "t", q(10)))
+	l.sends("b", l.frame("b", a), and(untagged("c", "d"), "t", q(20)))
+	l.sends("c", l.frame("c", b), untagged("b"))
+	l.set("b", func(p *vswitch.Port) { p.PVID, p.Tagged = 0, []uint16{10} })
+	l.sends("c", l.frame("c", b), and(untagged("d"), "t", q(20)))
+	l.sends("b", l.frame("b", broadcast), none)
+	l.sends("b", l.frame("b", a).with(q(10)), untagged("a"))
+	l.set("b", func(p *vswitch.Port) { p.PVID, p.Tagged = 10, nil })
+	l.sends("b", l.frame("b", a).with(q(10)), none)
+	l.sends("b", l.frame("b", a), untagged("a"))
+}
+
+func (s suite) isolated(t *testing.T) {
+	i, j := access(10, "i"), access(10, "j")
+	i.Isolated, j.Isolated = true, true
+	l := s.lab(t, ports{"i": i, "j": j, "p": access(10, "p")})
+	l.sends("i", l.frame("i", broadcast), untagged("p"))
+	l.sends("p", l.frame("p", broadcast), untagged("i", "j"))
+	l.learn("i", "j", "p")
+	l.sends("i", l.frame("i", l.stations["j"].mac), none)
+	l.sends("i", l.frame("i", l.stations["p"].mac), untagged("p"))
+	l.set("j", func(p *vswitch.Port) { p.Isolated = false })
+	l.sends("i", l.frame("i", l.stations["j"].mac), untagged("j"))
+}

@@ -1,0 +1,98 @@
+package vswitchtest
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"ripstop/internal/nettest"
+	"ripstop/internal/reconcile"
+	"ripstop/vswitch"
+)
+
+// lent puts one end of a foreign veth pair into the switch.
+func (s suite) lent(t *testing.T) {
+	nettest.Namespace(t, "far")
+	nettest.Run(t, "ip", "link", "add", "nic0", "type", "veth", "peer", "name", "eth0", "netns", "far")
+	t.Cleanup(func() { nettest.Run(t, "ip", "link", "del", "nic0") })
+	nettest.Run(t, "ip", "-n", "far", "link", "set", "eth0", "up")
+	nettest.Run(t, "ip", "link", "set", "nic0", "alias", "to the lab, port 7 = ü%")
+	nettest.Run(t, "ip", "address", "add", "192.0.2.7/24", "dev", "nic0")
+	before := nicState(t)
+	l := s.lab(t, ports{"a": access(10, "a")})
+	l.ports()["up"] = vswitch.Port{Kind: vswitch.Device, Device: "nic0", Tagged: []uint16{10}}
+	l.apply()
+	l.stations["up"] = openStation(t, "up", "far", "eth0")
+	l.sends("a", l.frame("a", broadcast), and(none, "up", q(10)))
+	l.sends("up", l.frame("up", broadcast).with(q(10)), untagged("a"))
+	l.set("up", func(p *vswitch.Port) { p.MTU = 9000 })
+	l.restart()
+	l.set("up", func(p *vswitch.Port) { p.MTU = 0 })
+	l.set("up", func(p *vswitch.Port) { p.MTU = 1400 })
+	delete(l.ports(), "up")
+	delete(l.stations, "up")
+	l.apply()
+	if after := nicState(t); after != before {
+		t.Errorf("nic0 came back as\n%s, was\n%s", after, before)
+	}
+}
+
+// nicState is what ip shows of nic0 without what time changes. The qdisc clsact
+// may stay: it is empty.
+func nicState(t *testing.T) string {
+	t.Helper()
+	out := nettest.Run(t, "ip", "-d", "address", "show", "nic0")
+	return regexp.MustCompile(`state \w+ |qdisc \w+ |qlen \d+|,?LOWER_UP|,?NO-CARRIER|,?M-DOWN`).ReplaceAllString(out, "")
+}
+
+func (s suite) missing(t *testing.T) {
+	l := s.lab(t, ports{"a": access(10, "a")})
+	nettest.Run(t, "ip", "link", "add", "taken", "type", "bridge")
+	t.Cleanup(func() { nettest.Run(t, "ip", "link", "del", "taken") })
+	for _, c := range []struct {
+		name string
+		port vswitch.Port
+		want string
+	}{
+		{"up", vswitch.Port{Kind: vswitch.Device, Device: "nic9", PVID: 10}, `port "up": no interface named nic9: `},
+		{"taken", access(10, "x"), `exists and is not ripstop's: `},
+		{"again", func() vswitch.Port { return access(10, "a") }(), `has an interface "eth0" `},
+	} {
+		l.ports()[c.name] = c.port
+		outcomes := reconcile.Run(t.Context(), l.driver, l.diff(), map[string]error{})
+		if len(outcomes) != 1 || outcomes[0].Err == nil || !strings.Contains(outcomes[0].Err.Error(), c.want) {
+			t.Errorf("port %q: %v, want an error with %q", c.name, outcomes, c.want)
+		}
+		delete(l.ports(), c.name)
+		l.apply()
+	}
+}
+
+// foreign looks at everything else of the host before and after.
+func (s suite) foreign(t *testing.T) {
+	nettest.Namespace(t, "mine")
+	for _, name := range []string{"br9", "nic9"} {
+		kind := "bridge"
+		if name == "nic9" {
+			kind = "veth"
+		}
+		nettest.Run(t, "ip", "link", "add", name, "type", kind)
+		t.Cleanup(func() { nettest.Run(t, "ip", "link", "del", name) })
+	}
+	nettest.Run(t, "ip", "link", "set", "nic9", "master", "br9", "alias", "mine", "up")
+	nettest.Run(t, "tc", "qdisc", "add", "dev", "nic9", "clsact")
+	nettest.Run(t, "tc", "filter", "add", "dev", "nic9", "ingress", "protocol", "ip", "prio", "7", "u32", "match", "u32", "0", "0")
+	look := func() string {
+		return nettest.Run(t, "ip", "-d", "-o", "link") + nettest.Run(t, "tc", "filter", "show", "dev", "nic9", "ingress") +
+			nettest.Run(t, "ip", "netns") + nettest.Run(t, "ip", "-n", "mine", "-o", "link")
+	}
+	nettest.Eventually(t, arrival, "links to settle", func() bool { return look() == look() })
+	before := look()
+	l := s.lab(t, ports{"a": access(10, "a"), "m": access(10, "mine")})
+	l.sends("a", l.frame("a", broadcast), untagged("m"))
+	l.want = vswitch.State{}
+	l.apply()
+	if after := look(); after != before {
+		t.Errorf("others' things changed from\n%s\nto\n%s", before, after)
+	}
+}

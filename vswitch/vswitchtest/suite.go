@@ -1,0 +1,67 @@
+// Package vswitchtest is the conformance suite of the dataplanes: Suite makes
+// switches through a vswitch.Driver, sends real frames into them, and looks at
+// what comes out where, bit by bit. What passes here is what ripstop promises
+// of a switch, whatever forwards its frames.
+//
+//	station a ─ packet socket ─ netns a ─ veth ─┐
+//	                                            switch under test
+//	station t ─ packet socket ─ netns t ─ veth ─┘
+//
+// # Caveats
+//
+// It needs root and runs inside nettest.Main: its namespaces have short names
+// that a host may use as well. Trunk ends send tags made by hand and read them
+// from PACKET_AUXDATA, so that no 802.1Q module is needed.
+package vswitchtest
+
+import (
+	"context"
+	"testing"
+
+	"ripstop/vswitch"
+)
+
+type suite struct {
+	plane vswitch.Dataplane
+	open  func(t *testing.T) vswitch.Driver
+}
+
+// Suite runs every case over drivers that open makes. A driver that is an
+// io.Closer is closed when the case ends, and before the restarts within it; a
+// close must leave everything forwarding.
+func Suite(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitch.Driver) {
+	s := suite{plane, open}
+	for _, c := range []struct {
+		name string
+		run  func(suite, *testing.T)
+	}{
+		{"VLANs are apart, on access ports and over a trunk", suite.vlans},
+		{"native and hybrid ports", suite.native},
+		{"ARP and neighbor discovery stay in their VLAN", suite.discovery},
+		{"unicast goes to one port", suite.unicast},
+		{"access ports drop tags", suite.accessTags},
+		{"reserved VLAN ids", suite.reservedIDs},
+		{"802.1ad tags are content", suite.serviceTags},
+		{"reserved multicast stays", suite.reservedMulticast},
+		{"a station moves", suite.move},
+		{"a port changes its VLAN", suite.changeVLAN},
+		{"isolated ports", suite.isolated},
+		{"a port is down", suite.portDown},
+		{"a port is removed under traffic", suite.removeUnderTraffic},
+		{"gateway", suite.gateway},
+		{"large frames", suite.large},
+		{"TCP over veth", suite.tcpVeth},
+		{"TCP over a tap", suite.tcpTap},
+		{"a change disturbs no other port", suite.liveChange},
+		{"a restart loses nothing", suite.restart},
+		{"settings of a port change in place", suite.settings},
+		{"a lent interface comes back as it was", suite.lent},
+		{"what is missing is said", suite.missing},
+		{"what is foreign stays", suite.foreign},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.run(s, t) })
+	}
+}
+
+// contextWithout is a context that outlives the test's own, for its cleanup.
+func contextWithout(t *testing.T) context.Context { return context.WithoutCancel(t.Context()) }
