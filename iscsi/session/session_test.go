@@ -120,11 +120,14 @@ func TestTransferDelivers(t *testing.T) {
 			t.Fatal(err)
 		}
 		sent := cmd.DataLen
+		if n := tr.Unsolicited(); cmd.Final && n != sent || !cmd.Final && n != first {
+			t.Fatalf("%d bytes may come unasked, of %d", n, first)
+		}
 		if !cmd.Final {
 			sent = send(t, rnd, tr, pdu.Reserved, sent, first)
 		}
 		solicit(t, rnd, tr, sent, l)
-		if !tr.Complete() || !tr.Idle() || tr.Want() != min(edtl, need) || tr.got < tr.Want() {
+		if !tr.Complete() || !tr.Idle() || tr.Want() != min(edtl, need) || tr.Got() < tr.Want() || tr.Got() > max(tr.Want(), first) {
 			t.Fatalf("%+v: not complete after %d of %d", l, tr.got, tr.Want())
 		}
 	}

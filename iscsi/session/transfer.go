@@ -70,6 +70,19 @@ func NewTransfer(cmd *pdu.SCSICommand, need int, l Limits) (*Transfer, error) {
 // Want is the bytes that the command will be given.
 func (t *Transfer) Want() int { return t.want }
 
+// Got is the bytes that came so far: more than Want where the initiator sent
+// unsolicited what the command has no use for.
+func (t *Transfer) Got() int { return t.got }
+
+// Unsolicited is how many bytes the initiator may send unasked, those that
+// came with the command among them.
+func (t *Transfer) Unsolicited() int {
+	if t.unsolicited {
+		return min(t.edtl, t.limits.FirstBurst)
+	}
+	return t.got
+}
+
 // Complete tells whether everything that was announced and asked for came.
 func (t *Transfer) Complete() bool {
 	return !t.unsolicited && len(t.open) == 0 && t.asked >= t.want

@@ -65,7 +65,7 @@ func (c *conn) command(f *frame) error {
 	if fault == nil {
 		need = c.scsi.OutLength(cmd.LUN, c.cdb)
 		if c.atHand(need) {
-			return c.run(cmd, c.cdb, f.data[:min(need, len(f.data))], need)
+			return c.run(cmd, c.cdb, f.data, need)
 		}
 	}
 	return c.await(f, need, fault)
@@ -91,7 +91,8 @@ func (c *conn) await(f *frame, need int, fault error) error {
 		fault = err
 	}
 	t := &session.Task{Cmd: c.cmd, Need: need, Transfer: tr, Fault: fault}
-	if fault == nil && !c.tasks.Room(tr.Want()) {
+	room := max(tr.Want(), tr.Unsolicited()) // the command judges data that it has no use for
+	if fault == nil && !c.tasks.Room(room) {
 		t.Fault = session.ErrFull
 	}
 	if t.Fault != nil && tr.Idle() {
@@ -99,7 +100,7 @@ func (c *conn) await(f *frame, need int, fault error) error {
 	}
 	if t.Fault == nil {
 		t.CDB = append([]byte(nil), c.cdb...)
-		t.Out = make([]byte, tr.Want())
+		t.Out = make([]byte, room)
 		copy(t.Out, f.data)
 	}
 	if err := c.tasks.Add(t); err != nil {
@@ -156,14 +157,12 @@ func (c *conn) data(f *frame) error {
 
 // take stores data that came in order.
 func (c *conn) take(t *session.Task, d *pdu.DataOut, data []byte) error {
-	if int(d.Offset) < len(t.Out) {
-		copy(t.Out[d.Offset:], data)
-	}
+	copy(t.Out[d.Offset:], data)
 	if !t.Transfer.Complete() {
 		return c.solicit(t)
 	}
 	c.tasks.Remove(t)
-	return c.run(&t.Cmd, t.CDB, t.Out, t.Need)
+	return c.run(&t.Cmd, t.CDB, t.Out[:t.Transfer.Got()], t.Need)
 }
 
 // fail answers a command that did not run.
