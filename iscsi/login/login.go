@@ -278,8 +278,6 @@ func (m *Machine) transit(req *pdu.Login, r *Reply) *Refusal {
 	if req.NSG != fullFeature {
 		return nil
 	}
-	p := &m.result.Params
-	p.FirstBurst = min(p.FirstBurst, p.MaxBurst)
 	m.result.StatSN = m.statSN
 	r.Response.TSIH = m.policy.TSIH
 	r.Done = &m.result
