@@ -13,7 +13,8 @@ import (
 // not fit. It goes on after every fault.
 type decoder struct {
 	*report
-	file string
+	file   string
+	fields map[reflect.Type]map[string]field // keys of the raw structs met so far
 }
 
 // fromNode is a raw value that reads itself.
@@ -44,7 +45,7 @@ func (d *decoder) structure(dst reflect.Value, n *yaml.Node, at spot) {
 	if !d.mapping(n, at, "write {} when there is nothing to set") {
 		return
 	}
-	fields := fieldsOf(dst.Type())
+	fields := d.fieldsOf(dst.Type())
 	seen := map[string]*yaml.Node{}
 	for i := 0; i < len(n.Content); i += 2 {
 		key, val := n.Content[i], n.Content[i+1]
@@ -146,8 +147,12 @@ type field struct {
 }
 
 // fieldsOf is the keys of a raw struct.
-func fieldsOf(t reflect.Type) map[string]field {
+func (d *decoder) fieldsOf(t reflect.Type) map[string]field {
+	if known, ok := d.fields[t]; ok {
+		return known
+	}
 	fields := map[string]field{}
+	d.fields[t] = fields
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if name := f.Tag.Get("yaml"); name != "" {

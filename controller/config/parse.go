@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
@@ -57,7 +58,7 @@ func parseFile(r *report, raw *rawFile, f File) {
 	if root == nil {
 		return // nothing but comments
 	}
-	d := &decoder{report: r, file: f.Name}
+	d := &decoder{report: r, file: f.Name, fields: map[reflect.Type]map[string]field{}}
 	if !d.plain(root, 0) {
 		r.broken = true
 		return
