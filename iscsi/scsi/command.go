@@ -51,7 +51,7 @@ func (c *command) finish(err error) {
 	switch {
 	case errors.Is(err, errConflict):
 		t.Status = StatusReservationConflict
-	case c.ctx.aborted.Load() && errors.Is(err, context.Canceled), errors.Is(err, errAborted):
+	case c.ctx.aborted.Load() && errors.Is(err, context.Canceled):
 		t.Status = StatusTaskAborted
 	default:
 		t.fail(senseOf(err, c.op.access == accessWrite, c.bs), c.unit.mode.descriptorSense())

@@ -7,11 +7,13 @@ import (
 )
 
 // Device is what a logical unit keeps its blocks in. It is safe for concurrent
-// use. Offsets and lengths are bytes, multiples of BlockSize and inside the
-// size, which the caller has checked. Errors are those below, or anything else
-// for a hardware error.
+// use. Offsets and lengths are bytes, multiples of BlockSize, not zero and
+// inside the size, which the caller has checked. Errors are those below, or
+// anything else for a hardware error; when ctx ends, ctx.Err(). Neither ctx nor
+// a slice may be kept after return: both belong to a command that is then over.
 type Device interface {
-	// Info is the device as it is now; Size may grow between two calls.
+	// Info is the device as it is now; Size may grow between two calls. It is
+	// asked for each command, so it must be cheap.
 	Info() Info
 	// ReadAt fills p from off. What was never written reads as zeros.
 	ReadAt(ctx context.Context, p []byte, off int64) error

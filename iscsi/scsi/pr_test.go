@@ -289,3 +289,23 @@ func compareModel(t *testing.T, what, got, wanted string, r *reservations, m *mo
 		t.Fatalf("%s: got %s, want %s; state %+v, want %+v", what, got, wanted, r, m)
 	}
 }
+
+// TestRelogin: registrations and the reservation are the nexus', not the
+// session's.
+func TestRelogin(t *testing.T) {
+	u := NewUnit(newMemory(t, 8, 512))
+	a, b := open(t, "a", map[uint16]*Unit{0: u}), open(t, "b", map[uint16]*Unit{0: u})
+	prOutDo(a, 0, 0, 1, 0)
+	want(t, "reserve", prOutDo(a, 1, 1, 0, typeExclusiveAccess), "good")
+	a.Close()
+	want(t, "still reserved", do(b, "28 00 00000000 00 0001 00", nil).answer(), "conflict")
+	b.LUNReset(0)
+	do(b, tur, nil)
+	want(t, "after a reset", do(b, "28 00 00000000 00 0001 00", nil).answer(), "conflict")
+	a = open(t, "a", map[uint16]*Unit{0: u})
+	want(t, "the holder again", do(a, "28 00 00000000 00 0001 00", nil).answer(), "good")
+	other := NewSession(Nexus{Initiator: nexusOf("a").Initiator, ISID: [6]byte{7}}, map[uint16]*Unit{0: u})
+	defer other.Close()
+	do(other, tur, nil)
+	want(t, "another ISID", do(other, "28 00 00000000 00 0001 00", nil).answer(), "conflict")
+}

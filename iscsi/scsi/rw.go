@@ -103,13 +103,9 @@ func verify(c *command) error {
 	if err != nil {
 		return err
 	}
-	lba, n := cdbRange(c.cdb)
-	e, err := c.extent(lba, n)
-	if err != nil || n == 0 {
+	e, err := c.transfer()
+	if err != nil || e.n == 0 {
 		return err
-	}
-	if e.n > maxTransfer {
-		return invalidCDB(lengthField(c.cdb), -1)
 	}
 	want := c.op.out(c.cdb, c.bs)
 	if int64(len(c.task.Out)) < want {
@@ -190,7 +186,8 @@ func (c *command) rangeToEnd() (extent, error) {
 	return c.extent(lba, n)
 }
 
-// compareWrite is COMPARE AND WRITE (SBC-3 5.2).
+// compareWrite is COMPARE AND WRITE (SBC-3 5.2). The length has only one byte in
+// the CDB: data of another length mean that it did not fit there.
 func compareWrite(c *command) error {
 	n := uint64(c.cdb[13])
 	lba, _ := cdbRange(c.cdb)
@@ -202,7 +199,7 @@ func compareWrite(c *command) error {
 		return err
 	}
 	if int64(len(c.task.Out)) != 2*e.n {
-		return illegal(codeInvalidIU)
+		return invalidCDB(13, -1)
 	}
 	if n == 0 {
 		return nil

@@ -208,8 +208,8 @@ func TestCompareWrite(t *testing.T) {
 	const cdb = "89 00 0000000000000002 000000 02 00 00"
 	s, m, _ := disk(t, 8, 512)
 	both := append(pattern(1024, 0), pattern(1024, 'x')...)
-	want(t, "short", do(s, cdb, both[:1024]).answer(), "5 0e/03")
-	want(t, "long", do(s, cdb, append(both[:2048:2048], both...)).answer(), "5 0e/03")
+	want(t, "short", do(s, cdb, both[:1024]).answer(), "5 24/00")
+	want(t, "long", do(s, cdb, append(both[:2048:2048], both...)).answer(), "5 24/00")
 	want(t, "equal", do(s, cdb, both).answer(), "good")
 	want(t, "written", bytes.Count(m.data[1024:2048], []byte{'x'}), 1024)
 	task := do(s, cdb, both)

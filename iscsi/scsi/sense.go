@@ -52,11 +52,8 @@ const (
 	codeInternal          = 0x4400
 )
 
-// What ends a command without sense data.
-var (
-	errConflict = errors.New("reservation conflict")
-	errAborted  = errors.New("task aborted")
-)
+// errConflict ends a command with RESERVATION CONFLICT, without sense data.
+var errConflict = errors.New("reservation conflict")
 
 // Where a field pointer points to.
 const (

@@ -1,20 +1,9 @@
 package scsi
 
-// Task attributes of SAM-5 8.9. Commands of one unit may run at the same time
-// whatever their attribute; the initiator orders what it needs ordered.
-const (
-	AttrUntagged = iota
-	AttrSimple
-	AttrOrdered
-	AttrHead
-	AttrACA
-)
-
 // Status codes of SAM-5 5.3 that a Task can end with.
 const (
 	StatusGood                = 0x00
 	StatusCheckCondition      = 0x02
-	StatusBusy                = 0x08
 	StatusReservationConflict = 0x18
 	StatusTaskAborted         = 0x40
 )
@@ -23,7 +12,7 @@ const (
 type Task struct {
 	LUN     uint64 // the 8-byte LUN field of SAM-5 4.7 as a big-endian number
 	CDB     []byte // 16 bytes, or more with an extended CDB
-	Attr    byte   // task attribute, Attr…
+	Attr    byte   // task attribute (SAM-5 8.9); commands may run in any order whatever it is
 	Out     []byte // data-out, complete; it may be shorter or longer than the CDB takes
 	InLimit int    // bytes of data-in that the initiator has room for
 
