@@ -66,7 +66,7 @@ func (d *Devices) Start(l netlink.Link, p vswitch.Port) error { return d.host.Se
 // Update changes what a port's device has of its setting: MAC, MTU, addresses,
 // up or down. VLANs are the dataplane's.
 func (d *Devices) Update(sw, name string, p vswitch.Port) (netlink.Link, error) {
-	l, err := d.find(sw, name, p)
+	l, err := d.Find(sw, name, p)
 	if err == nil && l == nil {
 		err = errors.New("its device is gone: it is made again by the next pass")
 	}
@@ -86,7 +86,7 @@ func (d *Devices) Update(sw, name string, p vswitch.Port) (netlink.Link, error) 
 // that one, too, and nothing else stands in it. A lent interface is given back.
 // A device that is gone, or has become another's, is no error.
 func (d *Devices) Delete(sw, name string, p vswitch.Port) error {
-	l, err := d.find(sw, name, p)
+	l, err := d.Find(sw, name, p)
 	space := p.Netns
 	if err == nil && l != nil {
 		if a, ok := link.ParseAlias(l.Attrs().Alias); ok {
@@ -187,8 +187,8 @@ func (d *Devices) Sweep() error {
 	return nil
 }
 
-// find is the near end of a port, by name or else by alias; nil when there is none.
-func (d *Devices) find(sw, name string, p vswitch.Port) (netlink.Link, error) {
+// Find is the near end of a port, by name or else by alias; nil when there is none.
+func (d *Devices) Find(sw, name string, p vswitch.Port) (netlink.Link, error) {
 	l, err := d.host.Link(p.DeviceName(name))
 	if err == nil && (isPort(l, sw, name) || p.Kind != vswitch.Device && link.HalfMade(l, sw)) {
 		return l, nil
@@ -287,4 +287,18 @@ func (d *Devices) makeTap(sw, name string, p vswitch.Port) (netlink.Link, error)
 		return nil, err
 	}
 	return d.host.Link(name)
+}
+
+// SetGateway brings a gateway's device to g (but its VLAN), up, and marks it.
+func (d *Devices) SetGateway(l netlink.Link, mark link.Alias, g vswitch.Gateway) error {
+	if err := d.host.SetMTU(l, mtu(vswitch.Port{MTU: g.MTU})); err != nil {
+		return err
+	}
+	if err := d.host.SetUp(l, true); err != nil {
+		return err
+	}
+	if err := d.host.SetAddresses(l, g.Addresses); err != nil {
+		return err
+	}
+	return d.host.SetAlias(l, mark)
 }

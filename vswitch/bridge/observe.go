@@ -1,0 +1,214 @@
+package bridge
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"ripstop/internal/link"
+	"ripstop/vswitch"
+	"ripstop/vswitch/device"
+)
+
+// Observe is the switches whose bridges ripstop made. A port that somebody took
+// out of its bridge, or whose filters are not what its role needs, and every
+// port of a bridge that does not filter, is seen without VLANs, so that Diff
+// sets it anew.
+func (d *Driver) Observe(ctx context.Context) (vswitch.State, error) {
+	state := vswitch.State{Switches: map[string]vswitch.Switch{}}
+	found, err := d.devices.Observe(ctx)
+	if err != nil {
+		return state, err
+	}
+	members, err := d.memberships()
+	if err != nil {
+		return state, err
+	}
+	for name, sw := range found {
+		at := slices.IndexFunc(sw.Others, func(l netlink.Link) bool { return isSwitch(l, name) })
+		if at < 0 {
+			continue // of another dataplane
+		}
+		seen, err := d.switchSeen(sw, sw.Others[at].(*netlink.Bridge), members)
+		if err != nil {
+			return state, err
+		}
+		state.Switches[name] = seen
+	}
+	return state.Canonical(), nil
+}
+
+func (d *Driver) switchSeen(sw device.Switch, br *netlink.Bridge, members map[int]membership) (vswitch.Switch, error) {
+	out := vswitch.Switch{Dataplane: vswitch.Bridge, Ports: map[string]vswitch.Port{}, Gateways: map[string]vswitch.Gateway{}}
+	filters := br.VlanFiltering != nil && *br.VlanFiltering
+	for name, found := range sw.Ports {
+		p := found.Port
+		m := members[found.Link.Attrs().Index]
+		if filters && found.Link.Attrs().MasterIndex == br.Index {
+			q := p
+			q.Tagged, q.Isolated, q.PVID = m.tagged, m.isolated, m.pvid
+			whole, err := d.whole(found.Link, q, m)
+			if err != nil {
+				return out, err
+			}
+			if whole {
+				p = q
+			}
+		}
+		out.Ports[name] = p
+	}
+	for name, found := range sw.Gateways {
+		g := found.Gateway
+		v, ok := found.Link.(*netlink.Vlan)
+		if ok && v.ParentIndex == br.Index && slices.Contains(members[br.Index].tagged, uint16(v.VlanId)) {
+			g.VLAN = uint16(v.VlanId)
+		}
+		out.Gateways[name] = g
+	}
+	return out, nil
+}
+
+// whole tells whether a port is set up as ripstop does it: its only untagged
+// VLAN is the PVID, and the filters are there.
+func (d *Driver) whole(l netlink.Link, p vswitch.Port, m membership) (bool, error) {
+	if m.pvid == 0 && len(m.untagged) > 0 || m.pvid != 0 && !slices.Equal(m.untagged, []uint16{m.pvid}) {
+		return false, nil
+	}
+	have, err := rulesAt(d.host, l)
+	if err != nil {
+		return false, err
+	}
+	want := rulesOf(p)
+	for _, r := range want {
+		if _, ok := have[r.priority]; !ok {
+			return false, nil
+		}
+	}
+	return len(have) == len(want), nil
+}
+
+// membership is the VLANs of one port of a bridge, or of a bridge itself.
+type membership struct {
+	pvid             uint16
+	untagged, tagged []uint16 // sorted
+	isolated         bool
+}
+
+func (d *Driver) membership(l netlink.Link) (membership, error) {
+	all, err := d.memberships()
+	return all[l.Attrs().Index], err
+}
+
+// memberships is that of every port of every bridge by ifindex, in one dump.
+func (d *Driver) memberships() (map[int]membership, error) {
+	messages, err := link.Dump(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
+		req.AddData(nl.NewIfInfomsg(unix.AF_BRIDGE))
+		req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(uint32(nl.RTEXT_FILTER_BRVLAN_COMPRESSED))))
+		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list bridge VLANs: %w", err)
+	}
+	out := map[int]membership{}
+	for _, m := range messages {
+		index, seen, err := parseMembership(m)
+		if err != nil {
+			return nil, fmt.Errorf("read bridge VLANs: %w", err)
+		}
+		out[index] = seen
+	}
+	return out, nil
+}
+
+// parseMembership reads an RTM_NEWLINK of AF_BRIDGE.
+func parseMembership(b []byte) (index int, m membership, err error) {
+	if len(b) < unix.SizeofIfInfomsg {
+		return 0, m, fmt.Errorf("message of %d bytes", len(b))
+	}
+	index = int(nl.DeserializeIfInfomsg(b).Index)
+	attrs, err := nl.ParseRouteAttr(b[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return 0, m, err
+	}
+	for _, a := range attrs {
+		nested, err := parseNested(a.Attr.Type, a.Value)
+		if err != nil {
+			return 0, m, err
+		}
+		for kind, values := range nested {
+			m.take(a.Attr.Type&typeMask, kind, values)
+		}
+	}
+	slices.Sort(m.untagged)
+	slices.Sort(m.tagged)
+	return index, m, nil
+}
+
+func parseNested(kind uint16, value []byte) (map[uint16][][]byte, error) {
+	kind &= typeMask
+	if kind != unix.IFLA_AF_SPEC && kind != unix.IFLA_PROTINFO {
+		return nil, nil
+	}
+	attrs, err := nl.ParseRouteAttr(value)
+	if err != nil {
+		return nil, err
+	}
+	out := map[uint16][][]byte{}
+	for _, a := range attrs {
+		k := a.Attr.Type & typeMask
+		out[k] = append(out[k], a.Value)
+	}
+	return out, nil
+}
+
+func (m *membership) take(outer, kind uint16, values [][]byte) {
+	switch {
+	case outer == unix.IFLA_PROTINFO && kind == nl.IFLA_BRPORT_ISOLATED:
+		m.isolated = len(values[0]) > 0 && values[0][0] != 0
+	case outer == unix.IFLA_AF_SPEC && kind == nl.IFLA_BRIDGE_VLAN_INFO:
+		m.takeVLANs(values)
+	}
+}
+
+// takeVLANs reads struct bridge_vlan_info of linux/if_bridge.h, single or as the
+// two ends of a range.
+func (m *membership) takeVLANs(values [][]byte) {
+	first := uint16(0)
+	for _, v := range values {
+		if len(v) < 4 {
+			continue
+		}
+		flags, vid := binary.NativeEndian.Uint16(v), binary.NativeEndian.Uint16(v[2:])
+		if flags&nl.BRIDGE_VLAN_INFO_RANGE_BEGIN != 0 {
+			first = vid
+			continue
+		}
+		if flags&nl.BRIDGE_VLAN_INFO_RANGE_END == 0 || first == 0 {
+			first = vid
+		}
+		for n := uint32(first); n <= uint32(vid); n++ {
+			m.add(uint16(n), flags)
+		}
+		first = 0
+	}
+}
+
+func (m *membership) add(vid, flags uint16) {
+	if flags&nl.BRIDGE_VLAN_INFO_PVID != 0 {
+		m.pvid = vid
+	}
+	if flags&nl.BRIDGE_VLAN_INFO_UNTAGGED != 0 {
+		m.untagged = append(m.untagged, vid)
+	} else {
+		m.tagged = append(m.tagged, vid)
+	}
+}
+
+// typeMask is NLA_TYPE_MASK of linux/netlink.h: an attribute's type without its flags.
+const typeMask = 0x3fff

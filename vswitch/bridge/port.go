@@ -1,0 +1,154 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ripstop/vswitch"
+)
+
+func (d *Driver) addPort(s vswitch.AddPort) error {
+	br, err := d.bridge(s.Switch)
+	if err != nil {
+		return err
+	}
+	l, err := d.devices.Create(s.Switch, s.Name, s.Port)
+	if err != nil {
+		return err
+	}
+	if err := d.join(br, l, s.Port); err != nil {
+		return fmt.Errorf("port %q: %w", s.Name, err)
+	}
+	return nil
+}
+
+func (d *Driver) setPort(s vswitch.SetPort) error {
+	br, err := d.bridge(s.Switch)
+	if err != nil {
+		return err
+	}
+	if err := d.repair(br); err != nil {
+		return err
+	}
+	l, err := d.devices.Update(s.Switch, s.Name, s.To)
+	if err != nil {
+		return err
+	}
+	if err := d.join(br, l, s.To); err != nil {
+		return fmt.Errorf("port %q: %w", s.Name, err)
+	}
+	return nil
+}
+
+// join makes a device a port of the bridge with the VLANs of p, and then brings
+// it up. While it becomes an access port the filters come before the VLANs, and
+// while it becomes a trunk after them: in between it drops too much, never too
+// little.
+func (d *Driver) join(br, l netlink.Link, p vswitch.Port) error {
+	if l.Attrs().MasterIndex != br.Attrs().Index {
+		if err := d.host.LinkSetMaster(l, br); err != nil {
+			return fmt.Errorf("put %q into bridge %q: %w", l.Attrs().Name, br.Attrs().Name, err)
+		}
+	}
+	if len(p.Tagged) == 0 {
+		if err := setRules(d.host, l, rulesOf(p)); err != nil {
+			return err
+		}
+	}
+	if err := d.host.LinkSetIsolated(l, p.Isolated); err != nil {
+		return fmt.Errorf("set isolation of %q: %w", l.Attrs().Name, err)
+	}
+	if err := d.setVLANs(l, p); err != nil {
+		return err
+	}
+	if len(p.Tagged) != 0 {
+		if err := setRules(d.host, l, rulesOf(p)); err != nil {
+			return err
+		}
+	}
+	return d.devices.Start(l, p)
+}
+
+// setVLANs adds what is missing, moves the PVID and then takes away the rest.
+func (d *Driver) setVLANs(l netlink.Link, p vswitch.Port) error {
+	have, err := d.membership(l)
+	if err != nil {
+		return err
+	}
+	name := l.Attrs().Name
+	if p.PVID != 0 && (have.pvid != p.PVID || !slices.Contains(have.untagged, p.PVID)) {
+		if err := d.host.BridgeVlanAdd(l, p.PVID, true, true, false, true); err != nil {
+			return fmt.Errorf("add VLAN %d to %q: %w", p.PVID, name, err)
+		}
+	}
+	add := slices.DeleteFunc(slices.Clone(p.Tagged), func(v uint16) bool { return slices.Contains(have.tagged, v) })
+	for _, r := range vswitch.Ranges(add) {
+		if err := d.vlanRange(l, r, true); err != nil {
+			return fmt.Errorf("add VLAN %s to %q: %w", r, name, err)
+		}
+	}
+	gone := slices.DeleteFunc(slices.Concat(have.tagged, have.untagged), func(v uint16) bool {
+		return v == p.PVID || slices.Contains(p.Tagged, v)
+	})
+	slices.Sort(gone)
+	for _, r := range vswitch.Ranges(gone) {
+		if err := d.vlanRange(l, r, false); err != nil {
+			return fmt.Errorf("remove VLAN %s from %q: %w", r, name, err)
+		}
+	}
+	return nil
+}
+
+func (d *Driver) vlanRange(l netlink.Link, r vswitch.Range, add bool) error {
+	switch {
+	case add && r.First == r.Last:
+		return d.host.BridgeVlanAdd(l, r.First, false, false, false, true)
+	case add:
+		return d.host.BridgeVlanAddRange(l, r.First, r.Last, false, false, false, true)
+	case r.First == r.Last:
+		return d.host.BridgeVlanDel(l, r.First, false, false, false, true)
+	}
+	return d.host.BridgeVlanDelRange(l, r.First, r.Last, false, false, false, true)
+}
+
+func (d *Driver) delPort(s vswitch.DelPort) error {
+	if s.Port.Kind == vswitch.Device {
+		if err := d.leave(s); err != nil {
+			return fmt.Errorf("port %q: %w", s.Name, err)
+		}
+	}
+	return d.devices.Delete(s.Switch, s.Name, s.Port)
+}
+
+// leave takes a lent interface out of the bridge, before it is given back.
+func (d *Driver) leave(s vswitch.DelPort) error {
+	found, err := d.devices.Find(s.Switch, s.Name, s.Port)
+	if err != nil || found == nil {
+		return err
+	}
+	br, err := d.host.Link(s.Switch)
+	if err != nil || found.Attrs().MasterIndex != br.Attrs().Index {
+		return err
+	}
+	if err := d.host.LinkSetNoMaster(found); err != nil {
+		return fmt.Errorf("take %q out of bridge %q: %w", found.Attrs().Name, s.Switch, err)
+	}
+	return clearRules(d.host, found)
+}
+
+func (d *Driver) addGateway(s vswitch.AddGateway) error {
+	err := d.makeGateway(s)
+	if err != nil {
+		return fmt.Errorf("gateway %q: %w", s.Name, err)
+	}
+	return nil
+}
+
+// gone tells that what was to be removed is not there.
+func gone(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL)
+}
