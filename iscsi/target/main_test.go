@@ -3,7 +3,6 @@ package target
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -214,4 +213,5 @@ func twoTargets() map[string]iscsi.Target {
 	}
 }
 
-func be32(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
+// limit is how long a condition may take to hold.
+const limit = 5 * time.Second
