@@ -103,7 +103,8 @@ func peerSteps(name string, want, have Tunnel) []Step {
 			lose = append(lose, s)
 		}
 	}
-	return slices.Concat(add, gain, lose, routeSteps(name, want, have), del)
+	routes, noRoutes := routeSteps(name, want, have)
+	return slices.Concat(add, routes, gain, lose, noRoutes, del)
 }
 
 // moves remembers which peer took an allowed IP last.
@@ -124,22 +125,22 @@ func (m moves) left(k Key, p Peer) Peer {
 	return p
 }
 
-func routeSteps(name string, want, have Tunnel) []Step {
+// routeSteps is the routes that come and those that go. New ones stand before
+// the changes of their peers: the change of one whose endpoint's name is not
+// found fails, again and again, and its routes shall not wait for that.
+func routeSteps(name string, want, have Tunnel) (add, del []Step) {
 	needs := want.Needs()
-	add, del := without(needs, have.Routes), without(have.Routes, needs)
-	if len(add)+len(del) == 0 {
-		return nil
+	if slices.Equal(needs, have.Routes) {
+		return nil, nil
 	}
-	var steps []Step
-	carriers := want.carriers()
-	for _, p := range add {
-		steps = append(steps, AddRoute{name, p, carriers[p]})
+	to, from := want.carriers(), have.carriers()
+	for _, p := range without(needs, have.Routes) {
+		add = append(add, AddRoute{name, p, to[p]})
 	}
-	carriers = have.carriers()
-	for _, p := range del {
-		steps = append(steps, DelRoute{name, p, carriers[p]})
+	for _, p := range without(have.Routes, needs) {
+		del = append(del, DelRoute{name, p, from[p]})
 	}
-	return steps
+	return add, del
 }
 
 // Needs is the routes that the tunnel has to have, sorted: the allowed IPs
