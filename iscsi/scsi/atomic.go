@@ -2,7 +2,7 @@ package scsi
 
 import "errors"
 
-// orWrite is ORWRITE(16) in its plain form (SBC-3 5.8). It needs no lock to be
+// orWrite is ORWRITE(16) in its plain form (SBC-3). It needs no lock to be
 // atomic: it reads, and writes back only if what it read still stands there.
 func orWrite(c *command) error {
 	e, err := c.transfer()

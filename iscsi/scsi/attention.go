@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// attention is a unit attention condition. The order is that of SAM-5 5.14
-// table 49: the lowest is reported first.
+// attention is a unit attention condition. The order is that of SAM-5 5.14: the
+// lowest is reported first.
 type attention uint
 
 const (

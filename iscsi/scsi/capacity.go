@@ -12,7 +12,7 @@ const physicalBlock = 4096
 // then the answer is as for one block.
 func (c *command) lastBlock() uint64 { return max(c.blocks(), 1) - 1 }
 
-// readCapacity10 is READ CAPACITY(10) (SBC-3 5.14).
+// readCapacity10 is READ CAPACITY(10) (SBC-3).
 func readCapacity10(c *command) error {
 	lba := uint64(binary.BigEndian.Uint32(c.cdb[2:]))
 	if lba != 0 && c.cdb[8]&1 == 0 {
@@ -27,7 +27,7 @@ func readCapacity10(c *command) error {
 	return c.reply(b[:], 8)
 }
 
-// readCapacity16 is READ CAPACITY(16) (SBC-3 5.15): thin, and what is unmapped
+// readCapacity16 is READ CAPACITY(16) (SBC-3): thin, and what is unmapped
 // reads as zeros.
 func readCapacity16(c *command) error {
 	lba, allocation := cdbRange(c.cdb)
@@ -53,7 +53,7 @@ func (c *command) physicalExponent() byte {
 // statusLimit bounds the answer of GET LBA STATUS, in descriptors.
 const statusLimit = 512
 
-// lbaStatus is GET LBA STATUS (SBC-3 5.4). It stops at the last descriptor that
+// lbaStatus is GET LBA STATUS (SBC-3). It stops at the last descriptor that
 // the initiator has room for.
 func lbaStatus(c *command) error {
 	lba, allocation := cdbRange(c.cdb)

@@ -126,7 +126,7 @@ func (c *command) extent(lba, n uint64) (extent, error) {
 	return extent{off: int64(lba) * c.bs, n: int64(n) * c.bs}, nil
 }
 
-// cdbRange reads LBA and length where the CDB's group puts them (SPC-4 4.3.2).
+// cdbRange reads LBA and length where the CDB's group puts them (SPC-4).
 func cdbRange(cdb []byte) (lba, n uint64) {
 	switch cdb[0] >> 5 {
 	case 0:

@@ -12,7 +12,7 @@ const (
 	version = "1.0 "
 )
 
-// inquiry is INQUIRY (SPC-4 6.6).
+// inquiry is INQUIRY (SPC-4).
 func inquiry(c *command) error {
 	allocation := uint32(binary.BigEndian.Uint16(c.cdb[3:]))
 	if c.cdb[1]&1 == 0 {
@@ -33,7 +33,7 @@ func inquiry(c *command) error {
 	return invalidCDB(2, -1)
 }
 
-// standardInquiry is the data of SPC-4 6.6.2 for a peripheral qualifier and
+// standardInquiry is the standard INQUIRY data for a peripheral qualifier and
 // device type.
 func standardInquiry(device byte) []byte {
 	b := make([]byte, 96)
@@ -51,7 +51,7 @@ func standardInquiry(device byte) []byte {
 	return b
 }
 
-// absent answers for a LUN that is not there (SAM-5 4.7.1, SPC-4 6.6.2):
+// absent answers for a LUN that is not there (SAM-5, SPC-4):
 // INQUIRY and REQUEST SENSE work, REPORT LUNS does at LUN 0.
 func (s *Session) absent(t *Task) {
 	missing := &sense{key: keyIllegalRequest, code: codeNoSuchLUN}

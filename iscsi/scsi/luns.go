@@ -6,10 +6,10 @@ import (
 	"slices"
 )
 
-// testUnitReady is TEST UNIT READY (SPC-4 6.47): a unit always is.
+// testUnitReady is TEST UNIT READY (SPC-4): a unit always is.
 func testUnitReady(*command) error { return nil }
 
-// requestSense is REQUEST SENSE (SPC-4 6.39): the unit attention that waits, as
+// requestSense is REQUEST SENSE (SPC-4): the unit attention that waits, as
 // data, or nothing to report.
 func requestSense(c *command) error {
 	s, ok := c.at.attentions.take()
@@ -19,7 +19,7 @@ func requestSense(c *command) error {
 	return c.reply(s.bytes(c.cdb[1]&1 != 0), uint32(c.cdb[4]))
 }
 
-// reportLUNs is REPORT LUNS (SPC-4 6.33). What it says ends the unit attention
+// reportLUNs is REPORT LUNS (SPC-4). What it says ends the unit attention
 // that asked for it, on all units of the session.
 func reportLUNs(c *command) error { return c.at.session.listLUNs(c.task) }
 
@@ -57,7 +57,7 @@ func lunField(n uint16) uint64 {
 	return uint64(n) << 48
 }
 
-// startStop is START STOP UNIT (SBC-3 5.19). There is nothing to spin and no
+// startStop is START STOP UNIT (SBC-3). There is nothing to spin and no
 // power to save; a stop puts what was written on stable storage.
 func startStop(c *command) error {
 	if c.cdb[4]&0xf5 != 0 { // POWER CONDITION, NO_FLUSH or START
@@ -66,7 +66,7 @@ func startStop(c *command) error {
 	return c.unit.dev.Flush(&c.ctx)
 }
 
-// sendDiagnostic is SEND DIAGNOSTIC (SPC-4 6.42) for the default self-test:
+// sendDiagnostic is SEND DIAGNOSTIC (SPC-4) for the default self-test:
 // the first block can be read.
 func sendDiagnostic(c *command) error {
 	if outDiagnostic(c.cdb, c.bs) != 0 {

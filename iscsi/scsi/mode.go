@@ -98,7 +98,7 @@ func (c *command) pages() ([]byte, error) {
 	return b, nil
 }
 
-// deviceByte is the device-specific parameter (SBC-3 6.3.1): WP and DPOFUA.
+// deviceByte is the device-specific parameter (SBC-3): WP and DPOFUA.
 func (c *command) deviceByte() byte {
 	b := byte(0x10)
 	if c.writable() != nil {
@@ -107,7 +107,7 @@ func (c *command) deviceByte() byte {
 	return b
 }
 
-// blockDescriptor is the block descriptor of SBC-3 6.3.2, short or long.
+// blockDescriptor is the block descriptor of SBC-3, short or long.
 func (c *command) blockDescriptor(long bool) []byte {
 	if long {
 		b := make([]byte, 16)
@@ -121,7 +121,7 @@ func (c *command) blockDescriptor(long bool) []byte {
 	return b
 }
 
-// modeSense6 is MODE SENSE(6) (SPC-4 6.11).
+// modeSense6 is MODE SENSE(6) (SPC-4).
 func modeSense6(c *command) error {
 	pages, err := c.pages()
 	if err != nil {
@@ -137,7 +137,7 @@ func modeSense6(c *command) error {
 	return c.reply(b, uint32(c.cdb[4]))
 }
 
-// modeSense10 is MODE SENSE(10) (SPC-4 6.12).
+// modeSense10 is MODE SENSE(10) (SPC-4).
 func modeSense10(c *command) error {
 	pages, err := c.pages()
 	if err != nil {

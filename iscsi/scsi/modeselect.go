@@ -2,10 +2,10 @@ package scsi
 
 import "encoding/binary"
 
-// modeSelect6 is MODE SELECT(6) (SPC-4 6.9).
+// modeSelect6 is MODE SELECT(6) (SPC-4).
 func modeSelect6(c *command) error { return c.modeSelect(int(c.cdb[4]), 4) }
 
-// modeSelect10 is MODE SELECT(10) (SPC-4 6.10).
+// modeSelect10 is MODE SELECT(10) (SPC-4).
 func modeSelect10(c *command) error { return c.modeSelect(int(outList10(c.cdb, c.bs)), 8) }
 
 // modeSelect reads a parameter list of n bytes. Nothing changes unless all of

@@ -52,7 +52,7 @@ func TestReserve(t *testing.T) {
 	}
 }
 
-// TestAccess is SPC-4 table 65 and SBC-3 table 13, as rows of reservation type
+// TestAccess is the access tables of SPC-4 and SBC-3, as rows of reservation type
 // and columns of command, for a nexus that is registered and one that is not.
 func TestAccess(t *testing.T) {
 	commands := []string{
@@ -168,7 +168,7 @@ func TestUnitAttentions(t *testing.T) {
 	}
 }
 
-// model is the rules of SPC-4 5.9 once more, by key tables instead of lists.
+// model is the rules of SPC-4 once more, by key tables instead of lists.
 type model struct {
 	keys  map[Nexus]uint64
 	kind  resType

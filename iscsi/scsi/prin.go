@@ -22,7 +22,7 @@ func (u *Unit) snapshot() reservations {
 	return r
 }
 
-// readKeys is READ KEYS (SPC-4 6.15.2).
+// readKeys is READ KEYS (SPC-4).
 func readKeys(c *command) error {
 	r := c.unit.snapshot()
 	var b []byte
@@ -32,7 +32,7 @@ func readKeys(c *command) error {
 	return c.inReply(r.generation, b)
 }
 
-// readReservation is READ RESERVATION (SPC-4 6.15.3).
+// readReservation is READ RESERVATION (SPC-4).
 func readReservation(c *command) error {
 	r := c.unit.snapshot()
 	if !r.held() {
@@ -47,14 +47,14 @@ func readReservation(c *command) error {
 	return c.inReply(r.generation, b)
 }
 
-// reportCapabilities is REPORT CAPABILITIES (SPC-4 6.15.4): all types, and
+// reportCapabilities is REPORT CAPABILITIES (SPC-4): all types, and
 // nothing that outlives the process.
 func reportCapabilities(c *command) error {
 	b := []byte{0, 8, 0x00, 0x80, 0xea, 0x01, 0, 0} // TMV, type mask
 	return c.reply(b, uint32(binary.BigEndian.Uint16(c.cdb[7:])))
 }
 
-// readFullStatus is READ FULL STATUS (SPC-4 6.15.5).
+// readFullStatus is READ FULL STATUS (SPC-4).
 func readFullStatus(c *command) error {
 	r := c.unit.snapshot()
 	var b []byte
@@ -72,7 +72,7 @@ func readFullStatus(c *command) error {
 	return c.inReply(r.generation, b)
 }
 
-// transportID is an iSCSI initiator port TransportID (SPC-4 7.6.4.6).
+// transportID is an iSCSI initiator port TransportID (SPC-4).
 func transportID(n Nexus) []byte {
 	name := padded(fmt.Sprintf("%s,i,0x%x", n.Initiator, n.ISID))
 	for len(name) < 20 {

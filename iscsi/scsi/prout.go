@@ -20,7 +20,7 @@ type notice struct {
 	what attention
 }
 
-// reserveOut is PERSISTENT RESERVE OUT (SPC-4 6.16).
+// reserveOut is PERSISTENT RESERVE OUT (SPC-4).
 func reserveOut(c *command) error {
 	q, err := c.outRequest()
 	if err != nil {
@@ -51,7 +51,7 @@ func (c *command) abortPreempted(notices []notice) {
 	})
 }
 
-// outRequest reads the parameter list of SPC-4 6.16.3. What REPORT
+// outRequest reads the parameter list, the same for all service actions. What REPORT
 // CAPABILITIES does not claim is refused: SPEC_I_PT, ALL_TG_PT and APTPL.
 func (c *command) outRequest() (outRequest, error) {
 	const length = 24
@@ -130,7 +130,7 @@ func (r *reservations) register(q outRequest) []notice {
 }
 
 // unregister takes n from the list. A reservation goes with its holder, one of
-// all registrants with the last of them (SPC-4 5.9.11.2).
+// all registrants with the last of them (SPC-4).
 func (r *reservations) unregister(n Nexus) []notice {
 	held := r.holds(n)
 	r.list = slices.DeleteFunc(r.list, func(reg registration) bool { return reg.nexus == n })
@@ -168,7 +168,7 @@ func (r *reservations) reserve(q outRequest) error {
 }
 
 // release gives the reservation back; from who does not hold it, nothing
-// happens (SPC-4 5.9.11.1.2).
+// happens and the status is GOOD.
 func (r *reservations) release(q outRequest) ([]notice, error) {
 	if !r.holds(q.from) {
 		return nil, nil
@@ -184,14 +184,14 @@ func (r *reservations) release(q outRequest) ([]notice, error) {
 	return nil, nil
 }
 
-// clear removes everything (SPC-4 5.9.11.5).
+// clear removes everything (SPC-4).
 func (r *reservations) clear(q outRequest) []notice {
 	notices := r.tell(attnResPreempted, q.from)
 	*r = reservations{generation: r.generation + 1}
 	return notices
 }
 
-// preempt is PREEMPT and PREEMPT AND ABORT (SPC-4 5.9.11.4).
+// preempt is PREEMPT and PREEMPT AND ABORT (SPC-4).
 func (r *reservations) preempt(q outRequest) ([]notice, error) {
 	switch holder, _ := r.key(r.owner); {
 	case r.kind.everyone() && q.service == 0:

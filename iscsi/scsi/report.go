@@ -2,7 +2,7 @@ package scsi
 
 import "encoding/binary"
 
-// reportOpcodes is REPORT SUPPORTED OPERATION CODES (SPC-4 6.34).
+// reportOpcodes is REPORT SUPPORTED OPERATION CODES (SPC-4).
 func reportOpcodes(c *command) error {
 	timeouts := c.cdb[2]&0x80 != 0
 	allocation := binary.BigEndian.Uint32(c.cdb[6:])
@@ -57,7 +57,7 @@ func (t *table) describeAll(timeouts bool) []byte {
 	return b
 }
 
-// noTimeouts is a command timeouts descriptor that names none (SPC-4 6.34.4).
+// noTimeouts is a command timeouts descriptor that names none (SPC-4).
 var noTimeouts = [12]byte{1: 0x0a}
 
 func describeOne(op *opcode, timeouts bool) []byte {
@@ -73,7 +73,7 @@ func describeOne(op *opcode, timeouts bool) []byte {
 	return b
 }
 
-// reportFunctions is REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS (SPC-4 6.35).
+// reportFunctions is REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS (SPC-4).
 func reportFunctions(c *command) error {
 	const abortTask, abortTaskSet, clearTaskSet, lunReset, targetReset = 0x80, 0x40, 0x10, 0x08, 0x02
 	allocation := binary.BigEndian.Uint32(c.cdb[6:])
@@ -89,7 +89,7 @@ func reportFunctions(c *command) error {
 	return c.reply(b, allocation)
 }
 
-// reportGroups is REPORT TARGET PORT GROUPS (SPC-4 6.37): one group, with the
+// reportGroups is REPORT TARGET PORT GROUPS (SPC-4): one group, with the
 // port of the nexus, active and optimized.
 func reportGroups(c *command) error {
 	var b []byte
@@ -110,7 +110,7 @@ func reportGroups(c *command) error {
 	return c.reply(b, binary.BigEndian.Uint32(c.cdb[6:]))
 }
 
-// logSense is LOG SENSE (SPC-4 6.8): the list of pages, and how much space the
+// logSense is LOG SENSE (SPC-4): the list of pages, and how much space the
 // unit takes.
 func logSense(c *command) error {
 	page, subpage := c.cdb[2]&0x3f, c.cdb[3]
@@ -128,7 +128,7 @@ func logSense(c *command) error {
 	return invalidCDB(2, 5)
 }
 
-// provisioningLog is the logical block provisioning log page (SBC-3 6.4.4) with
+// provisioningLog is the logical block provisioning log page (SBC-3) with
 // the one count that the device knows, USED LBA MAPPING RESOURCES.
 func (c *command) provisioningLog(allocation uint32) error {
 	var used int64

@@ -1,6 +1,6 @@
 package scsi
 
-// Types of persistent reservations (SPC-4 table 143).
+// Types of persistent reservations (SPC-4).
 const (
 	typeWriteExclusive     = 0x1
 	typeExclusiveAccess    = 0x3
@@ -41,7 +41,7 @@ type registration struct {
 }
 
 // reservations is the persistent reservation state of one unit: a value that
-// knows the rules of SPC-4 5.9 and neither locks nor sends anything. All of it
+// knows the rules of SPC-4 for it and neither locks nor sends anything. All of it
 // goes with the process: APTPL is refused.
 //
 //	REGISTER ─► registered ─ RESERVE ─► holder ─ RELEASE, CLEAR, PREEMPT ─► none
@@ -73,7 +73,7 @@ func (r *reservations) holds(n Nexus) bool {
 	return r.held() && r.owner == n
 }
 
-// allows is the access check of SPC-4 table 65.
+// allows is the access check of SPC-4.
 func (r *reservations) allows(n Nexus, a access) bool {
 	switch a {
 	case accessFree, accessOpen, accessOut, accessOld:
@@ -103,7 +103,7 @@ func (u *Unit) mayAccess(n Nexus, a access) bool {
 	}
 }
 
-// reserve is RESERVE(6) and RESERVE(10) (SPC-2 7.21, 7.22), for the whole unit.
+// reserve is RESERVE(6) and RESERVE(10) (SPC-2), for the whole unit.
 func reserve(c *command) error {
 	n := c.at.nexus()
 	c.unit.mu.Lock()

@@ -12,7 +12,7 @@ const (
 	maxCompare     = 255      // blocks of one COMPARE AND WRITE
 )
 
-// read is READ (SBC-3 5.10 to 5.13). The device reads into the task's buffer;
+// read is READ (SBC-3). The device reads into the task's buffer;
 // only a block of which the initiator wants a part goes through another.
 func read(c *command) error {
 	e, err := c.transfer()
@@ -47,7 +47,7 @@ func (c *command) payload(e extent) ([]byte, error) {
 	return data, nil
 }
 
-// write is WRITE (SBC-3 5.32 to 5.35).
+// write is WRITE (SBC-3).
 func write(c *command) error {
 	_, _, err := c.writeData(c.forced())
 	return err
@@ -68,7 +68,7 @@ func (c *command) writeData(force bool) (extent, []byte, error) {
 	return e, data, c.unit.dev.WriteAt(&c.ctx, data, e.off, force)
 }
 
-// byteCheck is BYTCHK; 2 is reserved (SBC-3 5.25).
+// byteCheck is BYTCHK; 2 is reserved (SBC-3).
 func (c *command) byteCheck() (byte, error) {
 	check := c.cdb[1] >> 1 & 3
 	if check == 2 {
@@ -77,7 +77,7 @@ func (c *command) byteCheck() (byte, error) {
 	return check, nil
 }
 
-// writeVerify is WRITE AND VERIFY (SBC-3 5.36): stable first, then read back.
+// writeVerify is WRITE AND VERIFY (SBC-3): stable first, then read back.
 func writeVerify(c *command) error {
 	check, err := c.byteCheck()
 	if err != nil {
@@ -97,7 +97,7 @@ func writeVerify(c *command) error {
 	return c.compare(e, data)
 }
 
-// verify is VERIFY (SBC-3 5.25 to 5.28).
+// verify is VERIFY (SBC-3).
 func verify(c *command) error {
 	check, err := c.byteCheck()
 	if err != nil {
@@ -164,14 +164,14 @@ func (c *command) pieces(e extent, each func(at int64, got []byte) error) error 
 	return nil
 }
 
-// prefetch is PRE-FETCH (SBC-3 5.6). It keeps no cache of its own, so there is
+// prefetch is PRE-FETCH (SBC-3). It keeps no cache of its own, so there is
 // nothing to do but to check the range.
 func prefetch(c *command) error {
 	_, err := c.rangeToEnd()
 	return err
 }
 
-// synchronize is SYNCHRONIZE CACHE (SBC-3 5.20). With IMMED too the status
+// synchronize is SYNCHRONIZE CACHE (SBC-3). With IMMED too the status
 // waits for the flush, which is allowed.
 func synchronize(c *command) error {
 	if _, err := c.rangeToEnd(); err != nil {
@@ -186,7 +186,7 @@ func (c *command) rangeToEnd() (extent, error) {
 	return c.extent(lba, n)
 }
 
-// compareWrite is COMPARE AND WRITE (SBC-3 5.2). The length has only one byte in
+// compareWrite is COMPARE AND WRITE (SBC-3). The length has only one byte in
 // the CDB: data of another length mean that it did not fit there.
 func compareWrite(c *command) error {
 	n := uint64(c.cdb[13])

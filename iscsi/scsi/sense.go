@@ -7,7 +7,7 @@ import (
 	"fmt"
 )
 
-// Sense keys of SPC-4 4.5.6.
+// Sense keys of SPC-4.
 const (
 	keyNone           = 0x0
 	keyMedium         = 0x3
@@ -20,7 +20,7 @@ const (
 )
 
 // Additional sense codes, ASC in the high byte and ASCQ in the low one
-// (SPC-4 annex F.2).
+// (SPC-4, ASC and ASCQ assignments).
 const (
 	codeNone              = 0x0000
 	codeWriteError        = 0x0c00
@@ -95,7 +95,7 @@ func outOfRange(lba uint64) error {
 	return &sense{key: keyIllegalRequest, code: codeLBAOutOfRange, info: lba, valid: true}
 }
 
-// bytes is s in fixed (SPC-4 4.5.3) or descriptor format (4.5.2).
+// bytes is s in fixed or in descriptor format (SPC-4).
 func (s *sense) bytes(descriptor bool) []byte {
 	if descriptor {
 		return s.descriptor()
@@ -133,7 +133,7 @@ func (s *sense) descriptor() []byte {
 	return b
 }
 
-// putPointer writes the sense-key specific bytes of SPC-4 4.5.2.4.2.
+// putPointer writes the sense-key specific bytes of SPC-4.
 func (s *sense) putPointer(b []byte) {
 	b[0] = 0x80
 	if s.point == pointCDB {

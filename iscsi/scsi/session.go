@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// Nexus names an I_T nexus (SAM-5 4.8, RFC 7143 4.4.2).
+// Nexus names an I_T nexus (SAM-5, RFC 7143).
 type Nexus struct {
 	Initiator string  // iSCSI name
 	ISID      [6]byte // of the login
@@ -88,7 +88,7 @@ func (s *Session) Close() {
 	}
 }
 
-// lunNumber decodes the single-level LUN formats of SAM-5 4.7.5: peripheral
+// lunNumber decodes the single-level LUN formats of SAM-5: peripheral
 // device addressing on bus 0 and flat space addressing.
 func lunNumber(lun uint64) (uint16, bool) {
 	top := uint16(lun >> 48)
@@ -135,7 +135,7 @@ func blockSize(i Info) int64 { return int64(max(i.BlockSize, 512)) }
 // It does not panic, whatever the CDB and the data. A canceled ctx reaches the
 // Device, and then the status is CHECK CONDITION with ABORTED COMMAND; what
 // task management aborts ends with TASK ABORTED, and the transport sends no
-// status to the nexus that asked for it (SAM-5 5.6). A Task may be used again.
+// status to the nexus that asked for it (SAM-5). A Task may be used again.
 func (s *Session) Execute(ctx context.Context, t *Task) {
 	t.Status, t.Sense, t.In, t.ActualIn = StatusGood, nil, nil, 0
 	a := s.at(t.LUN)

@@ -2,8 +2,7 @@ package scsi
 
 import "encoding/binary"
 
-// access is how a command stands to reservations (SPC-4 table 65, SBC-3
-// table 13).
+// access is how a command stands to reservations (SPC-4, SBC-3).
 type access byte
 
 const (
@@ -20,7 +19,7 @@ const (
 // from here.
 type opcode struct {
 	name   string
-	usage  string // CDB usage data of SPC-4 6.34: as long as the CDB, the bits that mean something
+	usage  string // CDB usage data of SPC-4: as long as the CDB, the bits that mean something
 	action bool   // byte 1 bits 4-0 are a service action, given in usage
 	access access
 	quiet  bool // does not report unit attentions (SAM-5 5.14)

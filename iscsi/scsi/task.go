@@ -1,6 +1,6 @@
 package scsi
 
-// Status codes of SAM-5 5.3 that a Task can end with.
+// Status codes of SAM-5 that a Task can end with.
 const (
 	StatusGood                = 0x00
 	StatusCheckCondition      = 0x02
@@ -10,9 +10,9 @@ const (
 
 // Task is one command: what the transport brings and what the unit answers.
 type Task struct {
-	LUN     uint64 // the 8-byte LUN field of SAM-5 4.7 as a big-endian number
+	LUN     uint64 // the 8-byte LUN field of SAM-5 as a big-endian number
 	CDB     []byte // 16 bytes, or more with an extended CDB
-	Attr    byte   // task attribute (SAM-5 8.9); commands may run in any order whatever it is
+	Attr    byte   // task attribute (SAM-5); commands may run in any order whatever it is
 	Out     []byte // data-out, complete; it may be shorter or longer than the CDB takes
 	InLimit int    // bytes of data-in that the initiator has room for
 

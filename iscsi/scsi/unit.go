@@ -89,7 +89,7 @@ func (u *Unit) detach(a *attachment) {
 // guardLocked says whether commands have to ask mayAccess.
 func (u *Unit) guardLocked() { u.guarded.Store(u.holder != nil || u.pr.held()) }
 
-// reset is what a LUN or target reset does to a unit (SAM-5 6.3.3): all
+// reset is what a LUN or target reset does to a unit (SAM-5): all
 // commands end, RESERVE is undone, mode pages are as at power on.
 func (u *Unit) reset(a attention) {
 	u.tasks.abort(nil, func(*command) bool { return true })

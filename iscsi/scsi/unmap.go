@@ -2,7 +2,7 @@ package scsi
 
 import "encoding/binary"
 
-// unmap is UNMAP (SBC-3 5.24). All descriptors are checked before the first
+// unmap is UNMAP (SBC-3). All descriptors are checked before the first
 // block goes.
 func unmap(c *command) error {
 	n := int(outList10(c.cdb, c.bs))
@@ -31,7 +31,7 @@ func unmap(c *command) error {
 	return c.settle()
 }
 
-// unmapRanges reads the parameter list of SBC-3 5.24.2; a part of a descriptor
+// unmapRanges reads the parameter list; a part of a descriptor
 // at its end is ignored.
 func (c *command) unmapRanges(list []byte) ([]extent, error) {
 	if len(list) < 8 {
@@ -64,7 +64,7 @@ func (c *command) unmapRanges(list []byte) ([]extent, error) {
 	return ranges, nil
 }
 
-// writeSame is WRITE SAME (SBC-3 5.43, 5.44). A pattern of zeros is left to
+// writeSame is WRITE SAME (SBC-3). A pattern of zeros is left to
 // the device, which gives the space back if UNMAP is set. With UNMAP the
 // pattern may be missing altogether and then is zeros, as initiators have it.
 // A pattern that is not zeros is written even then: blocks read back as it.

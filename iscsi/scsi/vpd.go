@@ -33,7 +33,7 @@ func vitalList(*command) []byte {
 	return codes
 }
 
-// vitalDesignators is page 83h (SPC-4 7.8.6): the unit by NAA and T10 vendor
+// vitalDesignators is page 83h (SPC-4): the unit by NAA and T10 vendor
 // name, the port by relative number, group and iSCSI name, the target's name.
 func vitalDesignators(c *command) []byte {
 	const binaryCode, text, utf8 = 1, 2, 3
@@ -55,8 +55,8 @@ func appendDesignator(b []byte, codeSet, kind byte, value []byte) []byte {
 	return append(b, value...)
 }
 
-// padded ends s with NUL and fills it to a multiple of 4 (SPC-4 7.8.6.11). An
-// iSCSI name has at most 223 bytes (RFC 7143 4.2.7.1); longer is cut.
+// padded ends s with NUL and fills it to a multiple of 4 (SPC-4). An
+// iSCSI name has at most 223 bytes (RFC 7143); longer is cut.
 func padded(s string) []byte {
 	s = s[:min(len(s), 240)]
 	return append([]byte(s), make([]byte, 4-len(s)%4)...)
@@ -66,7 +66,7 @@ func padded(s string) []byte {
 // target port group. 0 is reserved in both.
 func portNumber(n Nexus) uint16 { return max(n.TPGT, 1) }
 
-// naa is an NAA 6 designator (SPC-4 7.8.6.6.5). No company id is registered for
+// naa is an NAA 6 designator (SPC-4). No company id is registered for
 // it: 027273h has the bit for local assignment, and the other 100 bits are of
 // the hash of id, so that they differ wherever in id two units do.
 func naa(id [16]byte) []byte {
@@ -76,7 +76,7 @@ func naa(id [16]byte) []byte {
 	return b
 }
 
-// vitalExtended is page 86h (SPC-4 7.8.7).
+// vitalExtended is page 86h (SPC-4).
 func vitalExtended(*command) []byte {
 	b := make([]byte, 60)
 	b[1] = 0x07 // HEADSUP, ORDSUP, SIMPSUP
@@ -85,7 +85,7 @@ func vitalExtended(*command) []byte {
 	return b
 }
 
-// vitalLimits is page B0h (SBC-3 6.5.3). WSNZ: WRITE SAME of 0 blocks is none.
+// vitalLimits is page B0h (SBC-3). WSNZ: WRITE SAME of 0 blocks is none.
 func vitalLimits(c *command) []byte {
 	b := make([]byte, 60)
 	put := binary.BigEndian.PutUint32
@@ -102,7 +102,7 @@ func vitalLimits(c *command) []byte {
 	return b
 }
 
-// vitalMedium is page B1h (SBC-3 6.5.2): nothing rotates.
+// vitalMedium is page B1h (SBC-3): nothing rotates.
 func vitalMedium(*command) []byte {
 	b := make([]byte, 60)
 	b[1] = 1
@@ -112,7 +112,7 @@ func vitalMedium(*command) []byte {
 // thresholdExponent is the unit of the log page's counts: 2^11 blocks.
 const thresholdExponent = 11
 
-// vitalProvisioning is page B2h (SBC-3 6.5.4).
+// vitalProvisioning is page B2h (SBC-3).
 func vitalProvisioning(*command) []byte {
 	return []byte{thresholdExponent, 0x80 | 0x40 | 0x20 | 0x04, 0x02, 0} // LBPU, LBPWS, LBPWS10, LBPRZ; thin
 }
