@@ -44,7 +44,6 @@ func (c *checker) version(files []File) {
 // check goes from what others refer to, to what refers to it.
 func (c *checker) check() {
 	for n, sw := range c.raw.Switches.all() {
-		c.objectName(n, c.raw.Switches.at[n])
 		c.device(n, c.raw.Switches.at[n])
 		c.cfg.Switches[n] = c.checkSwitch(n, sw)
 	}
@@ -112,7 +111,6 @@ func (c *checker) checkMTU(v value[mtu], addrs []netip.Prefix) int {
 func (c *checker) checkVLANs() {
 	ids := map[vlanID]string{}
 	for n, v := range c.raw.VLANs.all() {
-		c.objectName(n, v.spot)
 		if first, twice := ids[v.ID.v]; v.ID.ok && twice {
 			c.errorf(v.ID.spot, "VLAN id %d has two names: the other is %q at %s", v.ID.v, first, c.raw.VLANs.at[first])
 		} else if v.ID.ok {
@@ -123,7 +121,7 @@ func (c *checker) checkVLANs() {
 		if v.Gateway.given {
 			c.device(n, v.spot)
 			vlan.Switch = c.servedBy(n, v)
-		} else if v.Switch.given {
+		} else if c.objectName(n, v.spot) && v.Switch.given {
 			c.warnf(v.Switch.spot, "says who serves a gateway, and there is none: nothing follows from it")
 		}
 		c.cfg.VLANs[n] = vlan

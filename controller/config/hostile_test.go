@@ -22,7 +22,7 @@ func hostileFiles() map[string]string {
 		}
 		return b.String()
 	}
-	const big = 100_000
+	const big = 50_000
 	return map[string]string{
 		"too large":         strings.Repeat("#", maxFile+1),
 		"binary":            "\x7fELF\x00\x01",
@@ -53,9 +53,9 @@ func hostileFiles() map[string]string {
 		"word":              "version",
 		"flat unknown keys": many(big, "k%d: 1\n"),
 		"flat one key":      strings.Repeat("k: 1\n", big),
-		"broken references": "vlans:\n" + many(20_000, "  v%d: {id: 1}\n") + "switches: {s: {ports: {" + many(20_000, "p%d: {vlan: w}, ") + "}}}\n",
-		"one namespace":     "switches: {s: {ports: {" + many(20_000, "p%d: {netns: n, vlan: v, address: 10.0.0.1/24}, ") + "}}}\n",
-		"pools and luns":    "pools:\n" + many(20_000, "  p%d: {path: a, size: 1}\n") + "luns:\n" + many(20_000, "  l%d: {pool: p1, size: 9TiB}\n"),
+		"broken references": "vlans:\n" + many(10_000, "  v%d: {id: 1}\n") + "switches: {s: {ports: {" + many(10_000, "p%d: {vlan: w}, ") + "}}}\n",
+		"one namespace":     "switches: {s: {ports: {" + many(10_000, "p%d: {netns: n, vlan: v, address: 10.0.0.1/24}, ") + "}}}\n",
+		"pools and luns":    "pools:\n" + many(10_000, "  p%d: {path: a, size: 1}\n") + "luns:\n" + many(10_000, "  l%d: {pool: p1, size: 9TiB}\n"),
 		"one gateway":       "vlans: {a: {id: 1, gateway: [" + strings.Repeat("fd00::1/64, ", big) + "]}}\n",
 		"gateways":          "vlans: {a: {id: 1, gateway: [" + many(big, "fd00::%x:1/64, ") + "]}}\n",
 	}

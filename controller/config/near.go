@@ -9,8 +9,7 @@ import (
 const listed = 12
 
 // nearest is the valid word that a person who typed word probably meant, ""
-// when none is near: one slip in three letters, and one in a
-// short word.
+// when none is near: one slip in three letters, and one in a short word.
 func nearest(word string, valid []string) string {
 	if len(word) < 2 || len(word) > 64 {
 		return ""

@@ -14,22 +14,29 @@ func (c *checker) checkNets(nets []value[hostAddr]) {
 	slices.SortStableFunc(nets, func(a, b value[hostAddr]) int {
 		return cmp.Or(comparePrefix(prefixOf(a).Masked(), prefixOf(b).Masked()), prefixOf(a).Addr().Compare(prefixOf(b).Addr()))
 	})
-	taken := map[netip.Addr]spot{}
+	type address struct {
+		netip.Addr
+		where string // link-local ones are taken on their interface only
+	}
+	taken := map[address]spot{}
 	var around []value[hostAddr] // networks that hold the current one, outermost first
 	for _, n := range nets {
 		p := prefixOf(n)
+		key := address{Addr: p.Addr()}
 		if p.Addr().IsLinkLocalUnicast() {
-			continue
+			key.where = n.list()
 		}
 		for len(around) > 0 && !prefixOf(around[len(around)-1]).Overlaps(p) {
 			around = around[:len(around)-1]
 		}
-		first, twice := taken[p.Addr()]
-		taken[p.Addr()] = n.spot
+		first, twice := taken[key]
+		taken[key] = n.spot
 		switch {
 		case twice:
 			c.errorf(n.spot, "the host would have %s twice: the other is %s at %s", p.Addr(), first.path, first)
 			continue
+		case key.where != "":
+			continue // their networks overlap by nature
 		case len(around) > 0 && around[len(around)-1].list() != n.list():
 			other := around[len(around)-1]
 			c.warnf(n.spot, "%s overlaps %s of %s at %s: the host reaches its addresses through one of the two only",
