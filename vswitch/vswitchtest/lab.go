@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ripstop/internal/reconcile"
 	"ripstop/vswitch"
 )
@@ -216,7 +218,7 @@ func (l *lab) collect(mark []byte, enough int) map[string][][]byte {
 	got := map[string][][]byte{}
 	deadline := time.Now().Add(arrival)
 	for {
-		if !wait(all, 1, quiet) && (len(got) >= enough || time.Now().After(deadline)) {
+		if !wait(all, unix.POLLIN, quiet) && (len(got) >= enough || time.Now().After(deadline)) {
 			return got
 		}
 		for _, s := range all {
