@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io/fs"
+	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 
@@ -30,6 +32,15 @@ func portName(sw string, vid uint16) string {
 	h := fnv.New32a()
 	h.Write([]byte(sw))
 	return fmt.Sprintf("%.4s~%05x.%d", sw, h.Sum32()&0xfffff, vid)
+}
+
+// vlanOf is the VLAN in a name that portName made, 0 when there is none.
+func vlanOf(name string) uint16 {
+	vid, err := strconv.ParseUint(name[strings.LastIndexByte(name, '.')+1:], 10, 12)
+	if err != nil {
+		return 0
+	}
+	return uint16(vid)
 }
 
 // setGateway makes a gateway, or mends and changes the one that there is.

@@ -95,6 +95,10 @@ func find(h *netlink.Handle, ifindex int) (hook, bool, error) {
 // detach takes our filter from a device, and the qdisc when nothing else is in it.
 func detach(h *netlink.Handle, ifindex int) error {
 	_, ok, err := find(h, ifindex)
+	var taken *takenError
+	if errors.As(err, &taken) {
+		return nil
+	}
 	if err != nil || !ok {
 		return err
 	}

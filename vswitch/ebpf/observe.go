@@ -91,7 +91,10 @@ func (d *Driver) observe(name string, found device.Switch) (vswitch.Switch, erro
 		sw.Ports[n] = p.port(n, port, sound)
 	}
 	for n, g := range found.Gateways {
-		sw.Gateways[n] = p.gateway(n, g, found.Others, sound)
+		sw.Gateways[n] = g.Gateway // of VLAN 0: it is made anew
+		if far, ok := farEnd(g, found.Others); ok {
+			sw.Gateways[n] = p.gateway(n, g, far, sound)
+		}
 	}
 	return sw, nil
 }
@@ -210,23 +213,30 @@ func (p *plane) port(name string, found device.Port, sound map[uint32]hook) vswi
 	return port
 }
 
-// gateway is a gateway as the switch treats it.
-func (p *plane) gateway(name string, found device.Gateway, others []netlink.Link, sound map[uint32]hook) vswitch.Gateway {
+// gateway is a gateway as the switch treats it; far is its end in the switch.
+func (p *plane) gateway(name string, found device.Gateway, far *netlink.LinkAttrs, sound map[uint32]hook) vswitch.Gateway {
 	g, host := found.Gateway, found.Link.Attrs()
-	i := slices.IndexFunc(others, func(l netlink.Link) bool { return l.Attrs().Index == host.ParentIndex })
-	if i < 0 {
-		return g // of VLAN 0: it is made anew
-	}
-	far := others[i].Attrs()
 	ifindex := uint32(far.Index)
 	p.keep(ifindex, place{name: name, gateway: true})
 	have := p.ports[p.slots[ifindex]]
-	g.VLAN = have.Pvid
+	if g.VLAN = have.Pvid; g.VLAN == 0 {
+		g.VLAN = vlanOf(far.Name)
+	}
 	whole := have.Flags == 0 && have.MaxFrame == uint32(far.MTU+frameOverhead) && far.MTU == host.MTU
 	if _, ok := sound[ifindex]; !ok || !whole || !isUp(host) || !isUp(far) {
 		g.MTU = noMTU
 	}
 	return g
+}
+
+// farEnd is the end of a gateway that is in the switch.
+func farEnd(g device.Gateway, others []netlink.Link) (*netlink.LinkAttrs, bool) {
+	for _, l := range others {
+		if l.Attrs().Index == g.Link.Attrs().ParentIndex {
+			return l.Attrs(), true
+		}
+	}
+	return nil, false
 }
 
 // keep notes what a device is that has a slot.

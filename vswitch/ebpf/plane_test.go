@@ -59,6 +59,20 @@ func newTrial(t *testing.T, change func(*ebpf.CollectionSpec)) *trial {
 	return &trial{p, t, try.Prog}
 }
 
+// emptied is the trial for a subtest, without these ports and what they learned.
+func (tr *trial) emptied(t *testing.T, ports ...uint32) *trial {
+	t.Helper()
+	for _, ifindex := range ports {
+		if err := tr.clear(ifindex); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tr.commit(); err != nil {
+		t.Fatal(err)
+	}
+	return &trial{tr.plane, t, tr.prog}
+}
+
 // port adds a port. Those with other devices than lo receive only.
 func (tr *trial) port(m member) uint32 {
 	tr.t.Helper()
@@ -180,11 +194,12 @@ func TestClassify(t *testing.T) {
 		{"broadcast source", access, 0, ether(macB, broadcast, unix.ETH_P_IP), 0, "bad-source"},
 		{"zero source", access, 0, ether(macB, make([]byte, 6), unix.ETH_P_IP), 0, "bad-source"},
 	}
+	all := newTrial(t, nil)
+	// One receiver in every VLAN, so that what is admitted leaves.
+	all.port(member{ifindex: 1000, pvid: 4000, tagged: []uint16{10, 20, 4094}})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tr := newTrial(t, nil)
-			// One receiver in every VLAN, so that what is admitted leaves.
-			tr.port(member{ifindex: 1000, pvid: 4000, tagged: []uint16{10, 20, 4094}})
+			tr := all.emptied(t, lo)
 			tt.port.ifindex = lo
 			verdict, vid, why := tr.send(tr.port(tt.port), tt.tag, tt.frame)
 			if vid != tt.vid || why != tt.why {
@@ -246,9 +261,10 @@ func TestUnicast(t *testing.T) {
 		{"too big for a flood", access, access, 0, 0, 0, ether(macB, macA, unix.ETH_P_IP, make([]byte, 1505)...), "too-big"},
 		{"just small enough", access, access, far, 0, 0, ether(macB, macA, unix.ETH_P_IP, make([]byte, 1504)...), ""},
 	}
+	all := newTrial(t, nil)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tr := newTrial(t, nil)
+			tr := all.emptied(t, lo, far)
 			tt.from.ifindex, tt.to.ifindex = lo, far
 			slots := map[uint32]uint32{lo: tr.port(tt.from), far: tr.port(tt.to)}
 			slots[999] = slots[far]

@@ -1,0 +1,18 @@
+package ebpf
+
+import (
+	"testing"
+
+	"ripstop/vswitch"
+	"ripstop/vswitch/vswitchtest"
+)
+
+func TestConformance(t *testing.T) {
+	vswitchtest.Suite(t, vswitch.EBPF, func(t *testing.T) vswitch.Driver {
+		d, err := New(quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	})
+}

@@ -1,0 +1,481 @@
+package ebpf
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ripstop/internal/link"
+	"ripstop/internal/nettest"
+	"ripstop/vswitch"
+)
+
+// objectsOf is the ids of everything that a switch has in the kernel.
+func objectsOf(t *testing.T, p *plane) (ebpf.ProgramID, []ebpf.MapID) {
+	t.Helper()
+	info, err := p.prog.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, ok := info.MapIDs()
+	if !ok || len(ids) != 7 {
+		t.Fatalf("the program has the maps %v", ids)
+	}
+	return programID(t, p.prog), ids
+}
+
+// vanish waits until the kernel has freed a switch.
+func vanish(t *testing.T, prog ebpf.ProgramID, ids []ebpf.MapID) {
+	t.Helper()
+	nettest.Eventually(t, 10*time.Second, "the kernel frees the switch", func() bool {
+		p, err := ebpf.NewProgramFromID(prog)
+		if err == nil {
+			p.Close()
+			return false
+		}
+		for _, id := range ids {
+			if m, err := ebpf.NewMapFromID(id); err == nil {
+				m.Close()
+				return false
+			}
+		}
+		return errors.Is(err, ebpf.ErrKeyNotExist) || errors.Is(err, unix.ENOENT)
+	})
+}
+
+func TestNothingLeft(t *testing.T) {
+	tests := []struct {
+		name   string
+		remove func(*testing.T, *Driver)
+	}{
+		{"by a step", func(t *testing.T, d *Driver) { apply(t, d, vswitch.State{}) }},
+		{"port by port", func(t *testing.T, d *Driver) {
+			apply(t, d, lab(nil, nil))
+			apply(t, d, vswitch.State{})
+		}},
+		{"behind the daemon's back", func(t *testing.T, d *Driver) {
+			if err := d.planes["lab"].close(); err != nil {
+				t.Fatal(err)
+			}
+			clear(d.planes)
+			nettest.Run(t, "sh", "-ec", "for l in web db red blue; do ip link del $l; done")
+			if err := d.devices.Sweep(); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newDriver(t)
+			converge(t, d, house())
+			prog, ids := objectsOf(t, d.planes["lab"])
+			tt.remove(t, d)
+			vanish(t, prog, ids)
+		})
+	}
+}
+
+func TestForeignFilters(t *testing.T) {
+	nettest.Run(t, "ip", "link", "add", "nic", "type", "veth", "peer", "name", "cable")
+	defer nettest.Run(t, "ip", "link", "del", "nic")
+	d := newDriver(t)
+	nettest.Run(t, "sh", "-ec", "tc qdisc add dev nic clsact; tc filter add dev nic ingress pref 7 u32 match u32 0 0; tc filter add dev nic egress pref 7 u32 match u32 0 0")
+	show := func() string {
+		return nettest.Run(t, "sh", "-ec", "tc qdisc show dev nic clsact; tc filter show dev nic ingress pref 7; tc filter show dev nic egress")
+	}
+	before := show()
+	want := lab(map[string]vswitch.Port{"up": {Kind: vswitch.Device, Device: "nic", PVID: 10}}, nil)
+	converge(t, d, want)
+	if !strings.Contains(nettest.Run(t, "tc", "filter", "show", "dev", "nic", "ingress"), filterName) {
+		t.Error("our filter is not beside the others")
+	}
+	if now := show(); now != before {
+		t.Errorf("others' filters were\n%s\nand are\n%s", before, now)
+	}
+	apply(t, d, lab(nil, nil))
+	if now := show(); now != before {
+		t.Errorf("others' filters were\n%s\nand are, after the port,\n%s", before, now)
+	}
+	if strings.Contains(nettest.Run(t, "tc", "filter", "show", "dev", "nic", "ingress"), filterName) {
+		t.Error("our filter is left on the lent interface")
+	}
+	nettest.Run(t, "sh", "-ec", "tc filter del dev nic ingress; tc filter del dev nic egress; tc qdisc del dev nic clsact")
+	converge(t, d, want)
+	apply(t, d, vswitch.State{})
+	if out := nettest.Run(t, "tc", "qdisc", "show", "dev", "nic"); strings.Contains(out, "clsact") {
+		t.Errorf("our qdisc is left on the lent interface: %s", out)
+	}
+}
+
+func TestPlaceTaken(t *testing.T) {
+	nettest.Run(t, "ip", "link", "add", "nic", "type", "veth", "peer", "name", "cable")
+	defer nettest.Run(t, "ip", "link", "del", "nic")
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "others", Type: ebpf.SchedCLS, License: "Apache-2.0",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prog.Close()
+	d := newDriver(t)
+	nic := int(index(t, "nic"))
+	if err := d.host.QdiscAdd(qdiscOf(nic)); err != nil {
+		t.Fatal(err)
+	}
+	err = d.host.FilterAdd(&netlink.BpfFilter{FilterAttrs: filterOf(nic), Fd: prog.FD(), Name: "others", DirectAction: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Do(t.Context(), vswitch.AddSwitch{Name: "lab"}); err != nil {
+		t.Fatal(err)
+	}
+	var taken *takenError
+	port := vswitch.Port{Kind: vswitch.Device, Device: "nic", PVID: 10}
+	if err := d.Do(t.Context(), vswitch.AddPort{Switch: "lab", Name: "up", Port: port}); !errors.As(err, &taken) {
+		t.Errorf("a port whose place is taken: %v", err)
+	}
+	if _, err := d.Observe(t.Context()); err != nil {
+		t.Errorf("observing it: %v", err)
+	}
+	if out := nettest.Run(t, "tc", "filter", "show", "dev", "nic", "ingress"); !strings.Contains(out, "others") {
+		t.Errorf("the other filter is gone: %s", out)
+	}
+	apply(t, d, vswitch.State{})
+	if out := nettest.Run(t, "tc", "filter", "show", "dev", "nic", "ingress"); !strings.Contains(out, "others") {
+		t.Errorf("the other filter went with the port: %s", out)
+	}
+}
+
+// TestCrash stops the making of a port between any two of its steps.
+func TestCrash(t *testing.T) {
+	port := into("web", 10, "10.0.0.1/24")
+	tests := []struct {
+		name string
+		make func(*testing.T, *Driver)
+	}{
+		{"before the mark", func(t *testing.T, d *Driver) {
+			far, err := link.EnsureNamespace("web")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer far.Close()
+			err = d.host.AddVeth(link.Veth{Name: "web", Group: link.Group("lab"), Far: far, FarName: "eth0"})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"before the entry", func(t *testing.T, d *Driver) { create(t, d, port) }},
+		{"before the filter", func(t *testing.T, d *Driver) {
+			l := create(t, d, port)
+			if _, err := d.planes["lab"].put(member{ifindex: l.Attrs().Index, mtu: 1500, pvid: 10}); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"before it is up", func(t *testing.T, d *Driver) {
+			if err := d.joinPort(d.planes["lab"], create(t, d, port), "web", port); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"gateway before the mark", func(t *testing.T, d *Driver) {
+			if err := d.delGateway("lab", "blue"); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.host.AddVeth(link.Veth{Name: "blue", Group: link.Group("lab"), FarName: "lab.10"}); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	}
+	for _, tt := range tests {
+		for _, wanted := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, wanted %t", tt.name, wanted), func(t *testing.T) {
+				d := newDriver(t)
+				rest := house()
+				delete(rest.Switches["lab"].Ports, "web")
+				converge(t, d, rest)
+				tt.make(t, d)
+				next := newDriver(t)
+				if !wanted {
+					converge(t, next, vswitch.State{})
+					return
+				}
+				converge(t, next, house())
+				inhabited(t)
+			})
+		}
+	}
+}
+
+func create(t *testing.T, d *Driver, p vswitch.Port) netlink.Link {
+	t.Helper()
+	p.IfName = "eth0"
+	l, err := d.devices.Create("lab", "web", p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// TestUpgradeUnderTraffic replaces process and program while a station sends,
+// and demands every answer.
+func TestUpgradeUnderTraffic(t *testing.T) {
+	d := newDriver(t)
+	converge(t, d, house())
+	inhabited(t)
+	var out bytes.Buffer
+	sender := exec.Command("ip", "netns", "exec", "web", "ping", "-q", "-i", "0.002", "-c", "500", "-W", "2", "10.0.0.2")
+	sender.Stdout = &out
+	if err := sender.Start(); err != nil {
+		t.Fatal(err)
+	}
+	before := d
+	for i := range 5 {
+		next := newDriver(t)
+		prog := next.spec.Programs[planeProgRipstopSwitch]
+		for range i + 1 {
+			prog.Instructions = slices.Insert(prog.Instructions, 1, asm.Mov.Imm(asm.R0, 0))
+		}
+		id := programID(t, before.planes["lab"].prog)
+		for _, p := range before.planes {
+			if err := p.close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		clear(before.planes)
+		if steps := apply(t, next, house()); len(steps) != 0 {
+			t.Errorf("an upgrade does %v", steps)
+		}
+		if programID(t, next.planes["lab"].prog) == id {
+			t.Error("the program is the same as before")
+		}
+		if again := apply(t, next, house()); len(again) != 0 {
+			t.Errorf("after an upgrade there is %v", again)
+		}
+		before = next
+	}
+	if err := sender.Wait(); err != nil || !strings.Contains(out.String(), " 0% packet loss") {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}
+
+// TestHalfUpgraded finds filters with two programs over the same maps.
+func TestHalfUpgraded(t *testing.T) {
+	d := newDriver(t)
+	converge(t, d, house())
+	p := d.planes["lab"]
+	prog := d.spec.Programs[planeProgRipstopSwitch]
+	prog.Instructions = slices.Insert(prog.Instructions, 1, asm.Mov.Imm(asm.R0, 0))
+	if changed, err := p.upgrade(d.spec); err != nil || !changed {
+		t.Fatal(changed, err)
+	}
+	if err := d.attach(p, int(index(t, "web")), p.slots[index(t, "web")]); err != nil {
+		t.Fatal(err)
+	}
+	next := newDriver(t)
+	if steps := apply(t, next, house()); len(steps) != 0 {
+		t.Errorf("there is %v to do", steps)
+	}
+	id := programID(t, next.planes["lab"].prog)
+	for _, dev := range []string{"web", "db", "red", "lab.10"} {
+		if h, ok, err := find(next.host.Handle, int(index(t, dev))); err != nil || !ok || h.program != id {
+			t.Errorf("%s has program %d, %v; want %d", dev, h.program, err, id)
+		}
+	}
+	inhabited(t)
+}
+
+// TestOtherLayout finds a switch whose maps mean something else, and makes the
+// kernel's side of it anew.
+func TestOtherLayout(t *testing.T) {
+	d := newDriver(t)
+	converge(t, d, house())
+	prog, ids := objectsOf(t, d.planes["lab"])
+	if err := d.planes["lab"].maps.Self.Put(uint32(0), &planeIdentity{Layout: planeLayoutLAYOUT + 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.planes["lab"].close(); err != nil {
+		t.Fatal(err)
+	}
+	clear(d.planes)
+	if steps := converge(t, newDriver(t), house()); len(steps) != 4 {
+		t.Errorf("it is mended by %v, want a step for each port and gateway", steps)
+	}
+	inhabited(t)
+	vanish(t, prog, ids)
+}
+
+func TestFloodToMany(t *testing.T) {
+	const many = 200
+	d := newDriver(t)
+	ports := map[string]vswitch.Port{"sender": into("sender", 10, "10.0.0.1/24")}
+	for i := range many {
+		ports[fmt.Sprintf("p%d", i)] = vswitch.Port{Kind: vswitch.Veth, Netns: "many", IfName: fmt.Sprintf("e%d", i), PVID: 10}
+	}
+	converge(t, d, lab(ports, nil))
+	receiver, sender := packets(t, "many", ""), packets(t, "sender", "eth0")
+	frame := ether(broadcast, macA, experimental)
+	if _, err := unix.Write(sender, frame); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[int]int{}
+	buf := make([]byte, 100)
+	for range many {
+		n, from, err := unix.Recvfrom(receiver, buf, 0)
+		if err != nil {
+			t.Fatalf("after %d of %d copies: %v", len(seen), many, err)
+		}
+		if !bytes.Equal(buf[:n], frame) {
+			t.Fatalf("a copy is %x, want %x", buf[:n], frame)
+		}
+		seen[from.(*unix.SockaddrLinklayer).Ifindex]++
+	}
+	if n, _, err := unix.Recvfrom(receiver, buf, unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) || len(seen) != many {
+		t.Errorf("%d stations got a copy, and there is one more of %d bytes, %v", len(seen), n, err)
+	}
+}
+
+// packets is a socket for frames of the experimental EtherType on one or on all
+// interfaces of a namespace.
+func packets(t *testing.T, netns, dev string) int {
+	t.Helper()
+	ns, err := link.OpenNamespace(netns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	at := &unix.SockaddrLinklayer{Protocol: bigEndian(experimental)}
+	if dev != "" {
+		l, err := ns.Link(dev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at.Ifindex = l.Attrs().Index
+	}
+	var s int
+	err = ns.Run(func() (err error) {
+		s, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(bigEndian(experimental)))
+		return err
+	})
+	if err == nil {
+		t.Cleanup(func() { unix.Close(s) })
+		err = unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5})
+	}
+	if err == nil {
+		err = unix.Bind(s, at)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestInspect(t *testing.T) {
+	d := newDriver(t)
+	converge(t, d, house())
+	inhabited(t)
+	fdb, err := d.FDB(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	where := map[string]uint16{}
+	for _, e := range fdb {
+		where[e.Port] = e.VLAN
+		if e.Switch != "lab" || e.Age > time.Minute || e.Static {
+			t.Errorf("entry %+v", e)
+		}
+	}
+	if want := map[string]uint16{"web": 10, "db": 10, "red": 20, "blue": 10}; !maps.Equal(where, want) {
+		t.Errorf("stations are behind %v, want %v", where, want)
+	}
+	c, err := d.Counters(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, p := range c.Ports {
+		names = append(names, p.Port)
+		if p.RxFrames == 0 || p.Port != "red" && p.TxFrames == 0 || p.Port == "red" && p.Drops["no-destination"] == 0 {
+			t.Errorf("counters are %+v", p)
+		}
+	}
+	if !slices.Equal(names, []string{"blue", "db", "red", "web"}) || len(c.VLANs) != 2 || c.VLANs[0].VLAN != 10 || c.VLANs[0].Bytes < 42*c.VLANs[0].Frames {
+		t.Errorf("counters are of %v, %+v", names, c.VLANs)
+	}
+	p := d.planes["lab"]
+	old := planeStation{Vid: 10, Mac: [6]byte(macA)}
+	if err := p.maps.Fdb.Put(&old, &planeSighting{Slot: 1, Ifindex: index(t, "db")}); err != nil {
+		t.Fatal(err)
+	}
+	p.ageing = 0 // every entry is too old
+	if n, err := d.Expire(t.Context()); err != nil || n < 5 {
+		t.Errorf("%d stations aged out, %v; want all", n, err)
+	}
+}
+
+func TestConcurrentUse(t *testing.T) {
+	d := newDriver(t)
+	var readers sync.WaitGroup
+	stop := make(chan struct{})
+	for _, read := range []func() error{
+		func() error { _, err := d.FDB(t.Context()); return err },
+		func() error { _, err := d.Counters(t.Context()); return err },
+		func() error { _, err := d.Expire(t.Context()); return err },
+		func() error { _, err := d.Observe(t.Context()); return err },
+	} {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := read(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 5 {
+		converge(t, d, house())
+		apply(t, d, vswitch.State{})
+	}
+	close(stop)
+	readers.Wait()
+}
+
+func TestPortName(t *testing.T) {
+	for _, tt := range []struct {
+		sw   string
+		vid  uint16
+		want string
+	}{
+		{"lab", 10, "lab.10"},
+		{"ten-letter", 4094, "ten-letter.4094"},
+		{"a-very-long-one", 4094, ""},
+		{"a-very-long-two", 4094, ""},
+	} {
+		got := portName(tt.sw, tt.vid)
+		if len(got) > 15 || tt.want != "" && got != tt.want {
+			t.Errorf("%s, %d: %q", tt.sw, tt.vid, got)
+		}
+	}
+	if got := vlanOf(portName("a-very-long-one", 4094)); got != 4094 || vlanOf("eth0") != 0 {
+		t.Errorf("the name's VLAN is %d", got)
+	}
+	if portName("a-very-long-one", 1) == portName("a-very-long-two", 1) {
+		t.Error("two switches have one name")
+	}
+}
