@@ -184,7 +184,11 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	if err != nil {
 		return p, errWord
 	}
-	return p.Masked(), nil
+	// IPv4 within IPv6 is IPv4 in net.IPNet's eyes, whatever its mask is.
+	if p = p.Masked(); p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p, nil
 }
 
 // ipNet is a prefix in the standard library's old words, which wgtypes speaks.
