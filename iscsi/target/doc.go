@@ -23,6 +23,10 @@
 // A device that takes long holds up the other commands of that connection,
 // never those of another.
 //
+// A portal that is bound to an interface refuses what comes through any other
+// one. The host itself reaches it: the kernel counts its connections as through
+// the interface that has the address.
+//
 // Discovery tells an initiator only of targets that the proof it gave opens:
 // without CHAP those that ask none, with CHAP those with that name and secret.
 package target

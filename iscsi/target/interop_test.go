@@ -1,7 +1,9 @@
 package target
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -43,5 +45,32 @@ func TestTools(t *testing.T) {
 	w.logged("refused login", webName, dataIQN, "wrong CHAP name or secret")
 	if strings.Contains(w.logs.String(), secret) {
 		t.Error("the secret stands in the log")
+	}
+}
+
+// TestQEMU writes, reads and compares an image through QEMU's initiator, with
+// CHAP on both sides of the wire and data over several PDUs.
+func TestQEMU(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.become(twoTargets())
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, pattern(8<<20, 42), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte(secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	disk := "driver=iscsi,transport=tcp,portal=127.0.0.1:3260,target=" + dataIQN + ",lun=1,user=web,password-secret=s,initiator-name=" + webName
+	object := []string{"--object", "secret,id=s,file=" + password}
+	nettest.Run(t, "qemu-img", append([]string{"convert"}, append(object, "-n", "--target-image-opts", "-f", "raw", image, disk)...)...)
+	out := nettest.Run(t, "qemu-img", append([]string{"compare"}, append(object, "--image-opts", "driver=raw,file.driver=file,file.filename="+image, disk)...)...)
+	if !strings.Contains(out, "identical") {
+		t.Error(out)
+	}
+	out = nettest.Run(t, "qemu-io", append(object, "--image-opts", disk, "-c", "write -P 0x5a 1M 1M", "-c", "read -P 0x5a 1M 1M",
+		"-c", "discard 2M 1M", "-c", "read -P 0 2M 1M", "-c", "flush", "-c", "write -z 3M 64k", "-c", "read -P 0 3M 64k")...)
+	if strings.Contains(out, "failed") {
+		t.Error(out)
 	}
 }

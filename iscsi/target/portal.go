@@ -52,7 +52,11 @@ func (s *Server) listen(ctx context.Context, at where) error {
 			return explain(at, err)
 		}
 	}
-	if door := s.doors[at.addr]; door != nil && at.device == "" {
+	if at.device != "" {
+		if err := s.openDoor(ctx, at.addr); err != nil {
+			return err
+		}
+	} else if door := s.doors[at.addr]; door != nil {
 		delete(s.doors, at.addr)
 		if err := door.close(); err != nil {
 			return err
@@ -60,11 +64,11 @@ func (s *Server) listen(ctx context.Context, at where) error {
 	}
 	l, err := s.open(ctx, at, false)
 	if err != nil {
-		return errors.Join(explain(at, err), s.openDoors(ctx))
+		return explain(at, err)
 	}
 	s.listeners[at] = l
 	s.log.Info("listening", "portal", at.String())
-	return s.openDoors(ctx)
+	return nil
 }
 
 func (s *Server) knows(addr netip.AddrPort) bool {
@@ -76,22 +80,18 @@ func (s *Server) knows(addr netip.AddrPort) bool {
 	return s.doors[addr] != nil
 }
 
-// openDoors opens the doors that are missing: one for every address that is
-// bound to a device and not listened on without one.
-func (s *Server) openDoors(ctx context.Context) error {
-	var errs []error
-	for at := range s.listeners {
-		if at.device == "" || s.doors[at.addr] != nil || s.listeners[where{at.addr, ""}] != nil {
-			continue
-		}
-		l, err := s.open(ctx, where{at.addr, ""}, true)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("watch for connections past %s: %w", at, err))
-			continue
-		}
-		s.doors[at.addr] = l
+// openDoor opens the door of an address that is listened on through devices
+// only, unless it stands already.
+func (s *Server) openDoor(ctx context.Context, addr netip.AddrPort) error {
+	if s.doors[addr] != nil || s.listeners[where{addr, ""}] != nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	l, err := s.open(ctx, where{addr, ""}, true)
+	if err != nil {
+		return explain(where{addr, ""}, err)
+	}
+	s.doors[addr] = l
+	return nil
 }
 
 // closeUnused closes listeners that no target has any more, with their
@@ -125,26 +125,68 @@ func (s *Server) closeUnused(ctx context.Context) error {
 			errs = append(errs, l.close())
 		}
 	}
-	return errors.Join(append(errs, s.openDoors(ctx))...)
+	for addr, needed := range bound {
+		if needed {
+			errs = append(errs, s.openDoor(ctx, addr))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // open starts a listener. Its connections live as long as the server wants,
 // not as long as ctx.
 func (s *Server) open(ctx context.Context, at where, door bool) (*listener, error) {
+	if err := s.share(at.addr, true); err != nil {
+		return nil, err
+	}
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error { return prepareSocket(raw, at.device) }}
 	lc.SetMultipathTCP(false) // a subflow may come through another interface
 	nl, err := lc.Listen(ctx, network(at.addr), at.addr.String())
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.share(at.addr, false))
 	}
 	l := &listener{srv: s, at: at, door: door, nl: nl.(*net.TCPListener), ctx: context.WithoutCancel(ctx), closed: make(chan struct{})}
+	if err := errors.Join(l.share(false), s.share(at.addr, false)); err != nil {
+		return nil, errors.Join(err, l.close())
+	}
 	s.running.Go(l.serve)
 	return l, nil
 }
 
-// prepareSocket lets bound and unbound sockets share an address. The kernel
-// prefers a socket that is bound to the interface of a connection
-// (net/ipv4/inet_hashtables.c, compute_score).
+// share sets or clears SO_REUSEPORT on the listeners of an address. All must
+// have it while one more binds. Afterwards none may: of listeners with it the
+// kernel takes the first of its list that fits at all (inet_lhash2_lookup), of
+// those without it the one that fits best, which is one bound to the
+// connection's interface (compute_score; both in net/ipv4/inet_hashtables.c).
+func (s *Server) share(addr netip.AddrPort, on bool) error {
+	var errs []error
+	for at, l := range s.listeners {
+		if at.addr == addr {
+			errs = append(errs, l.share(on))
+		}
+	}
+	if door := s.doors[addr]; door != nil {
+		errs = append(errs, door.share(on))
+	}
+	return errors.Join(errs...)
+}
+
+func (l *listener) share(on bool) error {
+	raw, err := l.nl.SyscallConn()
+	if err != nil {
+		return err
+	}
+	value := 0
+	if on {
+		value = 1
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		err = os.NewSyscallError("set SO_REUSEPORT", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, value))
+	})
+	return errors.Join(cerr, err)
+}
+
+// prepareSocket lets bound and unbound sockets share an address.
 func prepareSocket(raw syscall.RawConn, device string) error {
 	var err error
 	if cerr := raw.Control(func(fd uintptr) {

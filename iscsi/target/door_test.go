@@ -1,0 +1,83 @@
+package target
+
+import (
+	"net/netip"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"ripstop/internal/nettest"
+	"ripstop/iscsi"
+)
+
+// TestDoor connects to a portal that is bound to an interface through that
+// interface and through another one. The kernel must give every connection of
+// the first kind to the bound listener and every other one to the door.
+func TestDoor(t *testing.T) {
+	for _, n := range []struct{ ns, dev, host, guest string }{
+		{"c1", "san", "10.30.0.1/24", "10.30.0.2/24"},
+		{"c2", "other", "10.40.0.1/24", "10.40.0.2/24"},
+	} {
+		nettest.Namespace(t, n.ns)
+		nettest.Run(t, "ip", "link", "add", n.dev, "type", "veth", "peer", "name", "eth0", "netns", n.ns)
+		t.Cleanup(func() { nettest.Run(t, "ip", "link", "del", n.dev) })
+		nettest.Run(t, "ip", "addr", "add", n.host, "dev", n.dev)
+		nettest.Run(t, "ip", "link", "set", n.dev, "up")
+		nettest.Run(t, "ip", "-n", n.ns, "addr", "add", n.guest, "dev", "eth0")
+		nettest.Run(t, "ip", "-n", n.ns, "link", "set", "eth0", "up")
+	}
+	nettest.Run(t, "ip", "-n", "c2", "route", "add", "10.30.0.0/24", "via", "10.40.0.1")
+
+	w := newWorld(t, Options{})
+	portal := netip.MustParseAddrPort("10.30.0.1:3260")
+	bound := twoTargets()[openIQN]
+	bound.Portals = []iscsi.Portal{{Address: portal, Device: "san"}}
+	w.become(map[string]iscsi.Target{openIQN: bound})
+
+	const each = 20
+	for range each {
+		nettest.Run(t, "ip", "netns", "exec", "c1", "bash", "-c", knock)
+		nettest.Run(t, "ip", "netns", "exec", "c2", "bash", "-c", knock)
+	}
+	// The kernel counts the host itself as reached through the interface that
+	// has the address (net/ipv4/route.c, ip_route_output_key_hash_rcu).
+	nettest.Run(t, "bash", "-c", knock)
+	w.logged("refused login", "address=10.30.0.1:")
+	inside := strings.Count(w.logs.String(), `msg="refused login" address=10.30.0.2:`)
+	outside := strings.Count(w.logs.String(), `msg="refused connection" address=10.40.0.2:`)
+	if inside != each || outside != each {
+		t.Errorf("%d of %d reached the portal, %d of %d the door", inside, each, outside, each)
+	}
+	out := nettest.Run(t, "ip", "netns", "exec", "c1", "iscsi-ls", "iscsi://10.30.0.1")
+	if !strings.Contains(out, "Portal:10.30.0.1:3260,1") {
+		t.Errorf("discovery through the right interface: %s", out)
+	}
+	if out, err := exec.Command("ip", "netns", "exec", "c2", "iscsi-ls", "iscsi://10.30.0.1").CombinedOutput(); err == nil {
+		t.Errorf("discovery through the wrong interface: %s", out)
+	}
+	testDoorGivesWay(t, w, bound, portal)
+}
+
+// knock sends a ping before login and waits for the end of the connection.
+const knock = `exec 3<>/dev/tcp/10.30.0.1/3260; head -c48 /dev/zero >&3; cat <&3 >/dev/null; true`
+
+// testDoorGivesWay adds a portal for every interface at the address of the
+// bound one, and takes it away again: the door goes and comes back.
+func testDoorGivesWay(t *testing.T, w *world, bound iscsi.Target, portal netip.AddrPort) {
+	free := bound
+	free.Portals = []iscsi.Portal{{Address: portal}}
+	freeIQN := openIQN + "free"
+	w.become(map[string]iscsi.Target{openIQN: bound, freeIQN: free})
+	out := nettest.Run(t, "ip", "netns", "exec", "c2", "iscsi-ls", "iscsi://10.30.0.1")
+	if !strings.Contains(out, freeIQN) || strings.Contains(out, openIQN+" ") {
+		t.Errorf("through the other interface: %s", out)
+	}
+	w.become(map[string]iscsi.Target{openIQN: bound})
+	if err := exec.Command("ip", "netns", "exec", "c2", "iscsi-ls", "iscsi://10.30.0.1").Run(); err == nil {
+		t.Error("the door did not come back")
+	}
+	w.become(map[string]iscsi.Target{})
+	if len(w.doors)+len(w.listeners) > 0 {
+		t.Errorf("left: %v %v", w.doors, w.listeners)
+	}
+}
