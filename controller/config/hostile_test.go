@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
@@ -106,6 +108,17 @@ func FuzzParse(f *testing.F) {
 	}
 	for _, n := range names {
 		data, err := configs.FS.ReadFile(n)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	faulty, err := filepath.Glob("testdata/*.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, n := range faulty {
+		data, err := os.ReadFile(n)
 		if err != nil {
 			f.Fatal(err)
 		}
