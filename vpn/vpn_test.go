@@ -77,7 +77,7 @@ func (w world) some(all ...string) []netip.Prefix {
 
 func TestDiffOfItselfIsEmpty(t *testing.T) {
 	w := world{rand.New(rand.NewPCG(1, 1))}
-	for range 5000 {
+	for range 1000 {
 		s := settled(w.state())
 		if steps := Diff(s, s); len(steps) != 0 {
 			t.Fatalf("Diff(x, x) has %d steps, first %q", len(steps), steps[0])
@@ -97,7 +97,7 @@ func settled(s State) State {
 
 func TestDiffLeadsToWant(t *testing.T) {
 	w := world{rand.New(rand.NewPCG(2, 2))}
-	for range 5000 {
+	for range 2000 {
 		want, have := w.state(), w.seen(w.state())
 		sim := NewSim(have)
 		for _, o := range reconcile.Run(t.Context(), sim, Diff(want, have), map[string]error{}) {
@@ -149,7 +149,7 @@ func alike(want, got State) error {
 // without a peer, and at no moment two tunnels share a port.
 func TestDiffLeavesNoGap(t *testing.T) {
 	w := world{rand.New(rand.NewPCG(3, 3))}
-	for range 5000 {
+	for range 1000 {
 		want, have := w.state(), w.seen(w.state())
 		sim := NewSim(have)
 		for _, s := range Diff(want, have) {
@@ -186,7 +186,7 @@ func gap(want, have, now State) string {
 
 func TestDiffIsSorted(t *testing.T) {
 	w := world{rand.New(rand.NewPCG(4, 4))}
-	for range 1000 {
+	for range 300 {
 		want, have := w.state(), w.seen(w.state())
 		a, b := fmt.Sprint(Diff(want, have)), fmt.Sprint(Diff(want.Clone(), have.Clone()))
 		if a != b {

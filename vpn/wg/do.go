@@ -170,7 +170,9 @@ func (d *Driver) setPort(e engine, is *wgtypes.Device, t vpn.Tunnel) error {
 	return refused(is.Name, t.Listen, e.configure(is.Name, cfg))
 }
 
-// raise sets the device up and opens its port.
+// raise sets the device up and opens its port. WireGuard in a process opens it
+// by itself, too, when it hears that the device is up; where the port is taken it
+// forgets which it was, and the next attempt gets any other.
 func (d *Driver) raise(e engine, link netlink.Link, port uint16) error {
 	name := link.Attrs().Name
 	if !isUp(link) {
@@ -178,7 +180,15 @@ func (d *Driver) raise(e engine, link netlink.Link, port uint16) error {
 			return refused(name, port, err)
 		}
 	}
-	return refused(name, port, e.up(name))
+	if err := e.up(name); err != nil {
+		return refused(name, port, err)
+	}
+	is, err := e.device(name)
+	if err != nil || port == 0 || is.ListenPort == int(port) {
+		return err
+	}
+	again := int(port)
+	return refused(name, port, e.configure(name, wgtypes.Config{ListenPort: &again}))
 }
 
 // refused says what to do about a port that is taken.
