@@ -44,7 +44,7 @@ func (p Port) canonical() Port {
 		p.User = ""
 	}
 	p.Addresses = sorted(p.Addresses, comparePrefix)
-	p.Tagged = slices.DeleteFunc(sorted(p.Tagged, cmp.Compare), func(v uint16) bool { return v == p.PVID })
+	p.Tagged = sorted(without(p.Tagged, []uint16{p.PVID}), cmp.Compare)
 	return p
 }
 

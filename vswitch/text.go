@@ -21,19 +21,19 @@ func (s AddSwitch) String() string {
 	if s.Dataplane == EBPF {
 		return "mkdir /sys/fs/bpf/ripstop/" + s.Name
 	}
-	return fmt.Sprintf("ip link add %s up type bridge vlan_filtering 1 vlan_default_pvid 0 mcast_snooping 0", s.Name)
+	return fmt.Sprintf("ip link add name %s up type bridge vlan_filtering 1 vlan_default_pvid 0 mcast_snooping 0", s.Name)
 }
 
 // String is the commands that remove the switch and what is in it.
 func (s DelSwitch) String() string {
 	var l lines
 	for _, n := range slices.Concat(s.Ports, s.Gateways) {
-		l.add("ip link del %s", n)
+		l.add("ip link del dev %s", n)
 	}
 	if s.Dataplane == EBPF {
 		l.add("rm -r /sys/fs/bpf/ripstop/%s", s.Name)
 	} else {
-		l.add("ip link del %s", s.Name)
+		l.add("ip link del dev %s", s.Name)
 	}
 	return l.String()
 }
@@ -50,14 +50,14 @@ func (s AddPort) String() string {
 		l.add("tc qdisc add dev %s clsact", dev)
 		l.add("tc filter add dev %s ingress bpf direct-action pinned /sys/fs/bpf/ripstop/%s%s", dev, s.Switch, s.Port.membership())
 	} else {
-		l.add("ip link set %s master %s", dev, s.Switch)
+		l.add("ip link set dev %s master %s", dev, s.Switch)
 		s.Port.bridgeVLANs(&l, dev, Port{})
 		if s.Port.Isolated {
 			l.add("bridge link set dev %s isolated on", dev)
 		}
 	}
 	if !s.Port.Down {
-		l.add("ip link set %s up", dev)
+		l.add("ip link set dev %s up", dev)
 	}
 	return l.String()
 }
@@ -66,20 +66,20 @@ func (s AddPort) make(l *lines) {
 	p := s.Port
 	switch p.Kind {
 	case Tap:
-		l.add("ip tuntap add %s mode tap user %s multi_queue vnet_hdr", s.Name, cmp.Or(p.User, "0"))
+		l.add("ip tuntap add dev %s mode tap user %s multi_queue vnet_hdr", s.Name, cmp.Or(p.User, "0"))
 	case Device:
-		l.add("ip link set %s promisc on", p.Device)
+		l.add("ip link set dev %s promisc on", p.Device)
 	case Veth:
 		l.add("ip netns add %s # unless it exists", p.Netns)
 		mac := ""
 		if p.MAC != (MAC{}) {
 			mac = " address " + p.MAC.String()
 		}
-		l.add("ip link add %s type veth peer name %s%s netns %s", s.Name, p.IfName, mac, p.Netns)
+		l.add("ip link add name %s type veth peer name %s%s netns %s", s.Name, p.IfName, mac, p.Netns)
 		for _, a := range p.Addresses {
 			l.add("ip -n %s address add %s dev %s", p.Netns, a, p.IfName)
 		}
-		l.add("ip -n %s link set %s up", p.Netns, p.IfName)
+		l.add("ip -n %s link set dev %s up", p.Netns, p.IfName)
 	}
 }
 
@@ -89,12 +89,12 @@ func (p Port) setMTU(l *lines, dev string) {
 		mtu = DefaultMTU
 	}
 	if mtu == 0 {
-		l.add("ip link set %s mtu … # as before it was lent", dev)
+		l.add("ip link set dev %s mtu … # as before it was lent", dev)
 		return
 	}
-	l.add("ip link set %s mtu %d", dev, mtu)
+	l.add("ip link set dev %s mtu %d", dev, mtu)
 	if p.Kind == Veth {
-		l.add("ip -n %s link set %s mtu %d", p.Netns, p.IfName, mtu)
+		l.add("ip -n %s link set dev %s mtu %d", p.Netns, p.IfName, mtu)
 	}
 }
 
@@ -143,14 +143,14 @@ func (s SetPort) String() string {
 		}
 	}
 	if s.From.MAC != s.To.MAC && s.To.MAC != (MAC{}) {
-		l.add("ip -n %s link set %s address %s", s.To.Netns, s.To.IfName, s.To.MAC)
+		l.add("ip -n %s link set dev %s address %s", s.To.Netns, s.To.IfName, s.To.MAC)
 	}
 	if s.From.MTU != s.To.MTU {
 		s.To.setMTU(&l, dev)
 	}
 	addresses(&l, "ip -n "+s.To.Netns, s.To.IfName, [2][]netip.Prefix{s.From.Addresses, s.To.Addresses})
 	if s.From.Down != s.To.Down {
-		l.add("ip link set %s %s", dev, upDown(s.To.Down))
+		l.add("ip link set dev %s %s", dev, upDown(s.To.Down))
 	}
 	return l.String()
 }
@@ -169,15 +169,15 @@ func addresses(l *lines, ip, dev string, change [2][]netip.Prefix) {
 func (s DelPort) String() string {
 	dev := s.Port.DeviceName(s.Name)
 	if s.Port.Kind != Device {
-		return "ip link del " + dev
+		return "ip link del dev " + dev
 	}
 	var l lines
 	if s.Dataplane == EBPF {
 		l.add("tc filter del dev %s ingress # ripstop's alone", dev)
 	} else {
-		l.add("ip link set %s nomaster", dev)
+		l.add("ip link set dev %s nomaster", dev)
 	}
-	l.add("ip link set %s promisc off", dev)
+	l.add("ip link set dev %s promisc off", dev)
 	return l.String()
 }
 
@@ -185,7 +185,7 @@ func (s DelPort) String() string {
 func (s AddGateway) String() string {
 	var l lines
 	if s.Dataplane == EBPF {
-		l.add("ip link add %s type veth peer name %s.gw", s.Name, s.Name)
+		l.add("ip link add name %s type veth peer name %s.gw", s.Name, s.Name)
 		l.add("tc qdisc add dev %s.gw clsact", s.Name)
 		l.add("tc filter add dev %s.gw ingress bpf direct-action pinned /sys/fs/bpf/ripstop/%s # pvid %d", s.Name, s.Switch, s.Gateway.VLAN)
 	} else {
@@ -193,10 +193,10 @@ func (s AddGateway) String() string {
 		l.add("ip link add link %s name %s type vlan id %d", s.Switch, s.Name, s.Gateway.VLAN)
 	}
 	if s.Gateway.MTU != 0 {
-		l.add("ip link set %s mtu %d", s.Name, s.Gateway.MTU)
+		l.add("ip link set dev %s mtu %d", s.Name, s.Gateway.MTU)
 	}
 	addresses(&l, "ip", s.Name, [2][]netip.Prefix{nil, s.Gateway.Addresses})
-	l.add("ip link set %s up", s.Name)
+	l.add("ip link set dev %s up", s.Name)
 	return l.String()
 }
 
@@ -204,7 +204,7 @@ func (s AddGateway) String() string {
 func (s SetGateway) String() string {
 	var l lines
 	if s.From.MTU != s.To.MTU {
-		l.add("ip link set %s mtu %d", s.Name, cmp.Or(s.To.MTU, DefaultMTU))
+		l.add("ip link set dev %s mtu %d", s.Name, cmp.Or(s.To.MTU, DefaultMTU))
 	}
 	addresses(&l, "ip", s.Name, [2][]netip.Prefix{s.From.Addresses, s.To.Addresses})
 	return l.String()
@@ -213,9 +213,9 @@ func (s SetGateway) String() string {
 // String is the commands that take the host out of the VLAN.
 func (s DelGateway) String() string {
 	if s.Dataplane == EBPF {
-		return "ip link del " + s.Name
+		return "ip link del dev " + s.Name
 	}
-	return fmt.Sprintf("ip link del %s\nbridge vlan del dev %s vid %d self", s.Name, s.Switch, s.Gateway.VLAN)
+	return fmt.Sprintf("ip link del dev %s\nbridge vlan del dev %s vid %d self", s.Name, s.Switch, s.Gateway.VLAN)
 }
 
 func onOff(b bool) string {

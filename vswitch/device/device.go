@@ -237,7 +237,7 @@ func Foreign(l netlink.Link) error {
 	if a, ok := link.ParseAlias(l.Attrs().Alias); ok {
 		return fmt.Errorf("interface %q exists and serves ripstop as %q: use a name once on a host", name, a)
 	}
-	return fmt.Errorf("interface %q exists and is not ripstop's: choose another name, or remove it (ip link del %s)", name, name)
+	return fmt.Errorf("interface %q exists and is not ripstop's: choose another name, or remove it (ip link del dev %s)", name, name)
 }
 
 // configure sets what a link and its far end have of a port's setting.

@@ -28,7 +28,7 @@ func (d *Devices) borrow(sw, name string, p vswitch.Port) (netlink.Link, error) 
 		return nil, Foreign(l)
 	}
 	if l.Attrs().MasterIndex != 0 {
-		return nil, fmt.Errorf("interface %s is in another bridge or bond already: take it out first (ip link set %s nomaster)", p.Device, p.Device)
+		return nil, fmt.Errorf("interface %s is in another bridge or bond already: take it out first (ip link set dev %s nomaster)", p.Device, p.Device)
 	}
 	lent := &link.Lent{
 		Alias:   l.Attrs().Alias,

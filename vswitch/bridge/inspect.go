@@ -1,0 +1,160 @@
+package bridge
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"ripstop/internal/link"
+	"ripstop/vswitch"
+	"ripstop/vswitch/device"
+)
+
+// tick is a USER_HZ of the netlink interface.
+const tick = time.Second / 100
+
+// FDB is every station that the bridges know, and the gateways.
+func (d *Driver) FDB(ctx context.Context) ([]vswitch.FDBEntry, error) {
+	found, err := d.devices.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := link.Dump(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
+		req.AddData(&netlink.Ndmsg{Family: unix.AF_BRIDGE})
+		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list bridge FDB: %w", err)
+	}
+	places := placesOf(found)
+	var out []vswitch.FDBEntry
+	for _, m := range messages {
+		s, err := parseStation(m)
+		if err != nil {
+			return nil, fmt.Errorf("read bridge FDB: %w", err)
+		}
+		at, ok := places[place{s.index, 0}]
+		if s.permanent { // the devices' own addresses: of those, gateways are stations
+			at, ok = places[place{s.index, s.vlan}]
+		}
+		if ok && s.vlan != 0 {
+			out = append(out, vswitch.FDBEntry{Switch: at[0], VLAN: s.vlan, MAC: s.mac, Port: at[1], Static: s.static, Age: s.age})
+		}
+	}
+	slices.SortFunc(out, func(a, b vswitch.FDBEntry) int {
+		return cmp.Or(cmp.Compare(a.Switch, b.Switch), cmp.Compare(a.VLAN, b.VLAN), bytes.Compare(a.MAC[:], b.MAC[:]))
+	})
+	return out, nil
+}
+
+// place is where a station is: a port's device, or a bridge with a gateway's VLAN.
+type place struct {
+	index int
+	vlan  uint16
+}
+
+// placesOf gives each place its switch and its port or gateway.
+func placesOf(found map[string]device.Switch) map[place][2]string {
+	out := map[place][2]string{}
+	for name, sw := range found {
+		for n, p := range sw.Ports {
+			out[place{p.Link.Attrs().Index, 0}] = [2]string{name, n}
+		}
+		for n, g := range sw.Gateways {
+			if v, ok := g.Link.(*netlink.Vlan); ok {
+				out[place{v.ParentIndex, uint16(v.VlanId)}] = [2]string{name, n}
+			}
+		}
+	}
+	return out
+}
+
+type station struct {
+	index             int
+	vlan              uint16
+	mac               vswitch.MAC
+	permanent, static bool
+	age               time.Duration
+}
+
+// parseStation reads an RTM_NEWNEIGH of AF_BRIDGE: struct ndmsg and attributes
+// of linux/neighbour.h.
+func parseStation(b []byte) (s station, err error) {
+	if len(b) < unix.SizeofNdMsg {
+		return s, fmt.Errorf("message of %d bytes", len(b))
+	}
+	state := binary.NativeEndian.Uint16(b[8:])
+	s.index = int(binary.NativeEndian.Uint32(b[4:]))
+	s.permanent = state&unix.NUD_PERMANENT != 0
+	s.static = state&(unix.NUD_PERMANENT|unix.NUD_NOARP) != 0
+	attrs, err := nl.ParseRouteAttr(b[unix.SizeofNdMsg:])
+	if err != nil {
+		return s, err
+	}
+	for _, a := range attrs {
+		switch v := a.Value; {
+		case a.Attr.Type == netlink.NDA_LLADDR && len(v) == len(s.mac):
+			s.mac = vswitch.MAC(v)
+		case a.Attr.Type == netlink.NDA_VLAN && len(v) >= 2:
+			s.vlan = binary.NativeEndian.Uint16(v)
+		case a.Attr.Type == netlink.NDA_CACHEINFO && len(v) >= 16 && !s.static:
+			// struct nda_cacheinfo: confirmed, used, updated, refcnt; the bridge
+			// counts updated from the last frame of the station.
+			s.age = time.Duration(binary.NativeEndian.Uint32(v[8:])) * tick
+		}
+	}
+	return s, nil
+}
+
+// Counters is what went through every port since its device was made. Drops are
+// those of ripstop's filters; frames that the bridge itself refuses, and those of
+// each VLAN, it does not count.
+func (d *Driver) Counters(ctx context.Context) (vswitch.Counters, error) {
+	var out vswitch.Counters
+	found, err := d.devices.Observe(ctx)
+	if err != nil {
+		return out, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		sw := found[name]
+		if !slices.ContainsFunc(sw.Others, func(l netlink.Link) bool { return isSwitch(l, name) }) {
+			continue // of another dataplane
+		}
+		for _, n := range slices.Sorted(maps.Keys(sw.Ports)) {
+			c, err := d.count(sw.Ports[n].Link)
+			if err != nil {
+				return vswitch.Counters{}, err
+			}
+			c.Switch, c.Port = name, n
+			out.Ports = append(out.Ports, c)
+		}
+	}
+	return out, nil
+}
+
+func (d *Driver) count(l netlink.Link) (vswitch.PortCounters, error) {
+	c := vswitch.PortCounters{Drops: map[string]uint64{}}
+	met, err := rulesAt(d.host, l)
+	if err != nil {
+		return c, err
+	}
+	for _, r := range rules {
+		if n := met[r.priority]; n > 0 && r.reason != "" {
+			c.Drops[r.reason] = n
+		}
+	}
+	if s := l.Attrs().Statistics; s != nil {
+		c.RxFrames, c.RxBytes, c.TxFrames, c.TxBytes = s.RxPackets, s.RxBytes, s.TxPackets, s.TxBytes
+	}
+	return c, nil
+}
