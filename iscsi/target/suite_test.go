@@ -13,8 +13,14 @@ import (
 // suiteTest matches one test of the list that iscsi-test-cu -l prints.
 var suiteTest = regexp.MustCompile(`(?m)^(ALL|iSCSI|SCSI|LINUX)\.(\w+)\.(\w+)`)
 
+// wrongTests are the tests of libiscsi 1.19 that no target passes, and why.
+var wrongTests = map[string]string{
+	"iSCSITMF.LUNResetSimpleAsync": "demands a flag that only the answer to its own reset sets, before it reads that answer, and then frees its task twice",
+	"GetLBAStatus.UnmapSingle":     "asks for block n+1 and demands block n+8, which is the same only where a physical block is one logical block",
+}
+
 // TestSuite runs every test of libiscsi's conformance suite in a process of
-// its own: none fails and none crashes.
+// its own: none fails and none crashes but those that are wrong.
 func TestSuite(t *testing.T) {
 	w := newWorld(t, Options{})
 	w.become(twoTargets())
@@ -30,12 +36,12 @@ func TestSuite(t *testing.T) {
 		name := m[2] + "." + m[3]
 		result, out := runSuiteTest(t.Context(), "ALL."+name)
 		count[result]++
-		if result == "fail" {
+		if result == "fail" && wrongTests[name] == "" {
 			t.Errorf("%s fails:\n%s", name, out)
 		}
 	}
 	t.Logf("iscsi-test-cu: %v", count)
-	if count["pass"] < 150 {
+	if count["pass"] < 180 {
 		t.Errorf("only %d tests passed", count["pass"])
 	}
 }
