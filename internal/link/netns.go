@@ -232,3 +232,14 @@ func inThread(f func() error) error {
 	}()
 	return <-done
 }
+
+// Scratch calls f on a thread inside a new namespace without a name, which is
+// gone with all that f made in it when f returns.
+func Scratch(f func() error) error {
+	return inThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make namespace: %w", err)
+		}
+		return f()
+	})
+}
