@@ -105,7 +105,7 @@ func apply(ctx context.Context, d *Driver, want vpn.State) (steps []string, err 
 // request is what the near end asks of the far end; the fields are those of the
 // verb.
 type request struct {
-	Verb    string // apply, stats, echo, release
+	Verb    string // apply, stats or echo
 	Specs   []spec
 	Address string
 }

@@ -22,7 +22,7 @@ import (
 
 const patience = 20 * time.Second
 
-// pair is two private keys with their public ones.
+// keys is a private key with its public one.
 type keys struct{ private, public string }
 
 func newKeys(t testing.TB) keys {
@@ -253,7 +253,8 @@ func round(c net.Conn, buf []byte, n byte) error {
 // addr is an address and port of a literal.
 func addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
-func l0(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
+// quiet logs to the test what it does at level info.
+func quiet(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
 
 // farIsThere knows the far end by every name.
 func farIsThere(context.Context, string, string) ([]netip.Addr, error) {

@@ -17,14 +17,14 @@ const (
 
 // fits is the MTU that the ways to the endpoints leave to a tunnel.
 func (d *Driver) fits(s seen) int {
-	mtu, asked, ways := 0, map[netip.Addr]bool{}, ways{d.links, map[int]int{}}
+	mtu, asked, way := 0, map[netip.Addr]bool{}, ways{d.links, map[int]int{}}
 	for _, p := range s.device.Peers {
 		to := endpoint(p).Addr()
 		if !to.IsValid() || asked[to] {
 			continue
 		}
 		asked[to] = true
-		device, outer, ok := ways.to(to)
+		device, outer, ok := way.to(to)
 		if !ok || device == s.link.Attrs().Index {
 			continue
 		}

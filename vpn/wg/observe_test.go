@@ -16,9 +16,9 @@ import (
 	"ripstop/vpn"
 )
 
-// world is a Driver that sees what a test tells it.
+// blind is a Driver without a kernel that knows the names which a test gives it.
 func blind(t *testing.T, names map[string]string) *Driver {
-	d := &Driver{log: l0(t), resolve: newResolver(), now: time.Now, memory: &memory{Tunnels: map[string]*tunnelMemory{}}}
+	d := &Driver{log: quiet(t), resolve: newResolver(), now: time.Now, memory: &memory{Tunnels: map[string]*tunnelMemory{}}}
 	d.resolve.lookup = func(_ context.Context, _, host string) ([]netip.Addr, error) {
 		if names[host] == "" {
 			return nil, errors.New("no such host")

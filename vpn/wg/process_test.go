@@ -143,7 +143,7 @@ func TestSocketClosesUnderItsUser(t *testing.T) {
 }
 
 func TestEngineThatIsNone(t *testing.T) {
-	if _, err := New(l0(t), Options{Engine: "steam"}); err == nil || !strings.Contains(err.Error(), `engine "steam"`) {
+	if _, err := New(quiet(t), Options{Engine: "steam"}); err == nil || !strings.Contains(err.Error(), `engine "steam"`) {
 		t.Errorf("error %v", err)
 	}
 }
