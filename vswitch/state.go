@@ -13,6 +13,10 @@
 //
 // A State is complete: what it does not name shall not be there (among what
 // ripstop made; what others made is never in an observed State).
+//
+// Zero values: a MAC that is zero is whatever it is, and no difference to any
+// other; MTU 0 is DefaultMTU for a veth, a tap and a gateway, and what it was
+// before for a lent device; PVID 0 takes no untagged frame; IfName "" is eth0.
 package vswitch
 
 import (
@@ -63,7 +67,8 @@ func (m MAC) String() string {
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
 }
 
-// Port is one port of a switch. Fields of other kinds than its own are zero.
+// Port is one port of a switch. Fields of other kinds than its own are zero. A
+// port whose Kind, Netns, IfName, User or Device changes is another port.
 type Port struct {
 	Kind Kind
 
@@ -79,7 +84,7 @@ type Port struct {
 	PVID     uint16   // VLAN of untagged frames, 1–4094; 0 drops them
 	Tagged   []uint16 // VLANs carried with an 802.1Q tag, sorted, without PVID
 	Isolated bool     // exchanges no frames with other isolated ports
-	MTU      int      // bytes of layer-3 payload; 0 leaves the kernel's default
+	MTU      int      // bytes of layer-3 payload; 0 is the kernel's default, or a lent device's own
 	Down     bool     // administratively down
 }
 
@@ -87,5 +92,5 @@ type Port struct {
 type Gateway struct {
 	VLAN      uint16
 	Addresses []netip.Prefix // sorted; host part kept
-	MTU       int            // 0 leaves the kernel's default
+	MTU       int            // 0 is the kernel's default
 }
