@@ -51,20 +51,24 @@ func (p *plane) compare() error {
 	return nil
 }
 
+// readFloods looks at one VLAN after the other: before Linux 6.14, a batch ends
+// with EINTR at a VLAN that has no list.
 func (p *plane) readFloods() (map[uint16][]uint32, error) {
-	keys, ids := make([]uint32, planeLayoutMAX_VLANS), make([]uint32, planeLayoutMAX_VLANS)
-	var cursor ebpf.MapBatchCursor
-	n, err := p.maps.Floods.BatchLookup(&cursor, keys, ids, nil)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return nil, err
-	}
 	out := map[uint16][]uint32{}
-	for i := range n {
-		slots, err := readList(ebpf.MapID(ids[i]))
+	for vid := range uint32(planeLayoutMAX_VLANS) {
+		var id ebpf.MapID
+		err := p.maps.Floods.Lookup(vid, &id)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		out[uint16(keys[i])] = slots
+		slots, err := readList(id)
+		if err != nil {
+			return nil, err
+		}
+		out[uint16(vid)] = slots
 	}
 	return out, nil
 }

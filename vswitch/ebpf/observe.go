@@ -39,7 +39,7 @@ func (d *Driver) Observe(ctx context.Context) (vswitch.State, error) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(found)) {
-		if ofBridge(found[name]) && d.planes[name] == nil {
+		if ofBridge(name, found[name]) && d.planes[name] == nil {
 			continue
 		}
 		sw, err := d.observe(name, found[name])
@@ -51,19 +51,13 @@ func (d *Driver) Observe(ctx context.Context) (vswitch.State, error) {
 	return state.Canonical(), nil
 }
 
-// ofBridge tells whether a switch is one of the kernel's bridges.
-func ofBridge(s device.Switch) bool {
-	for _, l := range s.Others {
-		if _, ok := l.(*netlink.Bridge); ok {
-			return true
-		}
-	}
-	for _, p := range s.Ports {
-		if p.Link.Attrs().MasterIndex != 0 {
-			return true
-		}
-	}
-	return false
+// ofBridge tells whether a switch is one of the kernel's bridges. What is left
+// of a switch without its bridge is seen here, so that somebody clears it up.
+func ofBridge(name string, s device.Switch) bool {
+	return slices.ContainsFunc(s.Others, func(l netlink.Link) bool {
+		_, ok := l.(*netlink.Bridge)
+		return ok && l.Attrs().Name == name
+	})
 }
 
 func (d *Driver) observe(name string, found device.Switch) (vswitch.Switch, error) {
