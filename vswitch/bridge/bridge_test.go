@@ -101,7 +101,6 @@ func TestInspectAndRepair(t *testing.T) {
 		"bridge link set dev a isolated on",
 		"ip link set dev a nomaster",
 		"ip link set dev a down",
-		"ip link set dev a name a2",
 		"ip link del dev a",
 		"ip -n a address del 10.10.0.2/24 dev eth0",
 		"ip link set dev lab type bridge vlan_filtering 0",
