@@ -67,9 +67,15 @@ func NewPrivateKey(random io.Reader) (Secret, error) {
 	if _, err := io.ReadFull(random, k[:]); err != nil {
 		return Secret{}, fmt.Errorf("draw a private key: %w", err)
 	}
-	k[0] &= 248
-	k[31] = k[31]&127 | 64
-	return Secret{k}, nil
+	return Secret{k}.clamped(), nil
+}
+
+// clamped is the private key as every implementation uses it, and shows it,
+// whatever was written: two that are the same clamped are one key.
+func (s Secret) clamped() Secret {
+	s.k[0] &= 248
+	s.k[31] = s.k[31]&127 | 64
+	return s
 }
 
 // IsZero tells whether there is none.

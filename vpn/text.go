@@ -27,7 +27,7 @@ func (t Tunnel) commands(name string, from Tunnel) []string {
 	if t.Listen != from.Listen {
 		set += fmt.Sprintf(" listen-port %d", t.Listen)
 	}
-	if t.PrivateKey != from.PrivateKey {
+	if t.PrivateKey.clamped() != from.PrivateKey.clamped() {
 		set += " private-key " + t.PrivateKey.String()
 	}
 	if set != "" {
@@ -145,7 +145,7 @@ func (AddTunnel) Disturbs() string { return "" }
 // addresses go.
 func (s SetTunnel) Disturbs() string {
 	var out []string
-	if s.From.PrivateKey != s.To.PrivateKey {
+	if s.From.PrivateKey.clamped() != s.To.PrivateKey.clamped() {
 		out = append(out, "every peer of "+s.Name+" has to know the new public key")
 	}
 	if gone := without(s.From.Addresses, s.To.Addresses); len(gone) > 0 {

@@ -32,7 +32,7 @@ func (w world) state() State {
 }
 
 func (w world) tunnel(port uint16) Tunnel {
-	t := Tunnel{Listen: port, MTU: w.IntN(2) * 1400, Peers: map[Key]Peer{}, PrivateKey: NewSecret(Key{byte(w.IntN(3))})}
+	t := Tunnel{Listen: port, MTU: w.IntN(2) * 1400, Peers: map[Key]Peer{}, PrivateKey: NewSecret(Key{0, byte(w.IntN(3))})}
 	t.Addresses = w.some("10.0.0.1/24", "10.0.0.2/24", "fd00::1/64")
 	// An allowed IP has one peer of the tunnel.
 	for _, p := range w.some("10.0.0.0/28", "10.1.0.0/16", "10.1.2.0/24", "0.0.0.0/0", "fd00::/80", "fd01::/16") {
@@ -206,7 +206,7 @@ func prefixes(s ...string) []netip.Prefix {
 // site is the tunnel that the table tests start from.
 func site() Tunnel {
 	return Tunnel{
-		Listen: 51820, Addresses: prefixes("10.99.0.1/24"), PrivateKey: NewSecret(Key{1}),
+		Listen: 51820, Addresses: prefixes("10.99.0.1/24"), PrivateKey: NewSecret(Key{8, 1}),
 		Peers: map[Key]Peer{
 			{2}: {Name: "branch", Endpoint: "192.0.2.7:51820", AllowedIPs: prefixes("10.50.0.0/16", "10.99.0.2/32"), Keepalive: 25 * time.Second},
 			{3}: {Name: "laptop", AllowedIPs: prefixes("10.99.0.3/32")},
@@ -249,7 +249,7 @@ ip route add 10.50.0.0/16 dev site proto 114`},
 		{"to nothing", Tunnel{}, site(), `
 ip link del site`},
 		{"new address, port, key and MTU", change(site(), func(t *Tunnel) {
-			t.Addresses, t.Listen, t.MTU, t.PrivateKey = prefixes("10.99.0.9/24"), 1, 1380, NewSecret(Key{9})
+			t.Addresses, t.Listen, t.MTU, t.PrivateKey = prefixes("10.99.0.9/24"), 1, 1380, NewSecret(Key{8, 9})
 		}), site(), `
 wg set site listen-port 1 private-key (secret)
 ip address add 10.99.0.9/24 dev site
@@ -259,6 +259,8 @@ ip link set site mtu 1380`},
 ip link set site mtu auto # what the way to the endpoints leaves`},
 		{"set down by somebody", site(), down, `
 ip link set site up`},
+		{"a key that was written unclamped", change(site(), func(t *Tunnel) { t.PrivateKey = NewSecret(Key{9, 1}) }),
+			change(site(), func(t *Tunnel) { t.PrivateKey = NewSecret(Key{9, 1}).clamped() }), ``},
 		{"any port will do", change(site(), func(t *Tunnel) { t.Listen = 0 }), site(), ``},
 		{"an allowed IP moves", changePeer(changePeer(site(), Key{2}, func(p *Peer) { p.AllowedIPs = p.AllowedIPs[1:] }),
 			Key{3}, func(p *Peer) { p.AllowedIPs = prefixes("10.50.0.0/16", "10.99.0.3/32") }), site(), `

@@ -158,7 +158,9 @@ func (d *Driver) setTunnel(name string, t vpn.Tunnel) error {
 // opens it anew, even the same.
 func (d *Driver) setPort(e engine, is *wgtypes.Device, t vpn.Tunnel) error {
 	cfg := wgtypes.Config{}
-	if key := wgtypes.Key(t.PrivateKey.Reveal()); key != is.PrivateKey {
+	// The same key may have been written in several ways; its public one is one.
+	if is.PublicKey != wgtypes.Key(t.PrivateKey.Public()) {
+		key := wgtypes.Key(t.PrivateKey.Reveal())
 		cfg.PrivateKey = &key
 	}
 	if port := int(t.Listen); port != is.ListenPort {

@@ -56,6 +56,13 @@ func TestWrongKeyShakesNoHands(t *testing.T) {
 	}
 }
 
+// A key that was not drawn as wg genkey does is clamped by WireGuard.
+func TestUnclampedKey(t *testing.T) {
+	l := newLab(t, vpn.Process, vpn.Process)
+	l.site.Key = vpn.Key{255, 31: 255}.String()
+	l.apply(l.site) // and again, without steps
+}
+
 func TestUnresolvedEndpoint(t *testing.T) {
 	l := newLab(t, vpn.Process, vpn.Process)
 	l.site.Peers[0].Endpoint = "nowhere.invalid:51821"
