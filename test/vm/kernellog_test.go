@@ -1,0 +1,42 @@
+//go:build vm
+
+package vm
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// alarm matches what the kernel logs when the machine, a task or a disk is in
+// trouble.
+var alarm = regexp.MustCompile(`(?i)lockup|hung task|blocked for more than|call trace|\bBUG\b|WARNING:|I/O error`)
+
+// spaceIsUp is the one error that a full pool may cause: it names itself.
+const spaceIsUp = "critical space allocation error"
+
+// watchKernel fails the test when the kernel's log has an alarm at its end.
+func watchKernel(t testing.TB) {
+	t.Helper()
+	writeFile(t, "/dev/kmsg", begin(t)+"\n")
+	t.Cleanup(func() {
+		for line := range strings.Lines(kernelLog(t)) {
+			if alarm.MatchString(line) && !strings.Contains(line, spaceIsUp) {
+				t.Errorf("the kernel says: %s", line)
+			}
+		}
+	})
+}
+
+// kernelLog is what the kernel logged since watchKernel.
+func kernelLog(t testing.TB) string {
+	t.Helper()
+	all := run(t, "dmesg")
+	_, since, ok := strings.Cut(all, begin(t))
+	if !ok {
+		return all // the ring has turned over
+	}
+	return since
+}
+
+func begin(t testing.TB) string { return "vm: " + t.Name() + " begins" }
