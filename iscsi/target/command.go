@@ -65,6 +65,7 @@ func (c *conn) command(f *frame) error {
 	if fault == nil {
 		need = c.scsi.OutLength(cmd.LUN, c.cdb)
 		if c.atHand(need) {
+			c.r2ts = 0
 			return c.run(cmd, c.cdb, f.data, need)
 		}
 	}
@@ -162,6 +163,7 @@ func (c *conn) take(t *session.Task, d *pdu.DataOut, data []byte) error {
 		return c.solicit(t)
 	}
 	c.tasks.Remove(t)
+	c.r2ts = t.Transfer.R2Ts()
 	return c.run(&t.Cmd, t.CDB, t.Out[:t.Transfer.Got()], t.Need)
 }
 
@@ -171,7 +173,8 @@ func (c *conn) fail(t *session.Task) error {
 	if errors.Is(t.Fault, session.ErrFull) {
 		c.task.Status, c.task.Sense = statusTaskSetFull, nil
 	}
-	return c.answer(&t.Cmd, t.Need, t.Transfer.R2Ts())
+	c.r2ts = t.Transfer.R2Ts()
+	return c.answer(&t.Cmd, t.Need)
 }
 
 // run carries out a command whose data are complete, and answers it.
@@ -187,12 +190,12 @@ func (c *conn) run(cmd *pdu.SCSICommand, cdb, out []byte, need int) error {
 	c.commands.Add(1)
 	c.bytesWritten.Add(uint64(len(out)))
 	c.bytesRead.Add(uint64(len(t.In)))
-	return c.answer(cmd, need, 0)
+	return c.answer(cmd, need)
 }
 
 // answer sends data-in and status of the command in c.task. With GOOD status
 // the last Data-In carries it.
-func (c *conn) answer(cmd *pdu.SCSICommand, need int, sn uint32) error {
+func (c *conn) answer(cmd *pdu.SCSICommand, need int) error {
 	t := &c.task
 	expected, actual := 0, t.ActualIn
 	switch {
@@ -205,8 +208,9 @@ func (c *conn) answer(cmd *pdu.SCSICommand, need int, sn uint32) error {
 	b := c.inBuf
 	c.inBuf = nil
 	if b != nil {
-		c.out.hold(b)
+		defer c.out.hold(b) // not before: a full arena is written in between
 	}
+	sn := c.r2ts
 	if len(t.In) > 0 {
 		collapse := t.Status == scsi.StatusGood
 		c.dataIn = pdu.DataIn{TTT: pdu.Reserved, Status: t.Status, Residual: residual, Overflow: over, Underflow: under}

@@ -63,6 +63,7 @@ type conn struct {
 	tasks    *session.Tasks
 	task     scsi.Task
 	inBuf    *buffer // of the command that runs
+	r2ts     uint32  // that were sent for it
 	cdb      []byte
 	text     textExchange
 

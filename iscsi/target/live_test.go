@@ -216,7 +216,8 @@ func TestMissing(t *testing.T) {
 	w.mu.Lock()
 	w.devices["later"] = newMemory("later", 1<<20)
 	w.mu.Unlock()
-	want.Portals = want.Portals[:2]
+	want.Portals = append(want.Portals[:2:2], iscsi.Portal{Address: netip.MustParseAddrPort("0.0.0.0:3260")},
+		iscsi.Portal{Address: netip.MustParseAddrPort("[::]:3260")}, iscsi.Portal{Address: netip.MustParseAddrPort("[::1]:3260")})
 	w.become(map[string]iscsi.Target{openIQN: want})
 
 	other := newWorld(t, Options{})

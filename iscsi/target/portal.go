@@ -71,13 +71,29 @@ func (s *Server) listen(ctx context.Context, at where) error {
 	return nil
 }
 
-func (s *Server) knows(addr netip.AddrPort) bool {
-	for at := range s.listeners {
-		if at.addr == addr {
-			return true
+// knows tells whether the server itself listens where a socket at addr would be
+// in the way.
+func (s *Server) knows(addr netip.AddrPort) bool { return len(s.beside(addr)) > 0 }
+
+// beside is the listeners and doors whose addresses overlap with addr.
+func (s *Server) beside(addr netip.AddrPort) []*listener {
+	var out []*listener
+	for at, l := range s.listeners {
+		if overlap(at.addr, addr) {
+			out = append(out, l)
 		}
 	}
-	return s.doors[addr] != nil
+	for at, l := range s.doors {
+		if overlap(at, addr) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+func overlap(a, b netip.AddrPort) bool {
+	return a.Port() == b.Port() && a.Addr().Is4() == b.Addr().Is4() &&
+		(a == b || a.Addr().IsUnspecified() || b.Addr().IsUnspecified())
 }
 
 // openDoor opens the door of an address that is listened on through devices
@@ -160,13 +176,8 @@ func (s *Server) open(ctx context.Context, at where, door bool) (*listener, erro
 // connection's interface (compute_score; both in net/ipv4/inet_hashtables.c).
 func (s *Server) share(addr netip.AddrPort, on bool) error {
 	var errs []error
-	for at, l := range s.listeners {
-		if at.addr == addr {
-			errs = append(errs, l.share(on))
-		}
-	}
-	if door := s.doors[addr]; door != nil {
-		errs = append(errs, door.share(on))
+	for _, l := range s.beside(addr) {
+		errs = append(errs, l.share(on))
 	}
 	return errors.Join(errs...)
 }

@@ -3,6 +3,7 @@ package target
 import (
 	"bytes"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"ripstop/iscsi/pdu"
@@ -69,6 +70,35 @@ func (i *initiator) sendOut(itt, ttt uint32, data []byte, off, end int) {
 		i.send(d, data[off:off+n])
 		off += n
 	}
+}
+
+// TestLongReads reads through two sessions at once what takes more headers than
+// are gathered for one write: no buffer may be used again before it is sent.
+func TestLongReads(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.become(twoTargets())
+	want := pattern(4<<20, 77)
+	copy(w.devices["data"].(*memory).bytes, want)
+	var both sync.WaitGroup
+	for n := range 2 {
+		i := dial(t, webName)
+		i.isid[1] = byte(n)
+		i.open(openIQN, "MaxRecvDataSegmentLength=512")
+		i.ready(0)
+		both.Go(func() {
+			for part := range 4 {
+				lba := uint32((part + n) % 4 * 2048)
+				m := i.command(rw10(0x28, lba, 2048), 1<<20)
+				m.Read = true
+				i.send(m, nil)
+				r := i.finish(m.ITT)
+				if !bytes.Equal(r.data, want[lba*512:][:1<<20]) || r.pdus != 2048 {
+					t.Errorf("read at %d: %d bytes in %d PDUs differ", lba, len(r.data), r.pdus)
+				}
+			}
+		})
+	}
+	both.Wait()
 }
 
 // TestPipeline sends many commands at once: all are answered, in order, with

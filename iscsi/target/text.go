@@ -37,7 +37,8 @@ func (c *conn) textRequest(f *frame) error {
 	} else if m.TTT != x.tag {
 		return c.reject(f, rejectField)
 	}
-	if len(x.in)+len(f.data) > maxText || m.Final && m.Continue {
+	answering := len(x.out) > 0 && len(f.data) > 0 // a new question before the answer is through
+	if len(x.in)+len(f.data) > maxText || m.Final && m.Continue || answering {
 		return c.reject(f, rejectProtocol)
 	}
 	x.in = append(x.in, f.data...)
@@ -49,7 +50,10 @@ func (c *conn) textRequest(f *frame) error {
 	if err != nil {
 		return c.reject(f, rejectProtocol)
 	}
-	for _, p := range pairs {
+	for n, p := range pairs {
+		if slices.ContainsFunc(pairs[:n], func(q pdu.Pair) bool { return q.Key == p.Key }) {
+			return c.reject(f, rejectProtocol)
+		}
 		if p.Key != "SendTargets" {
 			x.out = pdu.AppendText(x.out, p.Key, "NotUnderstood")
 			continue
