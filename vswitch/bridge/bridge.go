@@ -39,7 +39,8 @@ import (
 // and gateways have their own.
 const bridgeMTU = 65535
 
-// Driver is the bridges of one host. It is not safe for concurrent use.
+// Driver is the bridges of one host. It is safe for concurrent use; steps of one
+// object are to come one after the other.
 type Driver struct {
 	host    *link.Space
 	devices *device.Devices
@@ -52,12 +53,12 @@ func New(host *link.Space) *Driver {
 }
 
 // Do carries out one step.
-func (d *Driver) Do(_ context.Context, step vswitch.Step) error {
+func (d *Driver) Do(ctx context.Context, step vswitch.Step) error {
 	switch s := step.(type) {
 	case vswitch.AddSwitch:
 		return d.addSwitch(s.Name)
 	case vswitch.DelSwitch:
-		return d.devices.DeleteSwitch(s.Name)
+		return d.delSwitch(ctx, s.Name)
 	case vswitch.AddPort:
 		return d.addPort(s)
 	case vswitch.SetPort:

@@ -1,8 +1,10 @@
 package bridge
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -117,27 +119,49 @@ func (d *Driver) vlanRange(l netlink.Link, r vswitch.Range, add bool) error {
 
 func (d *Driver) delPort(s vswitch.DelPort) error {
 	if s.Port.Kind == vswitch.Device {
-		if err := d.leave(s); err != nil {
+		if err := d.leave(s.Switch, s.Name, s.Port); err != nil {
 			return fmt.Errorf("port %q: %w", s.Name, err)
 		}
 	}
 	return d.devices.Delete(s.Switch, s.Name, s.Port)
 }
 
+// delSwitch removes a switch with all that is in it.
+func (d *Driver) delSwitch(ctx context.Context, name string) error {
+	found, err := d.devices.Observe(ctx)
+	if err != nil {
+		return fmt.Errorf("switch %q: %w", name, err)
+	}
+	for n, p := range found[name].Ports {
+		if p.Kind != vswitch.Device {
+			continue
+		}
+		if err := d.leave(name, n, p.Port); err != nil {
+			return fmt.Errorf("port %q: %w", n, err)
+		}
+	}
+	if err := d.devices.DeleteSwitch(name); err != nil {
+		return fmt.Errorf("switch %q: %w", name, err)
+	}
+	return nil
+}
+
 // leave takes a lent interface out of the bridge, before it is given back.
-func (d *Driver) leave(s vswitch.DelPort) error {
-	found, err := d.devices.Find(s.Switch, s.Name, s.Port)
-	if err != nil || found == nil {
+func (d *Driver) leave(sw, name string, p vswitch.Port) error {
+	l, err := d.devices.Find(sw, name, p)
+	if err != nil || l == nil {
 		return err
 	}
-	br, err := d.host.Link(s.Switch)
-	if err != nil || found.Attrs().MasterIndex != br.Attrs().Index {
+	br, err := d.host.Link(sw)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := d.host.LinkSetNoMaster(found); err != nil {
-		return fmt.Errorf("take %q out of bridge %q: %w", found.Attrs().Name, s.Switch, err)
+	if err == nil && l.Attrs().MasterIndex == br.Attrs().Index {
+		if err := d.host.LinkSetNoMaster(l); err != nil {
+			return fmt.Errorf("take %q out of bridge %q: %w", l.Attrs().Name, sw, err)
+		}
 	}
-	return clearRules(d.host, found)
+	return clearRules(d.host, l)
 }
 
 func (d *Driver) addGateway(s vswitch.AddGateway) error {

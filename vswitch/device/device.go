@@ -22,6 +22,7 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 
@@ -29,10 +30,11 @@ import (
 	"ripstop/vswitch"
 )
 
-// Devices is the devices of one host. It is not safe for concurrent use.
+// Devices is the devices of one host. It is safe for concurrent use; work on one
+// port is to be done one after the other.
 type Devices struct {
 	host  *link.Space
-	swept bool
+	swept atomic.Bool
 }
 
 // New is the devices of the namespace that host is open on; host stays the caller's.
@@ -171,7 +173,7 @@ func (d *Devices) removeRest(made []netlink.Link) error {
 // Sweep removes namespaces that a crash left behind: made by ripstop, with no
 // device in them yet, or no more. Only the first call of a Devices looks.
 func (d *Devices) Sweep() error {
-	if d.swept {
+	if d.swept.Load() {
 		return nil
 	}
 	names, err := link.OwnNamespaces()
@@ -183,7 +185,7 @@ func (d *Devices) Sweep() error {
 			return err
 		}
 	}
-	d.swept = true
+	d.swept.Store(true)
 	return nil
 }
 

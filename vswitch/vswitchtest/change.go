@@ -71,15 +71,17 @@ func (s *stream) end() {
 		}
 		if _, number, found := strings.Cut(string(b), streamMark); found {
 			seen[binary.BigEndian.Uint32([]byte(number))]++
+			deadline = time.Now().Add(arrival)
 		}
 	}
+	var wrong []uint32
 	for n := range sent {
 		if seen[n] != 1 {
-			s.l.t.Errorf("frame %d of %d arrived %d times", n, sent, seen[n])
+			wrong = append(wrong, n)
 		}
 	}
-	if sent == 0 {
-		s.l.t.Error("no frame was sent")
+	if len(wrong) > 0 || sent == 0 {
+		s.l.t.Errorf("of %d frames %d were lost or doubled: %v …", sent, len(wrong), wrong[:min(len(wrong), 10)])
 	}
 }
 

@@ -29,19 +29,30 @@ func (s suite) lent(t *testing.T) {
 	l.restart()
 	l.set("up", func(p *vswitch.Port) { p.MTU = 0 })
 	l.set("up", func(p *vswitch.Port) { p.MTU = 1400 })
+	up := l.ports()["up"]
 	delete(l.ports(), "up")
 	delete(l.stations, "up")
 	l.apply()
 	if after := nicState(t); after != before {
 		t.Errorf("nic0 came back as\n%s, was\n%s", after, before)
 	}
+	// The same when it comes back with its whole switch.
+	l.ports()["up"] = up
+	l.apply()
+	l.want = vswitch.State{}
+	l.apply()
+	if after := nicState(t); after != before {
+		t.Errorf("nic0 came back from its switch as\n%s, was\n%s", after, before)
+	}
 }
 
-// nicState is what ip shows of nic0 without what time changes. The qdisc clsact
-// may stay: it is empty.
+// nicState is what ip and tc show of nic0 without what time changes.
 func nicState(t *testing.T) string {
 	t.Helper()
 	out := nettest.Run(t, "ip", "-d", "address", "show", "nic0")
+	if strings.Contains(nettest.Run(t, "tc", "qdisc", "show", "dev", "nic0"), "clsact") {
+		out += "with a place for filters\n"
+	}
 	return regexp.MustCompile(`state \w+ |qdisc \w+ |qlen \d+|,?LOWER_UP|,?NO-CARRIER|,?M-DOWN`).ReplaceAllString(out, "")
 }
 

@@ -1,6 +1,7 @@
 package vswitchtest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"testing"
 	"time"
@@ -17,13 +18,14 @@ type station struct {
 	name string
 	mac  vswitch.MAC
 	fd   int
+	buf  []byte
 }
 
 // openStation opens a socket on dev in the namespace, or in the test's own when
 // space is "".
 func openStation(t testing.TB, name, space, dev string) *station {
 	t.Helper()
-	s := &station{name: name, fd: -1}
+	s := &station{name: name, fd: -1, buf: make([]byte, 1<<16)}
 	open := link.Open
 	if space != "" {
 		open = func() (*link.Space, error) { return link.OpenNamespace(space) }
@@ -89,15 +91,15 @@ func (s *station) send(t testing.TB, f frame) {
 // receive is the next frame as it was on the wire; nil when there is none now.
 func (s *station) receive(t testing.TB) []byte {
 	t.Helper()
-	buf, oob := make([]byte, 1<<16), make([]byte, 256)
-	n, noob, _, _, err := unix.Recvmsg(s.fd, buf, oob, 0)
+	oob := make([]byte, 256)
+	n, noob, _, _, err := unix.Recvmsg(s.fd, s.buf, oob, 0)
 	if err == unix.EAGAIN || err == unix.ENETDOWN {
 		return nil
 	}
 	if err != nil {
 		t.Fatalf("receive at %s: %v", s.name, err)
 	}
-	return withTag(buf[:n], oob[:noob])
+	return withTag(bytes.Clone(s.buf[:n]), oob[:noob])
 }
 
 // withTag puts back the tag that the kernel keeps beside the frame (struct
