@@ -101,14 +101,12 @@ func (d *Driver) Commit(context.Context) error {
 }
 
 func (d *Driver) commit(p *plane) error {
-	for ifindex := range maps.Clone(p.slots) {
-		if _, ok := p.places[ifindex]; ok {
-			continue
-		}
+	for _, ifindex := range p.vanished {
 		if err := p.clear(ifindex); err != nil {
 			return err
 		}
 	}
+	p.vanished = nil
 	if err := p.commit(); err != nil {
 		return err
 	}

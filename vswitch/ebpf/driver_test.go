@@ -149,6 +149,7 @@ func TestDrift(t *testing.T) {
 		{"gateway's port down", command("ip link set lab.10 down"), "[gateway/lab/blue]"},
 		{"gateway down", command("ip link set blue down"), "[gateway/lab/blue]"},
 		{"gateway's port's MTU changed", command("ip link set lab.10 mtu 1400"), "[gateway/lab/blue]"},
+		{"gateway renamed", command("ip link set blue down; ip link set blue name green"), "[gateway/lab/blue]"},
 		{"gateway's mark removed", command("ip link set lab.10 alias ''"), "[gateway/lab/blue gateway/lab/blue]"},
 	}
 	for _, tt := range tests {

@@ -106,6 +106,9 @@ func isGateway(l netlink.Link, sw, name string) bool {
 // rest is done.
 func (d *Driver) makeGateway(sw, name string, g vswitch.Gateway) (gateway, error) {
 	far := portName(sw, g.VLAN)
+	if err := d.removeOld(sw, name, far); err != nil {
+		return gateway{}, err
+	}
 	v := link.Veth{Name: name, Group: link.Group(sw), MTU: gatewayMTU(g), FarName: far}
 	if err := d.host.AddVeth(v); err != nil {
 		if other, look := d.host.Link(far); look == nil && errors.Is(err, fs.ErrExist) {
@@ -118,6 +121,18 @@ func (d *Driver) makeGateway(sw, name string, g vswitch.Gateway) (gateway, error
 		return gateway{}, errors.Join(err, d.host.Delete(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}}))
 	}
 	return pair, nil
+}
+
+// removeOld removes a pair of the gateway whose host's end has another name.
+func (d *Driver) removeOld(sw, name, far string) error {
+	l, err := d.host.Link(far)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || !isGateway(l, sw, name) {
+		return err
+	}
+	return d.host.Delete(l)
 }
 
 func (d *Driver) markGateway(sw, name, far string) (gateway, error) {

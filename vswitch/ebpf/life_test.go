@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net"
 	"os/exec"
@@ -54,7 +55,7 @@ func vanish(t *testing.T, prog ebpf.ProgramID, ids []ebpf.MapID) {
 				return false
 			}
 		}
-		return errors.Is(err, ebpf.ErrKeyNotExist) || errors.Is(err, unix.ENOENT)
+		return errors.Is(err, fs.ErrNotExist)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 
@@ -90,6 +91,11 @@ func (d *Driver) observe(name string, found device.Switch) (vswitch.Switch, erro
 			sw.Gateways[n] = p.gateway(n, g, far, sound)
 		}
 	}
+	for ifindex := range p.slots {
+		if _, ok := p.places[ifindex]; !ok {
+			p.vanished = append(p.vanished, ifindex)
+		}
+	}
 	return sw, nil
 }
 
@@ -121,8 +127,8 @@ func (d *Driver) adopt(name string, hooks map[uint32]hook) (*plane, error) {
 	}
 	for _, ifindex := range slices.Sorted(maps.Keys(hooks)) {
 		p, err := openPlane(d.spec, hooks[ifindex].program)
-		if errors.Is(err, errForeign) {
-			continue
+		if errors.Is(err, errForeign) || errors.Is(err, fs.ErrNotExist) {
+			continue // not to be taken over, or gone since its filter was seen
 		}
 		if err != nil {
 			return nil, err
@@ -171,7 +177,7 @@ func (p *plane) sound(hooks map[uint32]hook) (map[uint32]hook, error) {
 // that died while it replaced the other.
 func (p *plane) shares(id ebpf.ProgramID) (bool, error) {
 	prog, err := ebpf.NewProgramFromID(id)
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // gone since its filter was seen
 	}
 	if err != nil {

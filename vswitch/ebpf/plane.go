@@ -32,9 +32,10 @@ type plane struct {
 	dirty  map[uint16]bool       // VLANs whose flood list has to be written
 	stale  bool                  // the FDB may name ports that have left a VLAN
 
-	places  map[uint32]place          // what each device is, by ifindex
-	hooks   map[uint32]ebpf.ProgramID // program of each device's filter, by ifindex
-	checked bool                      // the program is this package's newest
+	places   map[uint32]place          // what each device is, by ifindex
+	hooks    map[uint32]ebpf.ProgramID // program of each device's filter, by ifindex
+	vanished []uint32                  // ifindexes that have slots and no device any more
+	checked  bool                      // the program is this package's newest
 }
 
 // place is a port or a gateway of a switch.

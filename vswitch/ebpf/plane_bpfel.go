@@ -14,11 +14,11 @@ import (
 )
 
 type planeIdentity struct {
-	_        structs.HostLayout
-	Layout   planeLayout
-	Reserved uint32
-	Ageing   uint64
-	Name     [32]uint8
+	_      structs.HostLayout
+	Layout planeLayout
+	Zero   uint32
+	Ageing uint64
+	Name   [32]uint8
 }
 
 type planeLayout uint32

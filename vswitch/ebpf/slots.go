@@ -59,7 +59,7 @@ func (t *planeTrunk) list() []uint16 {
 
 // reset empties the mirror, as it is for new maps.
 func (p *plane) reset() {
-	p.places, p.hooks = map[uint32]place{}, map[uint32]ebpf.ProgramID{}
+	p.places, p.hooks, p.vanished = map[uint32]place{}, map[uint32]ebpf.ProgramID{}, nil
 	p.ports = make([]planePort, maxPorts)
 	p.trunks = map[uint32]planeTrunk{}
 	p.slots = map[uint32]uint32{}

@@ -88,7 +88,7 @@ struct losses {
 
 struct identity {
 	enum layout layout;
-	__u32 reserved;
+	__u32 zero; // always
 	__u64 ageing; // ns
 	__u8 name[32];
 };
@@ -331,9 +331,11 @@ static long visit(__u32 i, struct walk *w)
 	return 0;
 }
 
-static __always_inline int flood(struct frame *f, __u32 slot, const struct port *p)
+static __always_inline int flood(struct frame *f, __u32 slot, const struct port *p, const struct identity *id)
 {
-	struct walk w = {.f = *f, .from = slot, .isolated = p->flags & PORT_ISOLATED};
+	// Before Linux 6.7, the verifier believes that a callback runs once, and
+	// removes what only a second run would reach. It must not know this zero.
+	struct walk w = {.f = *f, .from = slot, .isolated = p->flags & PORT_ISOLATED, .pending = id->zero};
 
 	bpf_loop(MAX_PORTS, visit, &w, 0);
 	if (!w.pending)
@@ -429,7 +431,7 @@ static __always_inline int forward(struct __sk_buff *skb, __u32 slot)
 		if (sent >= 0)
 			return sent;
 	}
-	return flood(&f, slot, src);
+	return flood(&f, slot, src, id);
 }
 
 SEC("tc")
