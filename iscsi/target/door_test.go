@@ -14,9 +14,9 @@ import (
 // interface and through another one. The kernel must give every connection of
 // the first kind to the bound listener and every other one to the door.
 func TestDoor(t *testing.T) {
-	for _, n := range []struct{ ns, dev, host, guest string }{
-		{"c1", "san", "10.30.0.1/24", "10.30.0.2/24"},
-		{"c2", "other", "10.40.0.1/24", "10.40.0.2/24"},
+	for _, n := range []struct{ ns, dev, host, guest, host6, guest6 string }{
+		{"c1", "san", "10.30.0.1/24", "10.30.0.2/24", "fd00:30::1/64", "fd00:30::2/64"},
+		{"c2", "other", "10.40.0.1/24", "10.40.0.2/24", "fd00:40::1/64", "fd00:40::2/64"},
 	} {
 		nettest.Namespace(t, n.ns)
 		nettest.Run(t, "ip", "link", "add", n.dev, "type", "veth", "peer", "name", "eth0", "netns", n.ns)
@@ -25,8 +25,11 @@ func TestDoor(t *testing.T) {
 		nettest.Run(t, "ip", "link", "set", n.dev, "up")
 		nettest.Run(t, "ip", "-n", n.ns, "addr", "add", n.guest, "dev", "eth0")
 		nettest.Run(t, "ip", "-n", n.ns, "link", "set", "eth0", "up")
+		nettest.Run(t, "ip", "addr", "add", n.host6, "dev", n.dev, "nodad")
+		nettest.Run(t, "ip", "-n", n.ns, "addr", "add", n.guest6, "dev", "eth0", "nodad")
 	}
 	nettest.Run(t, "ip", "-n", "c2", "route", "add", "10.30.0.0/24", "via", "10.40.0.1")
+	nettest.Run(t, "ip", "-n", "c2", "route", "add", "fd00:30::/64", "via", "fd00:40::1")
 
 	w := newWorld(t, Options{})
 	portal := netip.MustParseAddrPort("10.30.0.1:3260")
@@ -56,6 +59,18 @@ func TestDoor(t *testing.T) {
 		t.Errorf("discovery through the wrong interface: %s", out)
 	}
 	testDoorGivesWay(t, w, bound, portal)
+
+	bound.Portals = []iscsi.Portal{{Address: netip.MustParseAddrPort("[fd00:30::1]:3260"), Device: "san"}}
+	w.become(map[string]iscsi.Target{openIQN: bound})
+	for range 5 {
+		nettest.Run(t, "ip", "netns", "exec", "c1", "bash", "-c", strings.ReplaceAll(knock, "10.30.0.1", "fd00:30::1"))
+		nettest.Run(t, "ip", "netns", "exec", "c2", "bash", "-c", strings.ReplaceAll(knock, "10.30.0.1", "fd00:30::1"))
+	}
+	inside = strings.Count(w.logs.String(), `msg="refused login" address=[fd00:30::2]:`)
+	outside = strings.Count(w.logs.String(), `msg="refused connection" address=[fd00:40::2]:`)
+	if inside != 5 || outside != 5 {
+		t.Errorf("IPv6: %d of 5 reached the portal, %d of 5 the door", inside, outside)
+	}
 }
 
 // knock sends a ping before login and waits for the end of the connection.
