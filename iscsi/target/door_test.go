@@ -96,3 +96,34 @@ func testDoorGivesWay(t *testing.T, w *world, bound iscsi.Target, portal netip.A
 		t.Errorf("left: %v %v", w.doors, w.listeners)
 	}
 }
+
+// TestNewInterface replaces the interface of a portal by another one of the
+// same name: the portal is found to be gone, and comes back on the new one.
+func TestNewInterface(t *testing.T) {
+	w := newWorld(t, Options{})
+	bound := twoTargets()[openIQN]
+	bound.Portals = []iscsi.Portal{{Address: netip.MustParseAddrPort("10.30.0.1:3260"), Device: "san"}}
+	want := map[string]iscsi.Target{openIQN: bound}
+	plug := func() {
+		nettest.Run(t, "ip", "link", "add", "san", "type", "veth", "peer", "name", "sanp")
+		nettest.Run(t, "ip", "addr", "add", "10.30.0.1/24", "dev", "san")
+		nettest.Run(t, "ip", "link", "set", "san", "up")
+	}
+	plug()
+	w.become(want)
+	nettest.Run(t, "iscsi-ls", "iscsi://10.30.0.1")
+	nettest.Run(t, "ip", "link", "del", "san")
+	have, err := w.Observe(t.Context())
+	if err != nil || len(have.Targets[openIQN].Portals) > 0 {
+		t.Errorf("without the interface: %+v, %v", have.Targets[openIQN].Portals, err)
+	}
+	err = w.Do(t.Context(), iscsi.SetTarget{Name: openIQN, From: have.Targets[openIQN], To: bound})
+	if err == nil || !strings.Contains(err.Error(), "the interface does not exist") {
+		t.Errorf("a step without the interface: %v", err)
+	}
+	plug()
+	w.become(want)
+	nettest.Run(t, "iscsi-ls", "iscsi://10.30.0.1")
+	w.become(nil)
+	nettest.Run(t, "ip", "link", "del", "san")
+}

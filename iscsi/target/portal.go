@@ -35,6 +35,7 @@ func (w where) String() string { return iscsi.Portal{Address: w.addr, Device: w.
 type listener struct {
 	srv    *Server
 	at     where
+	index  int // of the interface when the socket was bound to it, 0 for none
 	door   bool
 	nl     *net.TCPListener
 	ctx    context.Context
@@ -44,8 +45,14 @@ type listener struct {
 // listen makes sure that there is a listener at a place, and a door when it is
 // bound to a device. The caller holds the server's lock.
 func (s *Server) listen(ctx context.Context, at where) error {
-	if s.listeners[at] != nil {
-		return nil
+	if l := s.listeners[at]; l != nil {
+		if !l.stale() {
+			return nil
+		}
+		delete(s.listeners, at)
+		if err := l.close(); err != nil {
+			return err
+		}
 	}
 	if !s.knows(at.addr) {
 		if err := probe(at.addr); err != nil {
@@ -152,6 +159,10 @@ func (s *Server) closeUnused(ctx context.Context) error {
 // open starts a listener. Its connections live as long as the server wants,
 // not as long as ctx.
 func (s *Server) open(ctx context.Context, at where, door bool) (*listener, error) {
+	index, err := indexOf(at.device)
+	if err != nil {
+		return nil, err
+	}
 	if err := s.share(at.addr, true); err != nil {
 		return nil, err
 	}
@@ -161,12 +172,31 @@ func (s *Server) open(ctx context.Context, at where, door bool) (*listener, erro
 	if err != nil {
 		return nil, errors.Join(err, s.share(at.addr, false))
 	}
-	l := &listener{srv: s, at: at, door: door, nl: nl.(*net.TCPListener), ctx: context.WithoutCancel(ctx), closed: make(chan struct{})}
+	l := &listener{srv: s, at: at, index: index, door: door, nl: nl.(*net.TCPListener), ctx: context.WithoutCancel(ctx), closed: make(chan struct{})}
 	if err := errors.Join(l.share(false), s.share(at.addr, false)); err != nil {
 		return nil, errors.Join(err, l.close())
 	}
 	s.running.Go(l.serve)
 	return l, nil
+}
+
+// indexOf is the index of a device, 0 for none.
+func indexOf(device string) (int, error) {
+	if device == "" {
+		return 0, nil
+	}
+	i, err := net.InterfaceByName(device)
+	if err != nil {
+		return 0, fmt.Errorf("bind to %s: %w", device, unix.ENODEV)
+	}
+	return i.Index, nil
+}
+
+// stale tells whether the listener hears nothing any more: a socket stays
+// bound to an interface that was deleted, whatever takes its name.
+func (l *listener) stale() bool {
+	index, err := indexOf(l.at.device)
+	return err != nil || index != l.index
 }
 
 // share sets or clears SO_REUSEPORT on the listeners of an address. All must

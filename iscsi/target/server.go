@@ -86,7 +86,10 @@ func (s *Server) Observe(ctx context.Context) (iscsi.State, error) {
 	out := iscsi.State{Targets: map[string]iscsi.Target{}}
 	for _, e := range *s.table.Load() {
 		t := e.target
-		t.Portals = slices.Clone(t.Portals)
+		t.Portals = slices.DeleteFunc(slices.Clone(t.Portals), func(p iscsi.Portal) bool {
+			l := s.listeners[placeOf(p)]
+			return l == nil || l.stale()
+		})
 		t.Initiators = maps.Clone(t.Initiators)
 		t.LUNs = map[uint16]string{}
 		for n, u := range e.units {
