@@ -133,7 +133,7 @@ func address() net.HardwareAddr {
 func (d *Driver) repair(l netlink.Link) error {
 	name := l.Attrs().Name
 	if br, ok := l.(*netlink.Bridge); ok && (br.VlanFiltering == nil || !*br.VlanFiltering) {
-		if err := d.host.BridgeSetVlanFiltering(l, true); err != nil {
+		if err := d.filter(name); err != nil {
 			return fmt.Errorf("switch %q: filter by VLAN: %w", name, err)
 		}
 	}
@@ -151,6 +151,15 @@ func (d *Driver) repair(l netlink.Link) error {
 		return fmt.Errorf("switch %q: %w", name, err)
 	}
 	return nil
+}
+
+// filter turns VLAN filtering on, and says nothing of what else the bridge is:
+// its address, for one, the kernel does not take while it is up.
+func (d *Driver) filter(name string) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	on := true
+	return d.host.LinkModify(&netlink.Bridge{LinkAttrs: attrs, VlanFiltering: &on})
 }
 
 // bridge is the bridge of a switch that a step names.

@@ -119,6 +119,9 @@ func TestInspectAndRepair(t *testing.T) {
 		if n := apply(t, d, want); n != 0 {
 			t.Errorf("%s: the second pass has %d steps", damage, n)
 		}
+		// A bridge that was made anew has another address.
+		nettest.Run(t, "ip", "-n", "a", "neigh", "flush", "dev", "eth0")
+		t.Log(damage)
 		nettest.Run(t, "ip", "netns", "exec", "a", "ping", "-c1", "-W5", "10.10.0.3")
 		nettest.Run(t, "ip", "netns", "exec", "a", "ping", "-c1", "-W5", "10.10.0.1")
 	}
