@@ -27,8 +27,14 @@ func readCapacity10(c *command) error {
 	return c.reply(b[:], 8)
 }
 
-// readCapacity16 is READ CAPACITY(16) (SBC-3): thin, and what is unmapped
-// reads as zeros.
+// promisesZeros tells whether the unit says that what is unmapped reads as
+// zeros, which it always does. QEMU's initiator, told so of a block larger than
+// 512 bytes, asks before long reads for the status of 2^31-512 bytes and ends on
+// its own assertion that this is no whole number of blocks (block/iscsi.c,
+// iscsi_co_readv and iscsi_co_block_status).
+func (c *command) promisesZeros() bool { return c.bs == 512 }
+
+// readCapacity16 is READ CAPACITY(16) (SBC-3).
 func readCapacity16(c *command) error {
 	lba, allocation := cdbRange(c.cdb)
 	if lba != 0 && c.cdb[14]&1 == 0 {
@@ -41,7 +47,10 @@ func readCapacity16(c *command) error {
 	binary.BigEndian.PutUint64(b[:], c.lastBlock())
 	binary.BigEndian.PutUint32(b[8:], uint32(c.bs))
 	b[13] = c.physicalExponent()
-	b[14] = 0x80 | 0x40 // LBPME, LBPRZ
+	b[14] = 0x80 // LBPME
+	if c.promisesZeros() {
+		b[14] |= 0x40 // LBPRZ
+	}
 	return c.reply(b[:], uint32(allocation))
 }
 

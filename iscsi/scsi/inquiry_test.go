@@ -74,14 +74,17 @@ func TestCapacity(t *testing.T) {
 	tests := []struct {
 		blocks, size int
 		exponent     byte
-	}{{64, 512, 3}, {64, 4096, 0}}
+		flags        byte // LBPME, LBPRZ
+		provisioning byte // LBPU, LBPWS, LBPWS10, LBPRZ
+	}{{64, 512, 3, 0xc0, 0xe4}, {64, 4096, 0, 0x80, 0xe0}}
 	for _, tt := range tests {
 		s, m, _ := disk(t, tt.blocks, tt.size)
 		ten := do(s, "25 00 00000000 0000 00 00", nil).In
 		want(t, "10", []uint32{binary.BigEndian.Uint32(ten), binary.BigEndian.Uint32(ten[4:])}, []int{63, tt.size})
 		sixteen := do(s, "9e 10 0000000000000000 00000020 00 00", nil).In
 		want(t, "16", []uint64{binary.BigEndian.Uint64(sixteen), uint64(binary.BigEndian.Uint32(sixteen[8:]))}, []int{63, tt.size})
-		want(t, "flags", sixteen[12:16], []byte{0, tt.exponent, 0xc0, 0})
+		want(t, "flags", sixteen[12:16], []byte{0, tt.exponent, tt.flags, 0})
+		want(t, "provisioning", page(t, s, 0xb2)[5], tt.provisioning)
 		want(t, "cut", len(do(s, "9e 10 0000000000000000 00000003 00 00", nil).In), 3)
 		m.info.Size = int64(tt.size) << 32
 		ten = do(s, "25 00 00000000 0000 00 00", nil).In

@@ -113,6 +113,10 @@ func vitalMedium(*command) []byte {
 const thresholdExponent = 11
 
 // vitalProvisioning is page B2h (SBC-3).
-func vitalProvisioning(*command) []byte {
-	return []byte{thresholdExponent, 0x80 | 0x40 | 0x20 | 0x04, 0x02, 0} // LBPU, LBPWS, LBPWS10, LBPRZ; thin
+func vitalProvisioning(c *command) []byte {
+	b := []byte{thresholdExponent, 0x80 | 0x40 | 0x20, 0x02, 0} // LBPU, LBPWS, LBPWS10; thin
+	if c.promisesZeros() {
+		b[1] |= 0x04 // LBPRZ
+	}
+	return b
 }
