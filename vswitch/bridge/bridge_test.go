@@ -121,7 +121,6 @@ func TestInspectAndRepair(t *testing.T) {
 		}
 		// A bridge that was made anew has another address.
 		nettest.Run(t, "ip", "-n", "a", "neigh", "flush", "dev", "eth0")
-		t.Log(damage)
 		nettest.Run(t, "ip", "netns", "exec", "a", "ping", "-c1", "-W5", "10.10.0.3")
 		nettest.Run(t, "ip", "netns", "exec", "a", "ping", "-c1", "-W5", "10.10.0.1")
 	}
