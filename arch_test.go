@@ -125,7 +125,7 @@ var owners = map[string]string{
 	"github.com/vishvananda/netns":     `internal/link|vswitch/(bridge|ebpf|device)|vpn/wg`,
 	"github.com/cilium/ebpf":           `vswitch/ebpf(/.*)?`,
 	"golang.zx2c4.com/wireguard":       `vpn/wg`,
-	"github.com/goccy/go-yaml":         `controller/config`,
+	"go.yaml.in/yaml/v4":               `controller/config`,
 	"github.com/invopop/jsonschema":    `controller/config`,
 	"github.com/danielgtaylor/huma/v2": `api/server`,
 	"github.com/spf13/":                `cmd/ripstop`,

@@ -97,6 +97,7 @@ type Status struct {
 	Passes   int       `json:"passes" doc:"how often the world was compared with the file"`
 	Well     bool      `json:"well" doc:"all objects are ready"`
 	Objects  []Object  `json:"objects"`
+	Errors   []string  `json:"errors" doc:"what could not be observed; belongs to no object"`
 }
 
 // Check is one thing that doctor looked at.

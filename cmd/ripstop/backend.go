@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+
+	"ripstop/api/server"
+	v1 "ripstop/api/v1"
+	"ripstop/controller"
+	"ripstop/controller/config"
+	"ripstop/internal/reconcile"
+)
+
+// backend is what the API reaches of the daemon.
+func (d *daemon) backend() server.Backend {
+	i := inventory{d.drivers, d.config}
+	return server.Backend{
+		Version: thisVersion, Status: d.status, Plan: d.planFiles, Apply: d.applyFiles,
+		Switches: i.switches, VLANs: i.vlans, Ports: i.ports, FDB: i.fdb,
+		Tunnels: i.tunnels, Peers: i.peers, Routes: i.routes,
+		Pools: i.pools, LUNs: i.luns, Snapshots: i.snapshots,
+		Targets: i.targets, Sessions: i.sessions,
+	}
+}
+
+// config is the configuration that is carried out.
+func (d *daemon) config() *config.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.current
+}
+
+func (d *daemon) status() v1.Status {
+	s := d.ctl.Status()
+	d.mu.Lock()
+	number := d.revision
+	d.mu.Unlock()
+	errs := s.Errs
+	if errs == nil {
+		errs = []string{}
+	}
+	return v1.Status{
+		Revision: number, Started: d.started, Passes: s.Passes, Well: s.Well(),
+		Objects: objects(s.Objects), Errors: errs,
+	}
+}
+
+func objects(list []controller.Object) []v1.Object {
+	out := make([]v1.Object, len(list))
+	for i, o := range list {
+		out[i] = v1.Object{
+			Kind: o.Kind(), Name: o.Name(), Condition: v1.Condition(o.Condition), Since: o.Since,
+			Desired: o.Desired, Observed: o.Observed, Reason: o.Reason, Drifted: o.Drifted,
+		}
+	}
+	return out
+}
+
+func (d *daemon) planFiles(ctx context.Context, files []v1.File) (v1.Plan, error) {
+	c, warnings, err := parse(unpack(files))
+	if err != nil {
+		return v1.Plan{}, err
+	}
+	steps, problems, err := d.ctl.Plan(ctx, d.source(c))
+	if err != nil {
+		return v1.Plan{}, err
+	}
+	p := v1.Plan{Steps: []v1.Step{}, Problems: []v1.Object{}, Warnings: warnings}
+	for _, s := range steps {
+		p.Steps = append(p.Steps, planned(s))
+	}
+	for _, x := range problems {
+		o := controller.Object{ID: x.Object, Condition: controller.Blocked, Reason: x.Err.Error()}
+		p.Problems = append(p.Problems, objects([]controller.Object{o})...)
+	}
+	return p, nil
+}
+
+func planned(s reconcile.Step) v1.Step {
+	return v1.Step{Object: s.Object(), Command: s.String(), Removes: s.Removes(), Disturbs: s.Disturbs()}
+}
+
+// applyFiles makes files the configuration, or puts the former one back. A
+// client that goes away meanwhile does not leave half of it done.
+func (d *daemon) applyFiles(ctx context.Context, sent []v1.File) (v1.Applied, error) {
+	files := unpack(sent)
+	c, warnings, err := parse(files)
+	if err != nil {
+		return v1.Applied{}, err
+	}
+	rep := d.apply(context.WithoutCancel(ctx), c, controller.GoBack)
+	a := v1.Applied{Steps: []v1.Step{}, Problems: objects(rep.Unwell), Warnings: warnings, RolledBack: rep.RolledBack}
+	for _, o := range rep.Outcomes {
+		s := planned(o.Step)
+		if o.Err != nil {
+			s.Error = o.Err.Error()
+		}
+		a.Steps = append(a.Steps, s)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !rep.RolledBack {
+		if d.revision, err = d.store.Save(files); err != nil {
+			return a, err
+		}
+	}
+	a.Revision = d.revision
+	return a, nil
+}
+
+func unpack(files []v1.File) []config.File {
+	out := make([]config.File, len(files))
+	for i, f := range files {
+		out[i] = config.File{Name: f.Name, Data: []byte(f.Data)}
+	}
+	return out
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"ripstop/api/server"
+	v1 "ripstop/api/v1"
+	"ripstop/controller"
+	"ripstop/controller/config"
+	"ripstop/controller/revision"
+	"ripstop/internal/run"
+)
+
+// daemon is what up and serve have in common: drivers, the controller over
+// them, and the interface through which clients reach it.
+type daemon struct {
+	log      *slog.Logger
+	drivers  *drivers
+	ctl      *controller.Controller
+	store    *revision.Store
+	host     controller.Host
+	lock     *os.File
+	claim    net.Listener
+	listener net.Listener
+	started  time.Time
+
+	mu       sync.Mutex // guards what follows
+	revision int
+	current  *config.Config
+}
+
+// open makes a daemon that serves nothing yet. It holds the state directory and
+// the socket until close.
+func open(ctx context.Context, g *global, log *slog.Logger) (*daemon, error) {
+	state, err := filepath.Abs(g.state)
+	if err != nil {
+		return nil, fmt.Errorf("--state %s: %w", g.state, err)
+	}
+	d := &daemon{log: log, started: time.Now(), current: &config.Config{}}
+	if d.store, err = revision.Open(state); err != nil {
+		return nil, err
+	}
+	if d.lock, err = lockState(state); err != nil {
+		return nil, err
+	}
+	if d.listener, err = listen(g.socket); err != nil {
+		return nil, errors.Join(err, d.lock.Close())
+	}
+	if d.claim, err = claimNamespace(); err != nil {
+		return nil, errors.Join(err, d.listener.Close(), d.lock.Close())
+	}
+	if d.drivers, err = newDrivers(log, state); err != nil {
+		return nil, errors.Join(err, d.claim.Close(), d.listener.Close(), d.lock.Close())
+	}
+	d.host = controller.Host{
+		StateDir:   state,
+		Dataplane:  d.drivers.dataplane(ctx),
+		ReadSecret: config.ReadSecret,
+		PrivateKey: config.PrivateKey,
+		LookupUser: lookupUser,
+	}
+	d.ctl = controller.New(log, d.drivers.wake, d.drivers.parts()...)
+	return d, nil
+}
+
+// lockState makes sure that one daemon alone works on a state directory.
+func lockState(state string) (*os.File, error) {
+	name := filepath.Join(state, "lock")
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the state directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w: another daemon uses this state directory; stop it or name another one with --state", name, err), f.Close())
+	}
+	return f, nil
+}
+
+// claimNamespace makes sure that one daemon alone works in a network namespace:
+// two would take each other's devices for leftovers. Abstract unix sockets are
+// one name space for each network namespace (unix(7)), and end with the process.
+func claimNamespace() (net.Listener, error) {
+	l, err := net.Listen("unix", "@ripstop")
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, errors.New("start: another daemon works in this network namespace: stop it, or start this one in a namespace of its own")
+	}
+	return l, err
+}
+
+// listen takes the unix socket, replacing one that a dead daemon left.
+func listen(socket string) (net.Listener, error) {
+	if c, err := net.Dial("unix", socket); err == nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: another daemon answers there: stop it or name another socket with --socket", socket), c.Close())
+	}
+	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w: name a writable place with --socket", socket, err)
+	}
+	if i, err := os.Lstat(socket); err == nil && i.Mode()&os.ModeSocket != 0 {
+		if err := os.Remove(socket); err != nil {
+			return nil, fmt.Errorf("remove the socket of a dead daemon: %w", err)
+		}
+	}
+	// The mode must hold from the first moment: connecting is all that it takes
+	// to change the host.
+	old := syscall.Umask(0o117)
+	l, err := net.Listen("unix", socket)
+	syscall.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w: name a writable place with --socket", socket, err)
+	}
+	return l, nil
+}
+
+// tasks is what runs as long as the daemon does.
+func (d *daemon) tasks() []run.Task {
+	handler := server.Handler(d.backend())
+	return append(d.drivers.tasks(),
+		run.Task{Name: "controller", Run: func(ctx context.Context, ready func()) error {
+			ready()
+			return d.ctl.Run(ctx)
+		}},
+		run.Task{Name: "api", Run: func(ctx context.Context, ready func()) error {
+			ready()
+			return server.Serve(ctx, d.listener, handler, d.log)
+		}},
+	)
+}
+
+// close lets go of everything that the process holds. What the kernel holds
+// stays: taking that down is Apply(Nothing).
+func (d *daemon) close() error {
+	closed := d.listener.Close()
+	if errors.Is(closed, net.ErrClosed) { // the api task has closed it
+		closed = nil
+	}
+	return errors.Join(d.drivers.close(), closed, d.claim.Close(), d.lock.Close())
+}
+
+// source resolves c anew for each pass.
+func (d *daemon) source(c *config.Config) controller.Source {
+	return func() (controller.Desired, []controller.Problem) { return controller.Resolve(c, d.host) }
+}
+
+// parse turns files into a configuration, or into the answer that says why not.
+func parse(files []config.File) (*config.Config, []string, error) {
+	c, warnings, err := config.Parse(files)
+	var bad config.Errors
+	if errors.As(err, &bad) {
+		return nil, nil, &v1.Error{Title: "invalid configuration", Status: http.StatusUnprocessableEntity, Detail: bad.Error(), Faults: faults(bad)}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	texts := make([]string, len(warnings))
+	for i, w := range warnings {
+		texts[i] = w.String()
+	}
+	return c, texts, nil
+}
+
+// apply makes c the configuration and carries it out.
+func (d *daemon) apply(ctx context.Context, c *config.Config, mode controller.Mode) controller.Report {
+	rep := d.ctl.Apply(ctx, d.source(c), mode)
+	if !rep.RolledBack {
+		d.mu.Lock()
+		d.current = c
+		d.mu.Unlock()
+	}
+	return rep
+}
+
+// logLevel is what --log-level names.
+func (g *global) logLevel() (slog.Level, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(g.level)); err != nil {
+		return l, fmt.Errorf("--log-level %s: no such level: write debug, info, warn or error", g.level)
+	}
+	return l, nil
+}
+
+// unwell says which objects are not ready, one a line.
+func unwell(objects []controller.Object) string {
+	var b strings.Builder
+	for _, o := range objects {
+		fmt.Fprintf(&b, "%s %s: %s\n", o.ID, o.Condition, o.Reason)
+	}
+	return b.String()
+}

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"ripstop/controller"
+	"ripstop/internal/link"
+	"ripstop/internal/run"
+	"ripstop/iscsi"
+	"ripstop/iscsi/scsi"
+	"ripstop/iscsi/target"
+	"ripstop/lun"
+	"ripstop/lun/raw"
+	"ripstop/vpn"
+	"ripstop/vpn/wg"
+	"ripstop/vswitch"
+	"ripstop/vswitch/bridge"
+	"ripstop/vswitch/ebpf"
+)
+
+// ageEvery is how often addresses that were not seen for long leave the eBPF
+// dataplane's tables. They are not used after their age, gathered or not.
+const ageEvery = 30 * time.Second
+
+// drivers is everything that touches the world.
+type drivers struct {
+	log     *slog.Logger
+	wake    chan struct{}
+	host    *link.Space
+	ebpf    *ebpf.Driver
+	vswitch *vswitch.Mux
+	vpn     *wg.Driver
+	lun     *raw.Engine
+	iscsi   *target.Server
+}
+
+// newDrivers makes the drivers; nothing in the world changes by it.
+func newDrivers(log *slog.Logger, state string) (*drivers, error) {
+	d := &drivers{log: log, wake: make(chan struct{}, 1)}
+	var err error
+	if d.host, err = link.Open(); err != nil {
+		return nil, err
+	}
+	if d.ebpf, err = ebpf.New(log); err != nil {
+		return nil, errors.Join(err, d.host.Close())
+	}
+	if d.vpn, err = wg.New(log, wg.Options{Memory: filepath.Join(state, "tunnels.json")}); err != nil {
+		return nil, errors.Join(err, d.ebpf.Close(), d.host.Close())
+	}
+	d.vswitch = vswitch.NewMux(map[vswitch.Dataplane]vswitch.Driver{vswitch.Bridge: bridge.New(d.host), vswitch.EBPF: d.ebpf})
+	d.lun = raw.New(log, raw.Options{StateDir: state, OnResize: func(lun string) { d.iscsi.Resized(lun) }})
+	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit})
+	return d, nil
+}
+
+// parts is the order in which the subsystems build on each other: portals stand
+// on gateways and tunnels, targets serve LUNs.
+func (d *drivers) parts() []controller.Part {
+	return []controller.Part{
+		controller.Bind(controller.Subsystem[vswitch.State, vswitch.Step]{
+			Name: "vswitch", Pick: func(d controller.Desired) vswitch.State { return d.VSwitch },
+			Diff: vswitch.Diff, Describe: vswitch.State.Describe,
+		}, d.vswitch),
+		controller.Bind(controller.Subsystem[vpn.State, vpn.Step]{
+			Name: "vpn", Pick: func(d controller.Desired) vpn.State { return d.VPN },
+			Diff: vpn.Diff, Describe: vpn.State.Describe,
+		}, d.vpn),
+		controller.Bind(controller.Subsystem[lun.State, lun.Step]{
+			Name: "lun", Pick: func(d controller.Desired) lun.State { return d.LUN },
+			Diff: lun.Diff, Describe: lun.State.Describe,
+		}, d.lun),
+		controller.Bind(controller.Subsystem[iscsi.State, iscsi.Step]{
+			Name: "iscsi", Pick: func(d controller.Desired) iscsi.State { return d.ISCSI },
+			Diff: iscsi.Diff, Describe: iscsi.State.Describe,
+		}, d.iscsi),
+	}
+}
+
+// tasks is what the drivers need to have run beside passes.
+func (d *drivers) tasks() []run.Task {
+	return []run.Task{
+		{Name: "link events", Run: func(ctx context.Context, ready func()) error {
+			events := link.Watch(ctx, d.log)
+			ready()
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-events:
+				}
+				select {
+				case d.wake <- struct{}{}:
+				default: // a pass is due already
+				}
+			}
+		}},
+		{Name: "address ageing", Run: func(ctx context.Context, ready func()) error {
+			ready()
+			return every(ctx, ageEvery, func() {
+				if _, err := d.ebpf.Expire(ctx); err != nil {
+					d.log.Warn("ageing incomplete", "error", err)
+				}
+			})
+		}},
+	}
+}
+
+func every(ctx context.Context, period time.Duration, f func()) error {
+	t := time.NewTicker(period)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			f()
+		}
+	}
+}
+
+// dataplane says what auto means: what the switch is already, else the kernel's
+// bridge where a real frame passes it, else our own.
+func (d *drivers) dataplane(ctx context.Context) func(string) vswitch.Dataplane {
+	best := sync.OnceValue(func() vswitch.Dataplane {
+		if err := bridge.Probe(ctx); err != nil {
+			d.log.Info("auto means ebpf", "because", err)
+			return vswitch.EBPF
+		}
+		return vswitch.Bridge
+	})
+	there := sync.OnceValue(func() vswitch.State {
+		s, err := d.vswitch.Observe(ctx)
+		if err != nil {
+			d.log.Warn("switches not observed", "error", err)
+		}
+		return s
+	})
+	return func(name string) vswitch.Dataplane {
+		if s, ok := there().Switches[name]; ok {
+			return s.Dataplane
+		}
+		return best()
+	}
+}
+
+// close lets go of what the process holds; the kernel keeps what it has.
+func (d *drivers) close() error {
+	return errors.Join(d.iscsi.Close(), d.lun.Close(), d.vpn.Release(), d.ebpf.Close(), d.host.Close())
+}
+
+// unit gives a LUN in service to the target.
+func (d *drivers) unit(name string) (scsi.Device, error) {
+	v, err := d.lun.Volume(name)
+	if err != nil {
+		return nil, err
+	}
+	return device{v}, nil
+}
+
+// device is a lun.Volume in the target's words. It is comparable: two of one
+// volume are equal.
+type device struct{ v lun.Volume }
+
+func (d device) Info() scsi.Info {
+	i := d.v.Info()
+	return scsi.Info{Name: i.Name, ID: i.ID, Size: i.Size, BlockSize: i.BlockSize, ReadOnly: i.ReadOnly}
+}
+
+func (d device) ReadAt(ctx context.Context, p []byte, off int64) error {
+	return sense(d.v.ReadAt(ctx, p, off))
+}
+
+func (d device) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
+	return sense(d.v.WriteAt(ctx, p, off, fua))
+}
+
+func (d device) Unmap(ctx context.Context, off, n int64) error {
+	return sense(d.v.Unmap(ctx, off, n))
+}
+
+func (d device) WriteZeroes(ctx context.Context, off, n int64) error {
+	return sense(d.v.WriteZeroes(ctx, off, n))
+}
+
+func (d device) CompareAndWrite(ctx context.Context, old, data []byte, off int64) error {
+	return sense(d.v.CompareAndWrite(ctx, old, data, off))
+}
+
+func (d device) Flush(ctx context.Context) error { return sense(d.v.Flush(ctx)) }
+
+func (d device) Extents(ctx context.Context, off, n int64, yield func(off, n int64, mapped bool) bool) error {
+	return sense(d.v.Extents(ctx, off, n, yield))
+}
+
+// sense says in the target's words what a store said in its own. The hot path,
+// no error, costs a comparison.
+func sense(err error) error {
+	if err == nil {
+		return nil
+	}
+	var medium *lun.MediumError
+	var differ *lun.Miscompare
+	switch {
+	case errors.As(err, &medium):
+		return &scsi.MediumError{Offset: medium.Offset, Err: medium.Err}
+	case errors.As(err, &differ):
+		return &scsi.Miscompare{Offset: differ.Offset}
+	case errors.Is(err, lun.ErrNoSpace):
+		return fmt.Errorf("%w: %w", scsi.ErrNoSpace, err)
+	case errors.Is(err, lun.ErrReadOnly):
+		return fmt.Errorf("%w: %w", scsi.ErrReadOnly, err)
+	case errors.Is(err, lun.ErrClosed):
+		return fmt.Errorf("%w: %w", scsi.ErrGone, err)
+	}
+	return err
+}
+
+// probeBridge and its sisters tell whether an engine works here; they leave
+// nothing behind.
+func probeBridge(ctx context.Context) error { return bridge.Probe(ctx) }
+
+func probeEBPF(ctx context.Context) error { return ebpf.Probe(ctx) }
+
+func probeWireGuard(log *slog.Logger) (string, error) {
+	d, err := wg.New(log, wg.Options{})
+	if err != nil {
+		return "", err
+	}
+	engine := string(d.Engine())
+	return engine, d.Release()
+}

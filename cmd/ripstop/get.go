@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ripstop/api/client"
+)
+
+// kind is one kind of object and how people see it: heads and the fields of the
+// JSON object under them.
+type kind struct {
+	name    string
+	columns []column
+}
+
+type column struct {
+	head, field string
+	show        func(any) string // nil prints the value plainly
+}
+
+var kinds = []kind{
+	{"switch", []column{{"NAME", "name", nil}, {"DATAPLANE", "dataplane", nil}, {"PORTS", "ports", nil}, {"GATEWAYS", "gateways", nil}}},
+	{"vlan", []column{{"NAME", "name", nil}, {"ID", "id", nil}, {"GATEWAY", "gateway", nil}, {"SWITCHES", "switches", nil}, {"FRAMES", "frames", nil}, {"BYTES", "bytes", nil}}},
+	{"port", []column{{"NAME", "name", nil}, {"SWITCH", "switch", nil}, {"KIND", "kind", nil}, {"PVID", "pvid", nil}, {"TAGGED", "tagged", nil}, {"ADDRESSES", "addresses", nil}, {"RX", "rxFrames", nil}, {"TX", "txFrames", nil}, {"DROPS", "drops", nil}}},
+	{"fdb", []column{{"SWITCH", "switch", nil}, {"VLAN", "vlan", nil}, {"MAC", "mac", nil}, {"PORT", "port", nil}, {"AGE", "age", seconds}}},
+	{"tunnel", []column{{"NAME", "name", nil}, {"ENGINE", "engine", nil}, {"LISTEN", "listen", nil}, {"ADDRESSES", "addresses", nil}, {"MTU", "mtu", nil}, {"PEERS", "peers", nil}, {"PUBLIC KEY", "publicKey", nil}}},
+	{"peer", []column{{"NAME", "name", nil}, {"TUNNEL", "tunnel", nil}, {"ENDPOINT", "endpoint", nil}, {"HANDSHAKE", "handshake", ago}, {"RX", "rxBytes", bytesOf}, {"TX", "txBytes", bytesOf}, {"ALLOWED IPS", "allowedIPs", nil}}},
+	{"route", []column{{"PREFIX", "prefix", nil}, {"DEVICE", "device", nil}, {"VIA", "via", nil}}},
+	{"pool", []column{{"NAME", "name", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"PROVISIONED", "provisioned", bytesOf}, {"OVERCOMMIT", "overcommit", nil}, {"PATH", "path", nil}}},
+	{"lun", []column{{"NAME", "name", nil}, {"POOL", "pool", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"BLOCK", "block", nil}, {"TARGETS", "targets", nil}}},
+	{"snapshot", []column{{"NAME", "name", nil}, {"LUN", "lun", nil}, {"SINCE", "since", ago}, {"USED", "used", bytesOf}}},
+	{"target", []column{{"NAME", "name", nil}, {"PORTALS", "portals", nil}, {"LUNS", "luns", nil}, {"INITIATORS", "initiators", nil}, {"SESSIONS", "sessions", nil}}},
+	{"session", []column{{"INITIATOR", "initiator", nil}, {"TARGET", "target", nil}, {"PORTAL", "portal", nil}, {"REMOTE", "remote", nil}, {"SINCE", "since", ago}, {"LUNS", "luns", nil}, {"COMMANDS", "commands", nil}, {"READ", "readBytes", bytesOf}, {"WRITTEN", "writtenBytes", bytesOf}}},
+}
+
+func kindNames() []string {
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = k.name
+	}
+	return names
+}
+
+func newGet(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:       "get KIND [NAME]",
+		Short:     "Show objects of a kind, or one of them",
+		Long:      "Kinds: " + strings.Join(kindNames(), ", ") + ".\nIn JSON: a list of objects; with NAME, one object.",
+		Args:      cobra.RangeArgs(1, 2),
+		ValidArgs: kindNames(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, err := findKind(args[0])
+			if err != nil {
+				return err
+			}
+			all, err := client.New(g.socket).Get(cmd.Context(), k.name)
+			if err != nil {
+				return err
+			}
+			if len(args) == 2 {
+				one, err := pick(all, k.name, args[1])
+				if err != nil {
+					return err
+				}
+				return g.print(cmd.OutOrStdout(), one, func(w io.Writer) error { return k.table(w, []json.RawMessage{one}) })
+			}
+			return g.print(cmd.OutOrStdout(), all, func(w io.Writer) error { return k.table(w, all) })
+		},
+	}
+}
+
+func findKind(name string) (kind, error) {
+	// The plural is as clear as the singular.
+	i := slices.IndexFunc(kinds, func(k kind) bool { return k.name == name || k.name+"s" == name })
+	if i < 0 {
+		return kind{}, fmt.Errorf("get %s: no such kind: write one of %s", name, strings.Join(kindNames(), ", "))
+	}
+	return kinds[i], nil
+}
+
+// pick finds the object of a name. An address table has no names: its objects
+// are found by their MAC.
+func pick(all []json.RawMessage, kind, name string) (json.RawMessage, error) {
+	for _, raw := range all {
+		var o struct{ Name, MAC, Initiator, Prefix string }
+		if err := json.Unmarshal(raw, &o); err != nil {
+			return nil, fmt.Errorf("read the daemon's answer: %w", err)
+		}
+		if slices.Contains([]string{o.Name, o.MAC, o.Initiator, o.Prefix}, name) {
+			return raw, nil
+		}
+	}
+	return nil, fmt.Errorf("get %s %s: no such %s: `ripstop get %s` lists them", kind, name, kind, kind)
+}
+
+func (k kind) table(w io.Writer, all []json.RawMessage) error {
+	heads := make([]string, len(k.columns))
+	for i, c := range k.columns {
+		heads[i] = c.head
+	}
+	lines := [][]string{heads}
+	for _, raw := range all {
+		var o map[string]any
+		d := json.NewDecoder(bytes.NewReader(raw))
+		d.UseNumber()
+		if err := d.Decode(&o); err != nil {
+			return fmt.Errorf("read the daemon's answer: %w", err)
+		}
+		line := make([]string, len(k.columns))
+		for i, c := range k.columns {
+			line[i] = or(c.text(o[c.field]))
+		}
+		lines = append(lines, line)
+	}
+	return rows(w, lines)
+}
+
+func (c column) text(v any) string {
+	if c.show != nil && v != nil {
+		return c.show(v)
+	}
+	return plain(v)
+}
+
+// plain prints any JSON value in a cell: lists by commas, maps as key=value.
+func plain(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case []any:
+		parts := make([]string, len(v))
+		for i, x := range v {
+			parts[i] = plain(x)
+		}
+		return strings.Join(parts, ",")
+	case map[string]any:
+		var parts []string
+		for key, x := range v {
+			parts = append(parts, key+"="+plain(x))
+		}
+		slices.Sort(parts)
+		return strings.Join(parts, ",")
+	}
+	return fmt.Sprint(v)
+}
+
+func number(v any) float64 {
+	n, ok := v.(json.Number)
+	if !ok {
+		return 0
+	}
+	f, err := n.Float64()
+	if err != nil {
+		return 0
+	}
+	return f
+}
+
+func bytesOf(v any) string { return size(int64(number(v))) }
+
+func seconds(v any) string { return fmt.Sprintf("%.0fs", number(v)) }
+
+func ago(v any) string {
+	t, err := time.Parse(time.RFC3339, fmt.Sprint(v))
+	if err != nil {
+		return ""
+	}
+	return age(t, time.Now())
+}

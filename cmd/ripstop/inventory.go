@@ -1,0 +1,270 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	v1 "ripstop/api/v1"
+	"ripstop/controller/config"
+	"ripstop/vswitch"
+)
+
+// inventory answers get: what the drivers observe, in the API's words.
+type inventory struct {
+	drivers *drivers
+	config  func() *config.Config
+}
+
+func (i inventory) switches(ctx context.Context) ([]v1.Switch, error) {
+	s, err := i.drivers.vswitch.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []v1.Switch
+	for _, name := range slices.Sorted(maps.Keys(s.Switches)) {
+		sw := s.Switches[name]
+		all = append(all, v1.Switch{Name: name, Dataplane: string(sw.Dataplane), Ports: len(sw.Ports), Gateways: len(sw.Gateways)})
+	}
+	return all, nil
+}
+
+// vlans lists the VLANs of the file, which alone knows their names.
+func (i inventory) vlans(ctx context.Context) ([]v1.VLAN, error) {
+	counters, err := i.drivers.vswitch.Counters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := i.config()
+	var all []v1.VLAN
+	for _, name := range slices.Sorted(maps.Keys(c.VLANs)) {
+		v := c.VLANs[name]
+		out := v1.VLAN{Name: name, ID: int(v.ID), Switch: v.Switch, Gateway: texts(v.Gateways), Switches: carrying(c, name)}
+		for _, x := range counters.VLANs {
+			if x.VLAN == v.ID {
+				out.Frames, out.Bytes = out.Frames+x.Frames, out.Bytes+x.Bytes
+			}
+		}
+		all = append(all, out)
+	}
+	return all, nil
+}
+
+// carrying lists the switches with a port in a VLAN.
+func carrying(c *config.Config, vlan string) []string {
+	in := []string{}
+	for _, name := range slices.Sorted(maps.Keys(c.Switches)) {
+		for _, p := range c.Switches[name].Ports {
+			if p.VLAN == vlan || p.Native == vlan || slices.Contains(p.Trunk, vlan) {
+				in = append(in, name)
+				break
+			}
+		}
+	}
+	return in
+}
+
+func (i inventory) ports(ctx context.Context) ([]v1.Port, error) {
+	s, err := i.drivers.vswitch.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	counters, err := i.drivers.vswitch.Counters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[string]vswitch.PortCounters{}
+	for _, c := range counters.Ports {
+		seen[c.Switch+"/"+c.Port] = c
+	}
+	var all []v1.Port
+	for name, sw := range s.Switches {
+		for port, p := range sw.Ports {
+			all = append(all, portOf(name, port, p, seen[name+"/"+port]))
+		}
+	}
+	slices.SortFunc(all, func(a, b v1.Port) int { return cmp.Or(cmp.Compare(a.Switch, b.Switch), cmp.Compare(a.Name, b.Name)) })
+	return all, nil
+}
+
+func portOf(sw, name string, p vswitch.Port, c vswitch.PortCounters) v1.Port {
+	out := v1.Port{
+		Name: name, Switch: sw, Kind: string(p.Kind), Device: cmp.Or(p.Device, name), Netns: p.Netns, Addresses: texts(p.Addresses),
+		PVID: int(p.PVID), Tagged: []int{}, Isolated: p.Isolated, Down: p.Down,
+		RxFrames: c.RxFrames, RxBytes: c.RxBytes, TxFrames: c.TxFrames, TxBytes: c.TxBytes, Drops: c.Drops,
+	}
+	for _, v := range p.Tagged {
+		out.Tagged = append(out.Tagged, int(v))
+	}
+	if out.Drops == nil {
+		out.Drops = map[string]uint64{}
+	}
+	return out
+}
+
+func (i inventory) fdb(ctx context.Context) ([]v1.FDB, error) {
+	entries, err := i.drivers.vswitch.FDB(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]v1.FDB, len(entries))
+	for n, e := range entries {
+		all[n] = v1.FDB{Switch: e.Switch, VLAN: int(e.VLAN), MAC: e.MAC.String(), Port: e.Port, Static: e.Static, Age: e.Age.Seconds()}
+	}
+	return all, nil
+}
+
+func (i inventory) tunnels(ctx context.Context) ([]v1.Tunnel, error) {
+	stats, err := i.drivers.vpn.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	have, err := i.drivers.vpn.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []v1.Tunnel
+	for _, t := range stats {
+		all = append(all, v1.Tunnel{
+			Name: t.Name, Engine: string(t.Engine), PublicKey: t.PublicKey.String(), Listen: int(t.Listen), MTU: t.MTU,
+			Addresses: texts(have.Tunnels[t.Name].Addresses), Peers: len(t.Peers),
+		})
+	}
+	return all, nil
+}
+
+func (i inventory) peers(ctx context.Context) ([]v1.Peer, error) {
+	stats, err := i.drivers.vpn.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []v1.Peer
+	for _, t := range stats {
+		for _, p := range t.Peers {
+			out := v1.Peer{
+				Name: p.Name, Tunnel: t.Name, PublicKey: p.PublicKey.String(), AllowedIPs: texts(p.AllowedIPs),
+				RxBytes: int64(p.RxBytes), TxBytes: int64(p.TxBytes),
+			}
+			if p.Endpoint.IsValid() {
+				out.Endpoint = p.Endpoint.String()
+			}
+			if !p.LastHandshake.IsZero() {
+				out.Handshake = &p.LastHandshake
+			}
+			all = append(all, out)
+		}
+	}
+	return all, nil
+}
+
+func (i inventory) routes(ctx context.Context) ([]v1.Route, error) {
+	have, err := i.drivers.vpn.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []v1.Route
+	for _, name := range slices.Sorted(maps.Keys(have.Tunnels)) {
+		for _, p := range have.Tunnels[name].Routes {
+			all = append(all, v1.Route{Prefix: p.String(), Device: name, Via: "tunnel " + name})
+		}
+	}
+	return all, nil
+}
+
+func (i inventory) pools(ctx context.Context) ([]v1.Pool, error) {
+	have, err := i.drivers.lun.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []v1.Pool
+	for _, p := range i.drivers.lun.Stats().Pools {
+		all = append(all, v1.Pool{
+			Name: p.Name, Path: have.Pools[p.Name].Path, Size: p.Size, Used: p.Used,
+			Provisioned: p.Provisioned, Overcommit: have.Pools[p.Name].Overcommit,
+		})
+	}
+	return all, nil
+}
+
+func (i inventory) luns(ctx context.Context) ([]v1.LUN, error) {
+	serving, err := i.drivers.iscsi.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	at := map[string][]string{}
+	for iqn, t := range serving.Targets {
+		for number, name := range t.LUNs {
+			at[name] = append(at[name], fmt.Sprintf("%s:%d", iqn, number))
+		}
+	}
+	var all []v1.LUN
+	for _, l := range i.drivers.lun.Stats().LUNs {
+		targets := append([]string{}, at[l.Name]...)
+		slices.Sort(targets)
+		all = append(all, v1.LUN{
+			Name: l.Name, Pool: l.Pool, Size: l.Size, Used: l.Used, Block: l.BlockSize,
+			ID: hex.EncodeToString(l.ID[:]), Targets: targets,
+		})
+	}
+	return all, nil
+}
+
+// snapshots is empty: the file engine takes none.
+func (i inventory) snapshots(context.Context) ([]v1.Snapshot, error) { return nil, nil }
+
+func (i inventory) targets(ctx context.Context) ([]v1.Target, error) {
+	serving, err := i.drivers.iscsi.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	count := map[string]int{}
+	for _, s := range i.drivers.iscsi.Sessions() {
+		count[s.Target]++
+	}
+	var all []v1.Target
+	for _, iqn := range slices.Sorted(maps.Keys(serving.Targets)) {
+		t := serving.Targets[iqn]
+		out := v1.Target{
+			Name: iqn, LUNs: map[int]string{}, Portals: []string{}, Sessions: count[iqn],
+			Initiators: slices.Sorted(maps.Keys(t.Initiators)),
+		}
+		if t.Any != nil {
+			out.Initiators = append(out.Initiators, "any")
+		}
+		for _, p := range t.Portals {
+			out.Portals = append(out.Portals, p.String())
+		}
+		for number, name := range t.LUNs {
+			out.LUNs[int(number)] = name
+		}
+		all = append(all, out)
+	}
+	return all, nil
+}
+
+func (i inventory) sessions(context.Context) ([]v1.Session, error) {
+	var all []v1.Session
+	for _, s := range i.drivers.iscsi.Sessions() {
+		out := v1.Session{
+			Initiator: s.Initiator, Target: s.Target, Portal: s.Portal.String(), Remote: s.Remote.String(), Since: s.Since,
+			LUNs: []int{}, Commands: s.Commands, ReadBytes: s.ReadBytes, WrittenBytes: s.WrittenBytes,
+		}
+		for _, n := range s.LUNs {
+			out.LUNs = append(out.LUNs, int(n))
+		}
+		all = append(all, out)
+	}
+	return all, nil
+}
+
+func texts(prefixes []netip.Prefix) []string {
+	out := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		out[i] = p.String()
+	}
+	return out
+}

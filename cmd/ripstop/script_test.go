@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+
+	"ripstop/internal/nettest"
+)
+
+// inNamespaces runs the tests in namespaces of their own.
+type inNamespaces struct{ m *testing.M }
+
+func (n inNamespaces) Run() int { nettest.Main(n.m); return 0 }
+
+func TestMain(m *testing.M) {
+	testscript.Main(inNamespaces{m}, map[string]func(){"ripstop": command})
+}
+
+// command is the real main, as the scripts call it.
+func command() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := execute(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// The scripts drive the binary end to end: files in, real kernel, tables out.
+// Each is a test of its own, because scripts of one run are run at once and a
+// network namespace holds one daemon.
+
+func TestValidate(t *testing.T) { script(t, "validate") }
+func TestUp(t *testing.T)       { script(t, "up") }
+func TestServe(t *testing.T)    { script(t, "serve") }
+func TestFaults(t *testing.T)   { script(t, "faults") }
+
+func script(t *testing.T, name string) {
+	testscript.Run(t, testscript.Params{
+		Files:               []string{"testdata/" + name + ".txtar"},
+		RequireUniqueNames:  true,
+		RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"until":  until,
+			"link":   linkExists,
+			"signal": send,
+		},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("STATE", e.WorkDir+"/state")
+			e.Setenv("SOCK", e.WorkDir+"/sock")
+			return nil
+		},
+	})
+}
+
+// until runs a command until it succeeds: until ripstop status. With ! it waits
+// for it to fail.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Env = append(os.Environ(), "PATH="+ts.Getenv("PATH"))
+		cmd.Dir = ts.Getenv("WORK")
+		out, err := cmd.CombinedOutput()
+		if (err == nil) != neg {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("not within 20 s: %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		time.Sleep(20 * time.Millisecond) // the poll interval of a condition
+	}
+}
+
+// linkExists demands that an interface exists in this namespace, or with ! that it
+// does not.
+func linkExists(ts *testscript.TestScript, neg bool, args []string) {
+	err := exec.Command("ip", "link", "show", "dev", args[0]).Run()
+	if (err == nil) == neg {
+		ts.Fatalf("link %s: exists is %v", args[0], err == nil)
+	}
+}
+
+// send signals the newest background command: signal HUP.
+func send(ts *testscript.TestScript, _ bool, args []string) {
+	all := ts.BackgroundCmds()
+	if err := all[len(all)-1].Process.Signal(unix.SignalNum("SIG" + args[0])); err != nil {
+		ts.Fatalf("signal %s: %v", args[0], err)
+	}
+}
