@@ -14,7 +14,8 @@
 // # Caveats
 //
 // An account with CHAP is never entered without it, whatever the initiator
-// offers; that holds for discovery, too.
+// offers. Discovery asks no proof, as initiators expect: who knows a name that
+// is let in learns the names of its targets. Proof that is offered is checked.
 //
 // Sessions of several connections are not known: a login that names an
 // existing session is refused.

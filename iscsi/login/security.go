@@ -14,9 +14,10 @@ const (
 	methodNone = "None"
 )
 
-// open tells whether one of the accounts asks no proof.
+// open tells whether no proof is asked: one of the accounts asks none, or it is
+// a discovery session, in which nothing but names is to be had.
 func (m *Machine) open() bool {
-	return slices.ContainsFunc(m.accounts, func(i iscsi.Initiator) bool { return i.CHAP == nil })
+	return m.discovery() || slices.ContainsFunc(m.accounts, func(i iscsi.Initiator) bool { return i.CHAP == nil })
 }
 
 // closed tells whether one of the accounts asks proof.

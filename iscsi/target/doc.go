@@ -27,6 +27,6 @@
 // one. The host itself reaches it: the kernel counts its connections as through
 // the interface that has the address.
 //
-// Discovery tells an initiator only of targets that the proof it gave opens:
-// without CHAP those that ask none, with CHAP those with that name and secret.
+// Discovery tells an initiator of the targets that its name opens, whether they
+// ask for CHAP or not, and of no others. It asks no proof itself.
 package target

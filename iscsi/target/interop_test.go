@@ -20,7 +20,8 @@ func TestTools(t *testing.T) {
 		want []string
 		not  string
 	}{
-		{"discovery", []string{"iscsi-ls", "-i", webName, "iscsi://127.0.0.1"}, []string{"Target:" + openIQN, "Portal:127.0.0.1:3260,1"}, dataIQN},
+		{"discovery", []string{"iscsi-ls", "-i", webName, "iscsi://127.0.0.1"}, []string{"Target:" + dataIQN, "Target:" + openIQN, "Portal:127.0.0.1:3260,1"}, "failed"},
+		{"discovery by a stranger", []string{"iscsi-ls", "-i", "iqn.2026-11.org.example:stranger", "iscsi://127.0.0.1"}, []string{"Target:" + openIQN}, dataIQN},
 		{"discovery with CHAP", []string{"iscsi-ls", "-i", webName, "iscsi://web%" + secret + "@127.0.0.1"}, []string{"Target:" + dataIQN, "Target:" + openIQN}, "failed"},
 		{"inquiry", []string{"iscsi-inq", "iscsi://127.0.0.1/" + openIQN + "/0"}, []string{"Peripheral Device Type:DIRECT_ACCESS"}, "failed"},
 		{"capacity", []string{"iscsi-readcapacity16", "-i", webName, "iscsi://web%" + secret + "@127.0.0.1/" + dataIQN + "/1"}, []string{"Total size:8388608"}, "failed"},

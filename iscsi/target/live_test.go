@@ -66,14 +66,17 @@ func TestDiscovery(t *testing.T) {
 		return strings.ReplaceAll(string(data), "\x00", " ")
 	}
 	open := "TargetName=" + openIQN + " TargetAddress=127.0.0.1:3260,1 "
-	if got := ask(enter(t, webName, "")); got != open {
+	want := "TargetName=" + dataIQN + " TargetAddress=127.0.0.2:3261,1 TargetAddress=127.0.0.1:3260,1 " + open
+	if got := ask(enter(t, webName, "")); got != want {
 		t.Errorf("without proof: %q", got)
+	}
+	if got := ask(enter(t, "iqn.2026-11.org.example:stranger", "")); got != open {
+		t.Errorf("a stranger hears %q", got)
 	}
 	i := dial(t, webName)
 	if r := loginCHAP(i, "", "web", secret); r.Status != 0 {
 		t.Fatal(r)
 	}
-	want := "TargetName=" + dataIQN + " TargetAddress=127.0.0.2:3261,1 TargetAddress=127.0.0.1:3260,1 " + open
 	if got := ask(i); got != want {
 		t.Errorf("with proof: %q", got)
 	}

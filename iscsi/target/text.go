@@ -83,14 +83,14 @@ func (c *conn) textReply(m *pdu.Text) error {
 }
 
 // sendTargets lists the targets that what stands for, with the portals under
-// which this initiator can reach them: all that its proof opens, one by name,
-// or with "" the session's own.
+// which this initiator can reach them: all that are open to it, with proof or
+// without, one by name, or with "" the session's own.
 func (c *conn) sendTargets(what string) []byte {
 	var out []byte
 	t := *c.srv.table.Load()
 	for _, key := range slices.Sorted(maps.Keys(t)) {
-		e, account, err := t.admit(c.login.Initiator, key, c.lis.at)
-		if err != nil || !opens(account, c.login.Proof) {
+		e, _, err := t.admit(c.login.Initiator, key, c.lis.at)
+		if err != nil {
 			continue
 		}
 		named := what == "All" || what == e.name || what == "" && c.login.Target == key
