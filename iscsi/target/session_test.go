@@ -297,7 +297,7 @@ func TestLongText(t *testing.T) {
 			t.Fatalf("piece %d has %d bytes", pieces, len(data))
 		}
 	}
-	if pairs, err := pdu.ParseText(all); err != nil || len(pairs) != 42 {
+	if pairs, err := pdu.ParseText(all); err != nil || len(pairs) != 2*len(targets) {
 		t.Errorf("%d keys, %v", len(pairs), err)
 	}
 }
