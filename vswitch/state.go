@@ -15,7 +15,7 @@
 // ripstop made; what others made is never in an observed State).
 //
 // Zero values: a MAC that is zero is whatever it is, and no difference to any
-// other; MTU 0 is DefaultMTU for a veth, a tap and a gateway, and what it was
+// other (a device made for it has the same one each time on a host); MTU 0 is DefaultMTU for a veth, a tap and a gateway, and what it was
 // before for a lent device; PVID 0 takes no untagged frame; IfName "" is eth0.
 package vswitch
 

@@ -2,10 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,23 +45,55 @@ type drivers struct {
 	iscsi   *target.Server
 }
 
-// newDrivers makes the drivers; nothing in the world changes by it.
+// newDrivers makes the drivers. Nothing in the world changes by it but that the
+// state directory gets a host-id.
 func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	d := &drivers{log: log, wake: make(chan struct{}, 1)}
-	var err error
+	id, err := hostID(filepath.Join(state, "host-id"))
+	if err != nil {
+		return nil, fmt.Errorf("identify the host: %w", err)
+	}
 	if d.host, err = link.Open(); err != nil {
 		return nil, err
 	}
-	if d.ebpf, err = ebpf.New(log); err != nil {
+	if d.ebpf, err = ebpf.New(log, id); err != nil {
 		return nil, errors.Join(err, d.host.Close())
 	}
 	if d.vpn, err = wg.New(log, wg.Options{Memory: filepath.Join(state, "tunnels.json")}); err != nil {
 		return nil, errors.Join(err, d.ebpf.Close(), d.host.Close())
 	}
-	d.vswitch = vswitch.NewMux(map[vswitch.Dataplane]vswitch.Driver{vswitch.Bridge: bridge.New(d.host), vswitch.EBPF: d.ebpf})
+	d.vswitch = vswitch.NewMux(map[vswitch.Dataplane]vswitch.Driver{vswitch.Bridge: bridge.New(d.host, id), vswitch.EBPF: d.ebpf})
 	d.lun = raw.New(log, raw.Options{StateDir: state, OnResize: func(lun string) { d.iscsi.Resized(lun) }})
 	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit})
 	return d, nil
+}
+
+// hostID is 32 hexadecimal digits that no other host has, random the first time
+// and the same from then on. Who calls it holds the lock of the state directory.
+func hostID(path string) (string, error) {
+	const digits = 32
+	b, err := os.ReadFile(path)
+	if err == nil {
+		id := strings.TrimSpace(string(b))
+		if _, err := hex.DecodeString(id); err != nil || len(id) != digits {
+			return "", fmt.Errorf("%s holds no %d hexadecimal digits: remove it to have others made", path, digits)
+		}
+		return id, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	random := make([]byte, digits/2)
+	if _, err := rand.Read(random); err != nil {
+		return "", err
+	}
+	id := hex.EncodeToString(random)
+	draft := path + ".new"
+	err = os.WriteFile(draft, []byte(id+"\n"), 0o600)
+	if err == nil {
+		err = os.Rename(draft, path)
+	}
+	return id, err
 }
 
 // parts is the order in which the subsystems build on each other: portals stand

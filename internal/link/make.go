@@ -15,8 +15,9 @@ import (
 // end in Far.
 type Veth struct {
 	Name    string
-	Group   uint32 // of both ends
-	MTU     int    // of both ends; 0 leaves the kernel's default
+	MAC     net.HardwareAddr // nil lets the kernel choose
+	Group   uint32           // of both ends
+	MTU     int              // of both ends; 0 leaves the kernel's default
 	Far     *Space
 	FarName string
 	FarMAC  net.HardwareAddr // nil lets the kernel choose
@@ -25,7 +26,7 @@ type Veth struct {
 // AddVeth makes a pair, both ends down. A name that is taken is an fs.ErrExist.
 func (s *Space) AddVeth(v Veth) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.Group, attrs.MTU = v.Name, v.Group, v.MTU
+	attrs.Name, attrs.HardwareAddr, attrs.Group, attrs.MTU = v.Name, v.MAC, v.Group, v.MTU
 	pair := netlink.NewVeth(attrs)
 	pair.PeerName, pair.PeerHardwareAddr = v.FarName, v.FarMAC
 	if v.Far != nil && v.Far.file != nil {

@@ -21,11 +21,9 @@ package bridge
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -47,9 +45,10 @@ type Driver struct {
 }
 
 // New is a Driver for the namespace in which the process runs, which is where
-// host must be open; host stays the caller's.
-func New(host *link.Space) *Driver {
-	return &Driver{host: host, devices: device.New(host)}
+// host must be open; host stays the caller's. Identity is the host's, as
+// device.New wants it.
+func New(host *link.Space, identity string) *Driver {
+	return &Driver{host: host, devices: device.New(host, identity)}
 }
 
 // Do carries out one step.
@@ -103,7 +102,10 @@ func isSwitch(l netlink.Link, name string) bool {
 
 func (d *Driver) makeSwitch(name string) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.Group, attrs.HardwareAddr = name, link.Group(name), address()
+	attrs.Name, attrs.Group = name, link.Group(name)
+	// A bridge with an address of its own keeps it when ports come and go, and so
+	// do the gateways on it.
+	attrs.HardwareAddr = d.devices.MAC("switch", name, "")
 	on, off, none := true, false, uint16(0)
 	br := &netlink.Bridge{LinkAttrs: attrs, VlanFiltering: &on, VlanDefaultPVID: &none, MulticastSnooping: &off}
 	err := d.host.LinkAdd(br)
@@ -118,15 +120,6 @@ func (d *Driver) makeSwitch(name string) error {
 		return fmt.Errorf("switch %q: %w", name, err)
 	}
 	return d.repair(l)
-}
-
-// address is a random local address. A bridge with an address of its own keeps
-// it when ports come and go, and so do the gateways on it.
-func address() net.HardwareAddr {
-	a := make(net.HardwareAddr, 6)
-	rand.Read(a) // never fails: crypto/rand ends the process instead
-	a[0] = a[0]&^1 | 2
-	return a
 }
 
 // repair brings a bridge to what every switch is. The alias comes last.

@@ -31,7 +31,7 @@ func TestConformance(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return closing{New(host), host}
+		return closing{New(host, "here"), host}
 	})
 }
 
@@ -67,7 +67,7 @@ func TestInspectAndRepair(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer host.Close()
-	d := New(host)
+	d := New(host, "here")
 	want := vswitch.State{Switches: map[string]vswitch.Switch{"lab": {
 		Dataplane: vswitch.Bridge,
 		Ports:     map[string]vswitch.Port{"a": port(10, "a", "10.10.0.2/24"), "b": port(10, "b", "10.10.0.3/24")},
@@ -119,8 +119,6 @@ func TestInspectAndRepair(t *testing.T) {
 		if n := apply(t, d, want); n != 0 {
 			t.Errorf("%s: the second pass has %d steps", damage, n)
 		}
-		// A bridge that was made anew has another address.
-		nettest.Run(t, "ip", "-n", "a", "neigh", "flush", "dev", "eth0")
 		nettest.Run(t, "ip", "netns", "exec", "a", "ping", "-c1", "-W5", "10.10.0.3")
 		nettest.Run(t, "ip", "netns", "exec", "a", "ping", "-c1", "-W5", "10.10.0.1")
 	}

@@ -24,7 +24,7 @@ func Probe(ctx context.Context) error {
 			return err
 		}
 		defer func() { err = errors.Join(err, host.Close()) }()
-		return New(host).tryForwarding(ctx)
+		return New(host, "probe").tryForwarding(ctx)
 	})
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("dataplane bridge: %w: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN", err)

@@ -14,6 +14,9 @@
 //
 // A device that ripstop did not make is never taken over, except an interface
 // that the configuration names as `device`; that one is given back as it was.
+//
+// MAC addresses come from the identity that New is given. Two hosts that have
+// the same one, as copies of a machine may, must not meet in a VLAN.
 package device
 
 import (
@@ -33,12 +36,17 @@ import (
 // Devices is the devices of one host. It is safe for concurrent use; work on one
 // port is to be done one after the other.
 type Devices struct {
-	host  *link.Space
-	swept atomic.Bool
+	host     *link.Space
+	identity string
+	swept    atomic.Bool
 }
 
-// New is the devices of the namespace that host is open on; host stays the caller's.
-func New(host *link.Space) *Devices { return &Devices{host: host} }
+// New is the devices of the namespace that host is open on; host stays the
+// caller's. Identity is what makes the devices' MAC addresses differ from those
+// of other hosts; it is to be the same every time.
+func New(host *link.Space, identity string) *Devices {
+	return &Devices{host: host, identity: identity}
+}
 
 // Create makes the device of a port, marks it and sets up its far end, and
 // leaves the near end down: Start brings it up when it is a member of its

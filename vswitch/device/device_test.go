@@ -19,7 +19,7 @@ func devices(t *testing.T) *Devices {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := New(host)
+	d := New(host, "here")
 	t.Cleanup(func() {
 		if err := d.DeleteSwitch("lab"); err != nil {
 			t.Error(err)
@@ -210,5 +210,40 @@ func TestDeleteSwitchLooks(t *testing.T) {
 	}
 	if _, ok := seen(t, d, "web"); ok {
 		t.Error("web is still there")
+	}
+}
+
+// TestMAC demands that a device made again has the address that its neighbors
+// know, and that another host's has another.
+func TestMAC(t *testing.T) {
+	d := devices(t)
+	p := vswitch.Port{Kind: vswitch.Veth, Netns: "web", IfName: "eth0"}
+	made := func() vswitch.MAC {
+		t.Helper()
+		if _, err := d.Create("lab", "web", p); err != nil {
+			t.Fatal(err)
+		}
+		got, _ := seen(t, d, "web")
+		if err := d.Delete("lab", "web", p); err != nil {
+			t.Fatal(err)
+		}
+		return got.MAC
+	}
+	first, again := made(), made()
+	if first != again || first[0]&3 != 2 {
+		t.Errorf("made with %v and then %v: want one local address", first, again)
+	}
+	all := map[string]string{}
+	for _, other := range []*Devices{New(d.host, "here"), New(d.host, "there")} {
+		for _, words := range [][3]string{{"port", "lab", "web"}, {"port", "lab", "db"}, {"port", "lan", "web"}, {"gateway", "lab", "web"}} {
+			mac := other.MAC(words[0], words[1], words[2]).String()
+			if who, taken := all[mac]; taken {
+				t.Errorf("%v at %s has the address of %s", words, other.identity, who)
+			}
+			all[mac] = other.identity + " " + strings.Join(words[:], " ")
+		}
+	}
+	if all[first.String()] != "here port lab web" {
+		t.Errorf("the port got %v, which is that of %q", first, all[first.String()])
 	}
 }

@@ -33,7 +33,7 @@ func (d *Devices) createVeth(sw, name string, p vswitch.Port) (netlink.Link, err
 }
 
 func (d *Devices) makeVeth(far *link.Space, sw, name string, p vswitch.Port) (netlink.Link, error) {
-	v := link.Veth{Name: name, Group: link.Group(sw), MTU: mtu(p), Far: far, FarName: p.IfName}
+	v := link.Veth{Name: name, Group: link.Group(sw), MTU: mtu(p), Far: far, FarName: p.IfName, FarMAC: d.MAC("port", sw, name)}
 	if p.MAC != (vswitch.MAC{}) {
 		v.FarMAC = net.HardwareAddr(p.MAC[:])
 	}

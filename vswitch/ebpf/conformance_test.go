@@ -9,7 +9,7 @@ import (
 
 func TestConformance(t *testing.T) {
 	vswitchtest.Suite(t, vswitch.EBPF, func(t *testing.T) vswitch.Driver {
-		d, err := New(quiet)
+		d, err := New(quiet, "here")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -32,7 +32,8 @@ type Driver struct {
 
 // New is the dataplane of the network namespace in which the process runs. It
 // changes nothing: switches of a process before this one are found by Observe.
-func New(log *slog.Logger) (*Driver, error) {
+// Identity is the host's, as device.New wants it.
+func New(log *slog.Logger, identity string) (*Driver, error) {
 	spec, err := loadPlane()
 	if err != nil {
 		return nil, fmt.Errorf("read program: %w", err)
@@ -42,7 +43,7 @@ func New(log *slog.Logger) (*Driver, error) {
 		return nil, err
 	}
 	return &Driver{
-		log: log, spec: spec, host: host, devices: device.New(host),
+		log: log, spec: spec, host: host, devices: device.New(host, identity),
 		planes: map[string]*plane{}, orphans: map[string]bool{},
 	}, nil
 }

@@ -21,7 +21,7 @@ var quiet = slog.New(slog.DiscardHandler)
 // there are then have gone.
 func newDriver(t *testing.T) *Driver {
 	t.Helper()
-	d, err := New(quiet)
+	d, err := New(quiet, "here")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,4 +190,24 @@ func index(t *testing.T, name string) uint32 {
 		t.Fatal(err)
 	}
 	return uint32(i.Index)
+}
+
+// TestAddressesStay demands that what is made again has the MAC that its
+// neighbors know, so that they need not ask for it anew.
+func TestAddressesStay(t *testing.T) {
+	d := newDriver(t)
+	converge(t, d, house())
+	show := func() string {
+		return nettest.Run(t, "sh", "-ec", "cat /sys/class/net/blue/address; ip netns exec web ip -br link show eth0 | awk '{print $3}'")
+	}
+	before := show()
+	nettest.Eventually(t, 5*time.Second, "the first answer", func() bool { return ping("web", "10.0.0.254") && ping("db", "10.0.0.1") })
+	nettest.Run(t, "sh", "-ec", "ip link del web; ip link del blue")
+	converge(t, d, house())
+	if after := show(); after != before {
+		t.Errorf("before %s, after %s", before, after)
+	}
+	if !ping("db", "10.0.0.1") || !ping("db", "10.0.0.254") {
+		t.Error("db does not reach its neighbors at once")
+	}
 }

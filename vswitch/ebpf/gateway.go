@@ -109,7 +109,7 @@ func (d *Driver) makeGateway(sw, name string, g vswitch.Gateway) (gateway, error
 	if err := d.removeOld(sw, name, far); err != nil {
 		return gateway{}, err
 	}
-	v := link.Veth{Name: name, Group: link.Group(sw), MTU: gatewayMTU(g), FarName: far}
+	v := link.Veth{Name: name, MAC: d.devices.MAC("gateway", sw, name), Group: link.Group(sw), MTU: gatewayMTU(g), FarName: far}
 	if err := d.host.AddVeth(v); err != nil {
 		if other, look := d.host.Link(far); look == nil && errors.Is(err, fs.ErrExist) {
 			return gateway{}, device.Foreign(other)
