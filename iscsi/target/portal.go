@@ -74,7 +74,7 @@ func (s *Server) listen(ctx context.Context, at where) error {
 		return explain(at, err)
 	}
 	s.listeners[at] = l
-	s.log.Info("listening", "portal", at.String())
+	s.log.Debug("listening", "portal", at.String())
 	return nil
 }
 
@@ -135,7 +135,7 @@ func (s *Server) closeUnused(ctx context.Context) error {
 		}
 		delete(s.listeners, at)
 		errs = append(errs, l.close())
-		s.log.Info("stopped listening", "portal", at.String())
+		s.log.Debug("stopped listening", "portal", at.String())
 		for c := range s.conns {
 			if c.lis == l {
 				c.end("the portal is gone")

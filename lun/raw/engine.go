@@ -129,7 +129,7 @@ func (e *Engine) doOpenPool(name string, want lun.Pool) error {
 	e.mu.Lock()
 	e.pools[name] = p
 	e.mu.Unlock()
-	e.log.Info("pool opened", "pool", name, "path", p.path, "used", p.used.Load())
+	e.log.Debug("pool opened", "pool", name, "path", p.path, "used", p.used.Load())
 	return nil
 }
 
@@ -172,7 +172,7 @@ func (e *Engine) closePool(name string) error {
 	e.mu.Lock()
 	delete(e.pools, name)
 	e.mu.Unlock()
-	e.log.Info("pool closed", "pool", name)
+	e.log.Debug("pool closed", "pool", name)
 	return p.lock.Close()
 }
 
@@ -188,7 +188,7 @@ func (e *Engine) closeLUN(name string) error {
 	e.mu.Lock()
 	v.pool.retained[name] = v.used.Load()
 	e.mu.Unlock()
-	e.log.Info("lun closed", "lun", name)
+	e.log.Debug("lun closed", "lun", name)
 	return err
 }
 

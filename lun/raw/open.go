@@ -72,7 +72,7 @@ func (e *Engine) loadLUN(p *pool, name string, want lun.LUN) (*volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.log.Info("lun opened", "lun", name, "pool", p.name, "size", meta.Size, "used", v.used.Load(), "new", fresh)
+	e.log.Debug("lun opened", "lun", name, "pool", p.name, "size", meta.Size, "used", v.used.Load(), "new", fresh)
 	return v, nil
 }
 
@@ -188,6 +188,6 @@ func (e *Engine) grow(name string, size int64) (grown bool, err error) {
 		return false, err
 	}
 	v.extend(size)
-	e.log.Info("lun grown", "lun", name, "size", size)
+	e.log.Debug("lun grown", "lun", name, "size", size)
 	return true, nil
 }

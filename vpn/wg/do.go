@@ -28,7 +28,7 @@ func (d *Driver) Do(ctx context.Context, step vpn.Step) error {
 	if err := d.do(step, to); err != nil {
 		return err
 	}
-	d.log.Info("tunnel changed", "step", step.String())
+	d.log.Debug("tunnel changed", "step", step.String())
 	return unresolved
 }
 
