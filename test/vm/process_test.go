@@ -44,8 +44,8 @@ func try(t testing.TB, name string, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// process is a program in the background. Its output is in the test's log when
-// the test fails.
+// process is a program in the background. The end of its output is in the test's
+// log when the test fails.
 type process struct {
 	cmd  *exec.Cmd
 	out  output
@@ -72,7 +72,7 @@ func start(t testing.TB, ready, name string, args ...string) *process {
 	t.Cleanup(func() {
 		p.stop(t)
 		if t.Failed() {
-			t.Logf("%s: %v\n%s", name, p.err, p.out.text())
+			t.Logf("%s: %v\n%s", name, p.err, p.out.end())
 		}
 	})
 	if ready != "" {
@@ -151,6 +151,16 @@ func (o *output) text() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.String()
+}
+
+// end is the text, or its last lines when there are very many.
+func (o *output) end() string {
+	const most = 32 << 10
+	all := o.text()
+	if len(all) <= most {
+		return all
+	}
+	return "…" + all[len(all)-most:]
 }
 
 // hasLine reports whether a line begins with prefix.

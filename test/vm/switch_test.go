@@ -18,7 +18,7 @@ import (
 // and without a lost frame when the daemon stops, crashes and starts.
 func TestSwitch(t *testing.T) {
 	for _, c := range []struct{ name, dataplane, want string }{
-		{"auto is bridge", "bridge", "bridge"},
+		{"auto is the kernel's bridge", "auto", "bridge"},
 		{"ebpf", "ebpf", "ebpf"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -47,7 +47,8 @@ func TestSwitch(t *testing.T) {
 	}
 }
 
-// quickstartSwitch is configs/quickstart.yaml up to its end of the switches.
+// quickstartSwitch is configs/quickstart.yaml to the end of the switches, with an
+// address for the trunk's native VLAN.
 func quickstartSwitch(t testing.TB) string {
 	t.Helper()
 	all, err := configs.FS.ReadFile("quickstart.yaml")
@@ -58,17 +59,15 @@ func quickstartSwitch(t testing.TB) string {
 	if !ok {
 		t.Fatal("quickstart.yaml has no tunnels after its switches")
 	}
-	return part + "\n"
+	return edit(t, part, "native: red, netns: up", "native: red, netns: up, address: 10.20.0.9/24") + "\n"
 }
 
-// addTrunkEnd gives the namespace at the trunk an 802.1Q interface in blue, and
-// an address in red, which comes without a tag.
+// addTrunkEnd gives the namespace at the trunk an 802.1Q interface in blue.
 func addTrunkEnd(t testing.TB) {
 	t.Helper()
 	for _, words := range []string{
 		"link add link eth0 name blue type vlan id 10",
 		"address add 10.10.0.9/24 dev blue",
-		"address add 10.20.0.9/24 dev eth0",
 		"link set blue up",
 	} {
 		run(t, "ip", append([]string{"-n", "up"}, strings.Fields(words)...)...)
