@@ -16,7 +16,7 @@
 //
 // A frame with two 802.1Q tags is dropped at every port, also at trunks: the
 // bridge would take the outer one off towards an untagged member, whose neighbor
-// would believe the inner. 802.1ad outer tags pass as content.
+// would believe the inner. 802.1ad tags, outside or inside, pass as content.
 package bridge
 
 import (

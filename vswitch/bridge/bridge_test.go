@@ -26,6 +26,7 @@ type closing struct {
 func (c closing) Close() error { return c.host.Close() }
 
 func TestConformance(t *testing.T) {
+	nettest.Run(t, "modprobe", "tun") // where there is an init system, it makes /dev/net/tun
 	vswitchtest.Suite(t, vswitch.Bridge, func(t *testing.T) vswitch.Driver {
 		host, err := link.Open()
 		if err != nil {

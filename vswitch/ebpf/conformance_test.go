@@ -7,12 +7,13 @@ import (
 	"ripstop/vswitch/vswitchtest"
 )
 
-func TestConformance(t *testing.T) {
-	vswitchtest.Suite(t, vswitch.EBPF, func(t *testing.T) vswitch.Driver {
-		d, err := New(quiet, "here")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return d
-	})
+func TestConformance(t *testing.T) { vswitchtest.Suite(t, vswitch.EBPF, opened) }
+
+func opened(t *testing.T) vswitch.Driver {
+	t.Helper()
+	d, err := New(quiet, "here")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }

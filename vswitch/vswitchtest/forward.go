@@ -102,6 +102,25 @@ func (s suite) serviceTags(t *testing.T) {
 	}
 }
 
+func (s suite) doubleTags(t *testing.T) {
+	l := s.lab(t, ports{
+		"a": access(10, "a"), "c": access(20, "c"),
+		"n": trunk("n", 20, 10), "t": trunk("t", 0, 10, 20), "u": trunk("u", 0, 10, 20),
+	})
+	l.learn("a", "c")
+	service := tag{sTag, 20}
+	for _, outer := range []uint16{0, 10, 20} {
+		for _, from := range []string{"n", "t"} {
+			l.sends(from, l.frame(from, broadcast).with(q(outer), q(10)), none)
+			l.sends(from, l.frame(from, l.stations["a"].mac).with(q(outer), q(20)), none)
+		}
+	}
+	inside := and(and(and(none, "a", service), "n", q(10), service), "u", q(10), service)
+	l.sends("t", l.frame("t", broadcast).with(q(10), service), inside)
+	inside = and(and(and(none, "c", service), "n", service), "u", q(20), service)
+	l.sends("t", l.frame("t", broadcast).with(q(20), service), inside)
+}
+
 func (s suite) reservedMulticast(t *testing.T) {
 	l := s.house(t)
 	for last := range byte(16) {
@@ -110,6 +129,18 @@ func (s suite) reservedMulticast(t *testing.T) {
 		l.sends("t", l.frame("t", to).with(q(10)), none)
 	}
 	l.sends("a", l.frame("a", vswitch.MAC{0x01, 0x80, 0xc2, 0, 0, 0x10}), and(untagged("b"), "t", q(10)))
+}
+
+func (s suite) badSource(t *testing.T) {
+	l := s.house(t)
+	for _, src := range []vswitch.MAC{{}, broadcast, {1, 0, 0x5e, 0, 0, 1}, {3}} {
+		f := l.frame("a", broadcast)
+		f.src = src
+		l.sends("a", f, none)
+		f = l.frame("t", broadcast).with(q(10))
+		f.src = src
+		l.sends("t", f, none)
+	}
 }
 
 func (s suite) move(t *testing.T) {

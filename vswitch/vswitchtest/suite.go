@@ -9,6 +9,11 @@
 //
 // # Caveats
 //
+// A frame with two 802.1Q tags goes no further at any port, trunks included: a
+// switch that takes the outer one off hands its neighbor a frame whose inner tag
+// names a VLAN that the sender chose. Who carries customers' tags inside a VLAN
+// has the inner or the outer one be 802.1ad, which is content.
+//
 // It needs root and runs inside nettest.Main: its namespaces have short names
 // that a host may use as well. Trunk ends send tags made by hand and read them
 // from PACKET_AUXDATA, so that no 802.1Q module is needed.
@@ -42,7 +47,9 @@ func Suite(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitc
 		{"access ports drop tags", suite.accessTags},
 		{"reserved VLAN ids", suite.reservedIDs},
 		{"802.1ad tags are content", suite.serviceTags},
+		{"two 802.1Q tags go nowhere", suite.doubleTags},
 		{"reserved multicast stays", suite.reservedMulticast},
+		{"no station has an impossible address", suite.badSource},
 		{"a station moves", suite.move},
 		{"a port changes its VLAN", suite.changeVLAN},
 		{"isolated ports", suite.isolated},

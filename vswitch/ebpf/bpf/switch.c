@@ -218,10 +218,8 @@ static __always_inline int too_big(struct __sk_buff *skb, const struct port *p)
 	return skb->len > p->max_frame && !skb->gso_size;
 }
 
-// Gives the frame the form that a receiver expects. Without its VLAN's tag, a
-// frame may begin with a tag of its sender's; a port that carries tagged VLANs
-// would take it for one of those, so there it must not go.
-static __always_inline int shape(struct frame *f, enum form form, const struct port *to)
+// Gives the frame the form that a receiver expects.
+static __always_inline int shape(struct frame *f, enum form form)
 {
 	if (form == TAGGED && !f->tagged) {
 		if (bpf_skb_vlan_push(f->skb, bpf_htons(ETH_P_8021Q), f->tci))
@@ -233,8 +231,6 @@ static __always_inline int shape(struct frame *f, enum form form, const struct p
 			return -1;
 		f->tagged = 0;
 	}
-	if (form == UNTAGGED && to->flags & PORT_TRUNK && has_q_tag(f->skb))
-		return -1;
 	return 0;
 }
 
@@ -245,6 +241,9 @@ static __always_inline int classify(struct frame *f, __u32 slot, const struct po
 	__u16 tci = skb->vlan_tci;
 	__u16 vid = tci & VID_MASK;
 
+	// Without the outer tag, the inner one would name a VLAN to the next switch.
+	if (has_q_tag(skb) && skb->protocol == bpf_htons(ETH_P_8021Q))
+		return ~REASON_DOUBLE_TAGGED;
 	if (!has_q_tag(skb)) // IEEE 802.1ad tags are content here
 		tci = 0;
 	else if (vid) {
@@ -260,8 +259,6 @@ static __always_inline int classify(struct frame *f, __u32 slot, const struct po
 		// A priority tag (IEEE 802.1Q, 6.9.1) says nothing of the VLAN.
 		if (bpf_skb_vlan_pop(skb))
 			return ~REASON_MALFORMED;
-		if (has_q_tag(skb) && !(p->flags & PORT_TRUNK))
-			return ~REASON_TAGGED_ON_ACCESS;
 	}
 	if (!p->pvid)
 		return ~REASON_NO_NATIVE_VLAN;
@@ -324,8 +321,8 @@ static long visit(__u32 i, struct walk *w)
 	if (w->pending)
 		bpf_clone_redirect(skb, w->pending, 0);
 	w->pending = 0;
-	if (shape(&w->f, form, p))
-		count(skb, REASON_DOUBLE_TAGGED);
+	if (shape(&w->f, form))
+		count(skb, REASON_MALFORMED);
 	else
 		w->pending = p->ifindex;
 	return 0;
@@ -367,8 +364,8 @@ static __always_inline int unicast(struct frame *f, struct station *to, __u32 fr
 		return drop(f->skb, REASON_ISOLATED);
 	if (too_big(f->skb, dst))
 		return drop(f->skb, REASON_TOO_BIG);
-	if (shape(f, form, dst))
-		return drop(f->skb, REASON_DOUBLE_TAGGED);
+	if (shape(f, form))
+		return drop(f->skb, REASON_MALFORMED);
 	return bpf_redirect(dst->ifindex, 0);
 }
 
