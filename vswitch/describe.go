@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -30,7 +31,7 @@ func count(n int, what string) string {
 }
 
 func (p Port) describe() string {
-	words := []string{string(p.Kind)}
+	words := []string{cmp.Or(string(p.Kind), "damaged")}
 	switch p.Kind {
 	case Veth:
 		words = append(words, p.Netns+":"+p.IfName)
@@ -44,7 +45,7 @@ func (p Port) describe() string {
 	for _, a := range p.Addresses {
 		words = append(words, a.String())
 	}
-	words = append(words, strings.TrimPrefix(p.membership(), " # "))
+	words = append(words, p.membership())
 	if p.MTU != 0 {
 		words = append(words, fmt.Sprintf("mtu %d", p.MTU))
 	}
@@ -55,11 +56,18 @@ func (p Port) describe() string {
 }
 
 func (g Gateway) describe() string {
+	if g.VLAN == 0 {
+		return "damaged"
+	}
 	words := []string{fmt.Sprintf("vlan %d", g.VLAN)}
 	for _, a := range g.Addresses {
 		words = append(words, a.String())
 	}
-	if g.MTU != 0 {
+	switch g.MTU {
+	case 0:
+	case Damaged:
+		words = append(words, "damaged")
+	default:
 		words = append(words, fmt.Sprintf("mtu %d", g.MTU))
 	}
 	return strings.Join(words, " ")

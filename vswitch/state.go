@@ -67,6 +67,15 @@ func (m MAC) String() string {
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
 }
 
+// What no configuration wants, so that Diff mends what is observed with it.
+const (
+	// NotAttached is the PVID of a port whose device does not, or not rightly,
+	// work for its switch. IEEE 802.1Q reserves the number.
+	NotAttached uint16 = 4095
+	// Damaged is the MTU of a gateway that is not whole.
+	Damaged = -1
+)
+
 // Port is one port of a switch. Fields of other kinds than its own are zero. A
 // port whose Kind, Netns, IfName, User or Device changes is another port.
 type Port struct {
@@ -81,7 +90,7 @@ type Port struct {
 
 	Device string // Device: the interface's name
 
-	PVID     uint16   // VLAN of untagged frames, 1–4094; 0 drops them
+	PVID     uint16   // VLAN of untagged frames, 1–4094; 0 drops them; observed, it may be NotAttached
 	Tagged   []uint16 // VLANs carried with an 802.1Q tag, sorted, without PVID
 	Isolated bool     // exchanges no frames with other isolated ports
 	MTU      int      // bytes of layer-3 payload; 0 is the kernel's default, or a lent device's own
@@ -90,7 +99,7 @@ type Port struct {
 
 // Gateway is the host's own presence in a VLAN.
 type Gateway struct {
-	VLAN      uint16
+	VLAN      uint16         // observed, 0 is one that is not whole
 	Addresses []netip.Prefix // sorted; host part kept
-	MTU       int            // 0 is the kernel's default
+	MTU       int            // 0 is the kernel's default; observed, it may be Damaged
 }

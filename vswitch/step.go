@@ -238,7 +238,7 @@ func (s DelGateway) apply(m map[string]Switch) { delete(m[s.Switch].Gateways, s.
 
 // vlans is every VLAN that the port is in, sorted.
 func (p Port) vlans() []uint16 {
-	if p.PVID == 0 {
+	if p.PVID == 0 || p.PVID == NotAttached {
 		return p.Tagged
 	}
 	all := append(slices.Clone(p.Tagged), p.PVID)

@@ -3,6 +3,7 @@ package vswitch
 import (
 	"cmp"
 	"fmt"
+	"hash/fnv"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -16,10 +17,11 @@ func (l *lines) add(format string, args ...any) { *l = append(*l, fmt.Sprintf(fo
 
 func (l lines) String() string { return strings.Join(l, "\n") }
 
-// String is the ip command; the eBPF dataplane has no device for a switch.
+// String is the ip command; the eBPF dataplane has no device for a switch, and
+// its program comes with the first port.
 func (s AddSwitch) String() string {
 	if s.Dataplane == EBPF {
-		return "mkdir /sys/fs/bpf/ripstop/" + s.Name
+		return "# " + s.Name + ": a program on its ports, no device"
 	}
 	return fmt.Sprintf("ip link add name %s up type bridge vlan_filtering 1 vlan_default_pvid 0 mcast_snooping 0", s.Name)
 }
@@ -31,7 +33,7 @@ func (s DelSwitch) String() string {
 		l.add("ip link del dev %s", n)
 	}
 	if s.Dataplane == EBPF {
-		l.add("rm -r /sys/fs/bpf/ripstop/%s", s.Name)
+		l.add("# %s: the program goes with the last filter", s.Name)
 	} else {
 		l.add("ip link del dev %s", s.Name)
 	}
@@ -48,7 +50,7 @@ func (s AddPort) String() string {
 	}
 	if s.Dataplane == EBPF {
 		l.add("tc qdisc add dev %s clsact", dev)
-		l.add("tc filter add dev %s ingress bpf direct-action pinned /sys/fs/bpf/ripstop/%s%s", dev, s.Switch, s.Port.membership())
+		l.filter("add", dev, s.Switch+": "+s.Port.membership())
 	} else {
 		l.add("ip link set dev %s master %s", dev, s.Switch)
 		s.Port.bridgeVLANs(&l, dev, Port{})
@@ -111,32 +113,42 @@ func (p Port) bridgeVLANs(l *lines, dev string, from Port) {
 	}
 }
 
-// membership is the VLANs of a port as a comment.
+// filter is the command that has a device run the switch's program.
+func (l *lines) filter(verb, dev, membership string) {
+	l.add("tc filter %s dev %s ingress bpf direct-action object-file ripstop-switch.o section tc # %s", verb, dev, membership)
+}
+
+// membership is the VLANs of a port in words.
 func (p Port) membership() string {
-	out := " #"
+	if p.PVID == NotAttached {
+		return "not attached"
+	}
+	var words []string
 	if p.PVID != 0 {
-		out += fmt.Sprintf(" pvid %d", p.PVID)
+		words = append(words, fmt.Sprintf("pvid %d", p.PVID))
 	}
 	if len(p.Tagged) > 0 {
-		out += " tagged " + joinRanges(p.Tagged)
+		words = append(words, "tagged "+joinRanges(p.Tagged))
+	}
+	if len(words) == 0 {
+		words = append(words, "no VLAN")
 	}
 	if p.Isolated {
-		out += " isolated"
+		words = append(words, "isolated")
 	}
-	if p.PVID == 0 && len(p.Tagged) == 0 {
-		out += " no VLAN"
-	}
-	return out
+	return strings.Join(words, " ")
 }
 
 // String is the commands for what differs.
 func (s SetPort) String() string {
 	var l lines
 	dev := s.To.DeviceName(s.Name)
-	if s.Dataplane == EBPF && s.From.membership() != s.To.membership() {
-		l.add("tc filter replace dev %s ingress bpf direct-action pinned /sys/fs/bpf/ripstop/%s%s", dev, s.Switch, s.To.membership())
-	}
-	if s.Dataplane != EBPF {
+	switch member := s.To.membership(); {
+	case s.Dataplane == EBPF && s.From.PVID == NotAttached:
+		l.filter("replace", dev, s.Switch+": "+member)
+	case s.Dataplane == EBPF && s.From.membership() != member:
+		l.add("# %s: %s becomes %s", s.Switch, dev, member) // an entry of a map, the filter stays
+	case s.Dataplane != EBPF:
 		s.To.bridgeVLANs(&l, dev, s.From)
 		if s.To.Isolated != s.From.Isolated {
 			l.add("bridge link set dev %s isolated %s", dev, onOff(s.To.Isolated))
@@ -185,9 +197,11 @@ func (s DelPort) String() string {
 func (s AddGateway) String() string {
 	var l lines
 	if s.Dataplane == EBPF {
-		l.add("ip link add name %s type veth peer name %s.gw", s.Name, s.Name)
-		l.add("tc qdisc add dev %s.gw clsact", s.Name)
-		l.add("tc filter add dev %s.gw ingress bpf direct-action pinned /sys/fs/bpf/ripstop/%s # pvid %d", s.Name, s.Switch, s.Gateway.VLAN)
+		far := s.Gateway.PortName(s.Switch)
+		l.add("ip link add name %s type veth peer name %s", s.Name, far)
+		l.add("tc qdisc add dev %s clsact", far)
+		l.filter("add", far, s.Gateway.member(s.Switch))
+		l.add("ip link set dev %s up", far)
 	} else {
 		l.add("bridge vlan add dev %s vid %d self", s.Switch, s.Gateway.VLAN)
 		l.add("ip link add link %s name %s type vlan id %d", s.Switch, s.Name, s.Gateway.VLAN)
@@ -203,6 +217,12 @@ func (s AddGateway) String() string {
 // String is the commands for what differs.
 func (s SetGateway) String() string {
 	var l lines
+	if s.From.MTU == Damaged {
+		far := s.To.PortName(s.Switch)
+		l.filter("replace", far, s.To.member(s.Switch))
+		l.add("ip link set dev %s up", far)
+		l.add("ip link set dev %s up", s.Name)
+	}
 	if s.From.MTU != s.To.MTU {
 		l.add("ip link set dev %s mtu %d", s.Name, cmp.Or(s.To.MTU, DefaultMTU))
 	}
@@ -216,6 +236,21 @@ func (s DelGateway) String() string {
 		return "ip link del dev " + s.Name
 	}
 	return fmt.Sprintf("ip link del dev %s\nbridge vlan del dev %s vid %d self", s.Name, s.Switch, s.Gateway.VLAN)
+}
+
+func (g Gateway) member(sw string) string { return sw + ": " + Port{PVID: g.VLAN}.membership() }
+
+// PortName is the name of a gateway's end in a switch of the eBPF dataplane:
+// lab.10, and for long names of switches four letters of it and a hash.
+func (g Gateway) PortName(sw string) string {
+	const longest = 15 // IFNAMSIZ without the terminating zero
+	name := fmt.Sprintf("%s.%d", sw, g.VLAN)
+	if len(name) <= longest {
+		return name
+	}
+	h := fnv.New32a()
+	h.Write([]byte(sw))
+	return fmt.Sprintf("%.4s~%05x.%d", sw, h.Sum32()&0xfffff, g.VLAN)
 }
 
 func onOff(b bool) string {

@@ -113,21 +113,120 @@ func TestTextOfChanges(t *testing.T) {
 }
 
 func TestTextOfEBPF(t *testing.T) {
-	got := text(Diff(lab(EBPF), State{}))
-	for _, want := range []string{
-		"tc qdisc add dev eth1 clsact\ntc filter add dev eth1 ingress bpf direct-action pinned /sys/fs/bpf/ripstop/lab # pvid 20 tagged 10,30-32\n",
-		"# pvid 10 isolated\n", "tc filter add dev blue.gw ingress",
-	} {
-		if !strings.Contains(got, want) {
-			t.Errorf("%q is not in\n%s", want, got)
-		}
+	want := `switch/lab removes=false disturbs=""
+# lab: a program on its ports, no device
+
+port/lab/up removes=false disturbs=""
+ip link set dev eth1 promisc on
+ip link set dev eth1 mtu 9000
+tc qdisc add dev eth1 clsact
+tc filter add dev eth1 ingress bpf direct-action object-file ripstop-switch.o section tc # lab: pvid 20 tagged 10,30-32
+ip link set dev eth1 up
+
+port/lab/vm1 removes=false disturbs=""
+ip tuntap add dev vm1 mode tap user 1000 multi_queue vnet_hdr
+tc qdisc add dev vm1 clsact
+tc filter add dev vm1 ingress bpf direct-action object-file ripstop-switch.o section tc # lab: pvid 10 isolated
+ip link set dev vm1 up
+
+port/lab/web removes=false disturbs=""
+ip netns add web # unless it exists
+ip link add name web type veth peer name eth0 address 02:00:00:00:00:01 netns web
+ip -n web address add 10.10.0.2/24 dev eth0
+ip -n web link set dev eth0 up
+tc qdisc add dev web clsact
+tc filter add dev web ingress bpf direct-action object-file ripstop-switch.o section tc # lab: pvid 10
+ip link set dev web up
+
+gateway/lab/blue removes=false disturbs=""
+ip link add name blue type veth peer name lab.10
+tc qdisc add dev lab.10 clsact
+tc filter add dev lab.10 ingress bpf direct-action object-file ripstop-switch.o section tc # lab: pvid 10
+ip link set dev lab.10 up
+ip address add 10.10.0.1/24 dev blue
+ip link set dev blue up
+`
+	if got := text(Diff(lab(EBPF), State{})); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+	want = `switch/lab removes=true disturbs="cuts off up, vm1, web; takes the host out of blue"
+ip link del dev up
+ip link del dev vm1
+ip link del dev web
+ip link del dev blue
+# lab: the program goes with the last filter
+`
+	if got := text(Diff(State{}, lab(EBPF))); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// broken is lab(EBPF) as it is seen when web and blue have lost their filters.
+func broken() State {
+	s := lab(EBPF)
+	web, blue := s.Switches["lab"].Ports["web"], s.Switches["lab"].Gateways["blue"]
+	web.PVID, blue.MTU = NotAttached, Damaged
+	s.Switches["lab"].Ports["web"], s.Switches["lab"].Gateways["blue"] = web, blue
+	return s
+}
+
+func TestTextOfEBPFChanges(t *testing.T) {
 	to := lab(EBPF)
 	p := to.Switches["lab"].Ports["web"]
 	p.PVID = 0
 	to.Switches["lab"].Ports["web"] = p
-	if got := text(Diff(to, lab(EBPF))); !strings.Contains(got, "tc filter replace dev web ingress bpf direct-action pinned /sys/fs/bpf/ripstop/lab # no VLAN\n") {
-		t.Error(got)
+	want := "port/lab/web removes=false disturbs=\"takes web out of VLAN 10\"\n# lab: web becomes no VLAN\n"
+	if got := text(Diff(to, lab(EBPF))); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	want = `port/lab/web removes=false disturbs=""
+tc filter replace dev web ingress bpf direct-action object-file ripstop-switch.o section tc # lab: pvid 10
+
+gateway/lab/blue removes=false disturbs=""
+tc filter replace dev lab.10 ingress bpf direct-action object-file ripstop-switch.o section tc # lab: pvid 10
+ip link set dev lab.10 up
+ip link set dev blue up
+ip link set dev blue mtu 1500
+`
+	if got := text(Diff(lab(EBPF), broken())); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestPortName(t *testing.T) {
+	for _, c := range []struct {
+		sw   string
+		vlan uint16
+		want string
+	}{
+		{"lab", 10, "lab.10"},
+		{"ten-letter", 4094, "ten-letter.4094"},
+		{"a-very-long-one", 4094, "a-ve~d870d.4094"},
+		{"a-very-long-two", 4094, ""},
+	} {
+		if got := (Gateway{VLAN: c.vlan}).PortName(c.sw); len(got) > 15 || c.want != "" && got != c.want {
+			t.Errorf("%s, %d: %q", c.sw, c.vlan, got)
+		}
+	}
+	if one, two := (Gateway{VLAN: 1}).PortName("a-very-long-one"), (Gateway{VLAN: 1}).PortName("a-very-long-two"); one == two {
+		t.Errorf("two switches have one name, %s", one)
+	}
+}
+
+func TestDescribeDamage(t *testing.T) {
+	s := broken()
+	s.Switches["lab"].Ports["half"] = Port{PVID: NotAttached}
+	s.Switches["lab"].Gateways["red"] = Gateway{}
+	got := s.Describe()
+	for object, line := range map[string]string{
+		"port/lab/web":     "veth web:eth0 10.10.0.2/24 not attached",
+		"port/lab/half":    "damaged not attached",
+		"gateway/lab/blue": "vlan 10 10.10.0.1/24 damaged",
+		"gateway/lab/red":  "damaged",
+	} {
+		if got[object] != line {
+			t.Errorf("%s is %q, want %q", object, got[object], line)
+		}
 	}
 }
 

@@ -23,10 +23,15 @@
 // Frames never pass the host's stack: no nftables, no conntrack, no br_netfilter.
 // A program on tc that somebody else put before ours sees them first.
 //
+// A frame with two 802.1Q tags is dropped at every port, also at trunks: without
+// the outer one, the next switch would believe the inner. 802.1ad tags, outside
+// or inside, pass as content.
+//
 // Multicast is flooded; there is no IGMP or MLD snooping and no spanning tree.
 //
-// The switch end of a gateway is named SWITCH.VID. In a plan, the words mkdir
-// and rm on /sys/fs/bpf stand for loading and unloading: nothing is pinned.
+// The switch end of a gateway is named SWITCH.VID. Nothing is pinned: what a
+// plan calls ripstop-switch.o is inside the ripstop binary, and a port's VLANs
+// are in maps (bpftool map show).
 //
 // It needs Linux 5.18 (bpf_loop, batches on maps of maps); Probe asks the kernel.
 package ebpf

@@ -3,7 +3,6 @@ package ebpf
 import (
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io/fs"
 	"strconv"
 	"strings"
@@ -21,20 +20,7 @@ type gateway struct {
 	host, port netlink.Link
 }
 
-// portName is the name of a gateway's end in the switch: lab.10, and for long
-// names of switches four letters of it and a hash.
-func portName(sw string, vid uint16) string {
-	const longest = 15 // IFNAMSIZ without the terminating zero
-	name := fmt.Sprintf("%s.%d", sw, vid)
-	if len(name) <= longest {
-		return name
-	}
-	h := fnv.New32a()
-	h.Write([]byte(sw))
-	return fmt.Sprintf("%.4s~%05x.%d", sw, h.Sum32()&0xfffff, vid)
-}
-
-// vlanOf is the VLAN in a name that portName made, 0 when there is none.
+// vlanOf is the VLAN in a name that Gateway.PortName made, 0 when there is none.
 func vlanOf(name string) uint16 {
 	vid, err := strconv.ParseUint(name[strings.LastIndexByte(name, '.')+1:], 10, 12)
 	if err != nil {
@@ -105,7 +91,7 @@ func isGateway(l netlink.Link, sw, name string) bool {
 // makeGateway makes a pair. The host's end is marked last: it says that the
 // rest is done.
 func (d *Driver) makeGateway(sw, name string, g vswitch.Gateway) (gateway, error) {
-	far := portName(sw, g.VLAN)
+	far := g.PortName(sw)
 	if err := d.removeOld(sw, name, far); err != nil {
 		return gateway{}, err
 	}

@@ -460,27 +460,10 @@ func TestConcurrentUse(t *testing.T) {
 	readers.Wait()
 }
 
-func TestPortName(t *testing.T) {
-	for _, tt := range []struct {
-		sw   string
-		vid  uint16
-		want string
-	}{
-		{"lab", 10, "lab.10"},
-		{"ten-letter", 4094, "ten-letter.4094"},
-		{"a-very-long-one", 4094, ""},
-		{"a-very-long-two", 4094, ""},
-	} {
-		got := portName(tt.sw, tt.vid)
-		if len(got) > 15 || tt.want != "" && got != tt.want {
-			t.Errorf("%s, %d: %q", tt.sw, tt.vid, got)
-		}
-	}
-	if got := vlanOf(portName("a-very-long-one", 4094)); got != 4094 || vlanOf("eth0") != 0 {
-		t.Errorf("the name's VLAN is %d", got)
-	}
-	if portName("a-very-long-one", 1) == portName("a-very-long-two", 1) {
-		t.Error("two switches have one name")
+func TestVLANOf(t *testing.T) {
+	name := vswitch.Gateway{VLAN: 4094}.PortName("a-very-long-one")
+	if got := vlanOf(name); got != 4094 || vlanOf("eth0") != 0 {
+		t.Errorf("the VLAN in %q is %d", name, got)
 	}
 }
 

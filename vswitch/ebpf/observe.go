@@ -15,14 +15,6 @@ import (
 	"ripstop/vswitch/device"
 )
 
-const (
-	// noVLAN is what a port is observed in that is not, or not rightly, attached:
-	// no configuration wants it (IEEE 802.1Q reserves it), so Diff mends the port.
-	noVLAN = 4095
-	// noMTU is the same for a gateway, which may not be made anew for it.
-	noMTU = -1
-)
-
 // Observe reads every switch from its devices, filters and maps. It changes
 // nothing but what the Driver knows.
 func (d *Driver) Observe(ctx context.Context) (vswitch.State, error) {
@@ -205,7 +197,7 @@ func (p *plane) port(name string, found device.Port, sound map[uint32]hook) vswi
 	have, trunk := p.ports[slot], p.trunks[slot]
 	down := have.Flags&planePortFlagPORT_DOWN != 0
 	if _, ok := sound[ifindex]; !ok || have.MaxFrame != uint32(l.MTU+frameOverhead) || down && !port.Down {
-		port.PVID = noVLAN
+		port.PVID = vswitch.NotAttached
 		return port
 	}
 	port.PVID, port.Tagged = have.Pvid, trunk.list()
@@ -224,7 +216,7 @@ func (p *plane) gateway(name string, found device.Gateway, far *netlink.LinkAttr
 	}
 	whole := have.Flags == 0 && have.MaxFrame == uint32(far.MTU+frameOverhead) && far.MTU == host.MTU
 	if _, ok := sound[ifindex]; !ok || !whole || !isUp(host) || !isUp(far) {
-		g.MTU = noMTU
+		g.MTU = vswitch.Damaged
 	}
 	return g
 }
