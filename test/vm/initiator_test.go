@@ -58,10 +58,7 @@ node.session.scan = auto
 // node of each, and gives their names.
 func (i *initiator) discover(portal string) []string {
 	i.t.Helper()
-	out, err := i.tryDiscover(portal)
-	if err != nil {
-		i.t.Fatal(err)
-	}
+	out := run(i.t, "iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal)
 	var names []string
 	for line := range strings.Lines(out) { // 127.0.0.1:3260,1 iqn.2026-11.org.example:data
 		if f := strings.Fields(line); len(f) == 2 {
@@ -71,38 +68,16 @@ func (i *initiator) discover(portal string) []string {
 	return names
 }
 
-// tryDiscover is discover where the portal may refuse; it gives iscsiadm's words.
-func (i *initiator) tryDiscover(portal string) (string, error) {
-	i.t.Helper()
-	return try(i.t, "iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal)
-}
-
-// authenticateDiscovery sets what each discovery from now on proves.
-func (i *initiator) authenticateDiscovery(c chap) {
-	i.t.Helper()
-	const file = "/etc/iscsi/iscsid.conf"
-	conf := readFile(i.t, file)
-	for _, s := range c.settings() {
-		conf += "discovery.sendtargets.auth." + s[0] + " = " + s[1] + "\n"
-	}
-	writeFile(i.t, file, conf)
-}
-
 // authenticate sets what the next login to a discovered target proves.
 func (i *initiator) authenticate(target, portal string, c chap) {
 	i.t.Helper()
-	for _, s := range c.settings() {
+	settings := [][2]string{{"authmethod", "CHAP"}, {"username", c.user}, {"password", c.secret}}
+	if c.targetUser != "" {
+		settings = append(settings, [2]string{"username_in", c.targetUser}, [2]string{"password_in", c.targetSecret})
+	}
+	for _, s := range settings {
 		i.set(target, portal, "node.session.auth."+s[0], s[1])
 	}
-}
-
-// settings are open-iscsi's names and values.
-func (c chap) settings() [][2]string {
-	list := [][2]string{{"authmethod", "CHAP"}, {"username", c.user}, {"password", c.secret}}
-	if c.targetUser != "" {
-		list = append(list, [2]string{"username_in", c.targetUser}, [2]string{"password_in", c.targetSecret})
-	}
-	return list
 }
 
 // set changes one record of a discovered target, such as

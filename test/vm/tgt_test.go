@@ -82,7 +82,7 @@ func TestInteropTgt(t *testing.T) {
 // finds it again through a second mount.
 func checkFileSystem(t testing.TB, dev string) {
 	t.Helper()
-	data := make([]byte, 8<<20)
+	data := make([]byte, 4<<20)
 	if _, err := rand.Read(data); err != nil {
 		t.Fatal(err)
 	}
