@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Load reads the files that paths name; a directory stands for its *.yaml in
@@ -57,9 +58,10 @@ func expand(path string) ([]string, error) {
 	return names, nil
 }
 
-// load reads one file, and one byte more than Parse takes at most.
+// load reads one file, and one byte more than Parse takes at most. A named pipe
+// without a writer is empty, rather than waited for where no signal ends it.
 func load(path string) (File, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return File{}, fmt.Errorf("read configuration: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -177,5 +178,16 @@ func TestLoadStopsAtLimit(t *testing.T) {
 	files, err := Load([]string{name})
 	if err != nil || len(files[0].Data) != maxFile+1 {
 		t.Errorf("got %d bytes, %v, want %d", len(files[0].Data), err, maxFile+1)
+	}
+}
+
+func TestLoadOfAPipeWithoutWriterEnds(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe.yaml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	files, err := Load([]string{pipe})
+	if err != nil || len(files[0].Data) != 0 {
+		t.Errorf("Load(%s) = %v, %v; want one empty file", pipe, files, err)
 	}
 }
