@@ -59,7 +59,7 @@ func (s *Space) SetAddresses(l netlink.Link, want []netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	if err := s.addAddresses(l, without(want, have)); err != nil {
+	if err := s.AddAddresses(l, without(want, have)); err != nil {
 		return err
 	}
 	gone := without(have, want)
@@ -77,7 +77,7 @@ func (s *Space) SetAddresses(l netlink.Link, want []netip.Prefix) error {
 	if have, err = s.addressesOf(l); err != nil {
 		return err
 	}
-	return s.addAddresses(l, without(want, have))
+	return s.AddAddresses(l, without(want, have))
 }
 
 func (s *Space) addressesOf(l netlink.Link) ([]netip.Prefix, error) {
@@ -94,7 +94,9 @@ func (s *Space) addressesOf(l netlink.Link) ([]netip.Prefix, error) {
 	return out, nil
 }
 
-func (s *Space) addAddresses(l netlink.Link, list []netip.Prefix) error {
+// AddAddresses gives a link addresses that it may have already. It is SetAddresses
+// for a new link, without a look at all addresses of the namespace.
+func (s *Space) AddAddresses(l netlink.Link, list []netip.Prefix) error {
 	for _, p := range list {
 		err := s.AddrAdd(l, address(p))
 		if err != nil && !errors.Is(err, unix.EEXIST) {

@@ -79,7 +79,7 @@ func (d *Devices) furnish(far *link.Space, near netlink.Link, p vswitch.Port, a 
 	if err := far.SetUp(end, true); err != nil {
 		return err
 	}
-	if err := far.SetAddresses(end, p.Addresses); err != nil {
+	if err := far.AddAddresses(end, p.Addresses); err != nil {
 		return err
 	}
 	return d.host.SetAlias(near, a)

@@ -54,13 +54,16 @@ func qdiscOf(ifindex int) netlink.Qdisc {
 // attach makes the program see every frame that enters through the device. The
 // filter that was there before, if it is ours, is replaced in one step.
 func attach(h *netlink.Handle, ifindex int, prog *ebpf.Program, slot uint32) error {
-	if err := h.QdiscAdd(qdiscOf(ifindex)); err != nil && !errors.Is(err, unix.EEXIST) {
+	err := h.QdiscAdd(qdiscOf(ifindex))
+	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add clsact: %w", err)
 	}
-	if _, _, err := find(h, ifindex); err != nil {
-		return err
+	if err != nil { // what is new is empty
+		if _, _, err := find(h, ifindex); err != nil {
+			return err
+		}
 	}
-	err := h.FilterReplace(&netlink.BpfFilter{
+	err = h.FilterReplace(&netlink.BpfFilter{
 		FilterAttrs: filterOf(ifindex), ClassId: slot, Fd: prog.FD(), Name: filterName, DirectAction: true,
 	})
 	if err != nil {

@@ -23,6 +23,7 @@ type plane struct {
 	name   string
 	ageing time.Duration
 	prog   *ebpf.Program
+	number ebpf.ProgramID // of prog, 0 before somebody asked for it
 	maps   planeMaps
 
 	ports  []planePort           // by slot, as in the map
@@ -90,7 +91,7 @@ func (p *plane) upgrade(spec *ebpf.CollectionSpec) (bool, error) {
 		return false, errors.Join(err, next.close())
 	}
 	before := plane{prog: p.prog, maps: p.maps}
-	p.prog, p.maps = next.prog, next.maps
+	p.prog, p.number, p.maps = next.prog, 0, next.maps
 	return true, before.close()
 }
 
@@ -159,12 +160,15 @@ func (p *plane) identify() error {
 
 // id is the number under which filters name the program.
 func (p *plane) id() (ebpf.ProgramID, error) {
+	if p.number != 0 {
+		return p.number, nil
+	}
 	info, err := p.prog.Info()
 	if err != nil {
 		return 0, fmt.Errorf("read program of switch %q: %w", p.name, err)
 	}
-	id, _ := info.ID()
-	return id, nil
+	p.number, _ = info.ID()
+	return p.number, nil
 }
 
 // close lets go of the program and the maps. Those that filters hold live on.

@@ -1,0 +1,81 @@
+package ebpf
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"ripstop/internal/nettest"
+	"ripstop/vswitch"
+)
+
+// benchPorts is how many ports are made between two measurements.
+const benchPorts = 250
+
+// BenchmarkPorts makes ports in one namespace, and the same devices with ip
+// -batch and tc -batch, in turn. The metric x/batch is the quotient.
+func BenchmarkPorts(b *testing.B) {
+	nettest.Namespace(b, "bench")
+	d, err := New(quiet, "here")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer d.Close()
+	var ours, theirs time.Duration
+	for b.Loop() {
+		ours += makePorts(b, d)
+		theirs += batchPorts(b)
+	}
+	b.ReportMetric(float64(ours)/float64(theirs), "x/batch")
+	b.ReportMetric(float64(ours.Microseconds())/float64(b.N*benchPorts), "µs/port")
+}
+
+// makePorts is how long the steps of a switch with its ports take.
+func makePorts(b *testing.B, d *Driver) time.Duration {
+	b.Helper()
+	start := time.Now()
+	do := func(s vswitch.Step) {
+		if err := d.Do(b.Context(), s); err != nil {
+			b.Fatalf("%s: %v", s, err)
+		}
+	}
+	do(vswitch.AddSwitch{Name: "lab", Dataplane: vswitch.EBPF})
+	for i := range benchPorts {
+		p := vswitch.Port{Kind: vswitch.Veth, Netns: "bench", IfName: fmt.Sprintf("e%d", i), PVID: 10}
+		do(vswitch.AddPort{Switch: "lab", Dataplane: vswitch.EBPF, Name: fmt.Sprintf("p%d", i), Port: p})
+	}
+	if err := d.Commit(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	took := time.Since(start)
+	do(vswitch.DelSwitch{Name: "lab", Dataplane: vswitch.EBPF})
+	return took
+}
+
+// batchPorts is how long ip and tc take for devices of the same kind: both ends
+// up, and the place for a filter.
+func batchPorts(b *testing.B) time.Duration {
+	b.Helper()
+	var near, far, filters strings.Builder
+	for i := range benchPorts {
+		fmt.Fprintf(&near, "link add p%d group 9 type veth peer name e%d netns bench\nlink set p%d up\n", i, i, i)
+		fmt.Fprintf(&far, "link set e%d up\n", i)
+		fmt.Fprintf(&filters, "qdisc add dev p%d clsact\n", i)
+	}
+	start := time.Now()
+	for _, c := range []struct{ command, lines string }{
+		{"ip -batch -", near.String()}, {"tc -batch -", filters.String()}, {"ip -n bench -batch -", far.String()},
+	} {
+		words := strings.Fields(c.command)
+		cmd := exec.Command(words[0], words[1:]...)
+		cmd.Stdin = strings.NewReader(c.lines)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			b.Fatalf("%s: %v\n%s", c.command, err, out)
+		}
+	}
+	took := time.Since(start)
+	nettest.Run(b, "ip", "link", "del", "group", "9")
+	return took
+}
