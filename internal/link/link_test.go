@@ -203,6 +203,43 @@ func TestWatch(t *testing.T) {
 	})
 }
 
+// TestWatchInside changes what only the namespace behind a veth pair sees.
+func TestWatchInside(t *testing.T) {
+	nettest.Namespace(t, "web")
+	nettest.Run(t, "ip", "link", "add", "web", "type", "veth", "peer", "name", "eth0", "netns", "web")
+	defer nettest.Run(t, "ip", "link", "del", "web")
+	nettest.Run(t, "ip", "-n", "web", "link", "set", "eth0", "up")
+	host := open(t)
+	if _, err := host.Links(); err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range []string{"address add 10.0.0.1/24 dev eth0", "address del 10.0.0.1/24 dev eth0", "link set eth0 mtu 1400"} {
+		t.Run(change, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			wake := Watch(ctx, slog.New(slog.DiscardHandler))
+			for still(wake) {
+			}
+			nettest.Run(t, "ip", append([]string{"-n", "web"}, strings.Fields(change)...)...)
+			select {
+			case <-wake:
+			case <-time.After(5 * time.Second):
+				t.Error("no wake")
+			}
+		})
+	}
+}
+
+// still tells whether a wake comes before it has been quiet for a while.
+func still(wake <-chan struct{}) bool {
+	select {
+	case <-wake:
+		return true
+	case <-time.After(300 * time.Millisecond):
+		return false
+	}
+}
+
 func TestDump(t *testing.T) {
 	calls := 0
 	got, err := Dump(func() (int, error) {
