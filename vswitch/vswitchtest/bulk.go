@@ -32,7 +32,7 @@ func (s suite) large(t *testing.T) {
 
 // transferred is the size of a TCP transfer: enough for full segments and
 // window growth, little enough for an emulated machine.
-const transferred = 8 << 20
+const transferred = 4 << 20
 
 func (s suite) tcpVeth(t *testing.T) {
 	l := s.lab(t, ports{"a": access(10, "a", "10.10.0.2/24"), "b": access(10, "b", "10.10.0.3/24")})

@@ -125,7 +125,7 @@ func (s suite) liveChange(t *testing.T) {
 	l := s.house(t)
 	l.learn("a", "b")
 	st := l.stream("a", "b", time.Millisecond)
-	for n := range 5 {
+	for n := range 3 {
 		l.set("c", func(p *vswitch.Port) { p.PVID = 10 + 20*uint16(n%2) })
 		l.set("t", func(p *vswitch.Port) { p.Tagged = []uint16{10, 20, 30 + uint16(n)} })
 		l.set("d", func(p *vswitch.Port) { p.Isolated = n%2 == 0 })
