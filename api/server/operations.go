@@ -63,6 +63,9 @@ func list[T any](api huma.API, kind string, f func(context.Context) ([]T, error)
 func ask[T any](api huma.API, name, summary string, f func(context.Context, []v1.File) (T, error)) {
 	op := huma.Operation{OperationID: name, Method: http.MethodPost, Path: "/v1/" + name, Summary: summary, MaxBodyBytes: maxBody}
 	huma.Register(api, op, func(ctx context.Context, q *question) (*answer[T], error) {
+		if len(q.Body.Files) == 0 { // the schema's minItems does not hold for null
+			return nil, problem(&v1.Error{Title: "invalid configuration", Status: http.StatusUnprocessableEntity, Detail: "files: there is none: send at least one"})
+		}
 		a, err := f(ctx, q.Body.Files)
 		if err != nil {
 			return nil, problem(err)

@@ -112,8 +112,27 @@ func TestErrorsReachTheClient(t *testing.T) {
 	if _, err = c.Get(t.Context(), "nonsense"); err == nil {
 		t.Error("Get nonsense succeeded")
 	}
-	if _, err = c.Plan(t.Context(), nil); err == nil {
-		t.Error("Plan of no files succeeded")
+}
+
+// An empty configuration takes everything down, so it is never what a program
+// sends by mistake.
+func TestNoFilesAreNoConfiguration(t *testing.T) {
+	reached := 0
+	c := start(t, Backend{
+		Plan:  func(context.Context, []v1.File) (v1.Plan, error) { reached++; return v1.Plan{}, nil },
+		Apply: func(context.Context, []v1.File) (v1.Applied, error) { reached++; return v1.Applied{}, nil },
+	})
+	for _, files := range [][]v1.File{nil, {}} {
+		var e *v1.Error
+		if _, err := c.Plan(t.Context(), files); err == nil {
+			t.Errorf("Plan of %#v succeeded", files)
+		}
+		if _, err := c.Apply(t.Context(), files); files == nil && (!errors.As(err, &e) || e.Status != 422) {
+			t.Errorf("Apply of %#v = %v, want a refusal", files, err)
+		}
+	}
+	if reached != 0 {
+		t.Errorf("no files reached the daemon %d times", reached)
 	}
 }
 
