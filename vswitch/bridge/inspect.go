@@ -97,19 +97,24 @@ func parseStation(b []byte) (s station, err error) {
 	s.index = int(binary.NativeEndian.Uint32(b[4:]))
 	s.permanent = state&unix.NUD_PERMANENT != 0
 	s.static = state&(unix.NUD_PERMANENT|unix.NUD_NOARP) != 0
-	attrs, err := nl.ParseRouteAttr(b[unix.SizeofNdMsg:])
+	attrs, err := parseAttributes(b[unix.SizeofNdMsg:])
 	if err != nil {
 		return s, err
 	}
-	for _, a := range attrs {
-		switch v := a.Value; {
-		case a.Attr.Type == netlink.NDA_LLADDR && len(v) == len(s.mac):
+	for _, v := range attrs[netlink.NDA_LLADDR] {
+		if len(v) == len(s.mac) {
 			s.mac = vswitch.MAC(v)
-		case a.Attr.Type == netlink.NDA_VLAN && len(v) >= 2:
+		}
+	}
+	for _, v := range attrs[netlink.NDA_VLAN] {
+		if len(v) >= 2 {
 			s.vlan = binary.NativeEndian.Uint16(v)
-		case a.Attr.Type == netlink.NDA_CACHEINFO && len(v) >= 16 && !s.static:
-			// struct nda_cacheinfo: confirmed, used, updated, refcnt; the bridge
-			// counts updated from the last frame of the station.
+		}
+	}
+	for _, v := range attrs[netlink.NDA_CACHEINFO] {
+		// struct nda_cacheinfo: confirmed, used, updated, refcnt; the bridge counts
+		// updated from the last frame of the station.
+		if len(v) >= 16 && !s.static {
 			s.age = time.Duration(binary.NativeEndian.Uint32(v[8:])) * tick
 		}
 	}

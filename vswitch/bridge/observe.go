@@ -132,17 +132,24 @@ func parseMembership(b []byte) (index int, m membership, err error) {
 		return 0, m, fmt.Errorf("message of %d bytes", len(b))
 	}
 	index = int(nl.DeserializeIfInfomsg(b).Index)
-	attrs, err := nl.ParseRouteAttr(b[unix.SizeofIfInfomsg:])
+	attrs, err := parseAttributes(b[unix.SizeofIfInfomsg:])
 	if err != nil {
 		return 0, m, err
 	}
-	for _, a := range attrs {
-		nested, err := parseNested(a.Attr.Type, a.Value)
+	for _, v := range attrs[unix.IFLA_AF_SPEC] {
+		spec, err := parseAttributes(v)
 		if err != nil {
 			return 0, m, err
 		}
-		for kind, values := range nested {
-			m.take(a.Attr.Type&typeMask, kind, values)
+		m.takeVLANs(spec[nl.IFLA_BRIDGE_VLAN_INFO])
+	}
+	for _, v := range attrs[unix.IFLA_PROTINFO] {
+		info, err := parseAttributes(v)
+		if err != nil {
+			return 0, m, err
+		}
+		for _, on := range info[nl.IFLA_BRPORT_ISOLATED] {
+			m.isolated = len(on) > 0 && on[0] != 0
 		}
 	}
 	slices.Sort(m.untagged)
@@ -150,30 +157,19 @@ func parseMembership(b []byte) (index int, m membership, err error) {
 	return index, m, nil
 }
 
-func parseNested(kind uint16, value []byte) (map[uint16][][]byte, error) {
-	kind &= typeMask
-	if kind != unix.IFLA_AF_SPEC && kind != unix.IFLA_PROTINFO {
-		return nil, nil
-	}
-	attrs, err := nl.ParseRouteAttr(value)
-	if err != nil {
-		return nil, err
-	}
+// parseAttributes reads netlink attributes (struct nlattr of linux/netlink.h), by
+// type. The last one may come without padding.
+func parseAttributes(b []byte) (map[uint16][][]byte, error) {
 	out := map[uint16][][]byte{}
-	for _, a := range attrs {
-		k := a.Attr.Type & typeMask
-		out[k] = append(out[k], a.Value)
+	for len(b) >= unix.SizeofNlAttr {
+		n, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])&typeMask
+		if n < unix.SizeofNlAttr || n > len(b) {
+			return nil, fmt.Errorf("attribute of %d bytes, where %d are left", n, len(b))
+		}
+		out[kind] = append(out[kind], b[unix.SizeofNlAttr:n])
+		b = b[min(len(b), (n+3)&^3):]
 	}
 	return out, nil
-}
-
-func (m *membership) take(outer, kind uint16, values [][]byte) {
-	switch {
-	case outer == unix.IFLA_PROTINFO && kind == nl.IFLA_BRPORT_ISOLATED:
-		m.isolated = len(values[0]) > 0 && values[0][0] != 0
-	case outer == unix.IFLA_AF_SPEC && kind == nl.IFLA_BRIDGE_VLAN_INFO:
-		m.takeVLANs(values)
-	}
 }
 
 // takeVLANs reads struct bridge_vlan_info of linux/if_bridge.h, single or as the
@@ -185,6 +181,9 @@ func (m *membership) takeVLANs(values [][]byte) {
 			continue
 		}
 		flags, vid := binary.NativeEndian.Uint16(v), binary.NativeEndian.Uint16(v[2:])
+		if vid > lastVLAN {
+			continue
+		}
 		if flags&nl.BRIDGE_VLAN_INFO_RANGE_BEGIN != 0 {
 			first = vid
 			continue
@@ -209,6 +208,9 @@ func (m *membership) add(vid, flags uint16) {
 		m.tagged = append(m.tagged, vid)
 	}
 }
+
+// lastVLAN is the highest VLAN that is not reserved (IEEE 802.1Q, table 9-2).
+const lastVLAN = 4094
 
 // typeMask is NLA_TYPE_MASK of linux/netlink.h: an attribute's type without its flags.
 const typeMask = 0x3fff
