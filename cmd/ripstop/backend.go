@@ -87,6 +87,8 @@ func (d *daemon) applyFiles(ctx context.Context, sent []v1.File) (v1.Applied, er
 	if err != nil {
 		return v1.Applied{}, err
 	}
+	d.change.Lock()
+	defer d.change.Unlock()
 	rep := d.apply(context.WithoutCancel(ctx), c, controller.GoBack)
 	a := v1.Applied{Steps: []v1.Step{}, Problems: objects(rep.Unwell), Warnings: warnings, RolledBack: rep.RolledBack}
 	for _, o := range rep.Outcomes {

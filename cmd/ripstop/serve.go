@@ -65,6 +65,8 @@ func serve(ctx context.Context, g *global, dir string, log *slog.Logger) error {
 // start applies the configuration of dir or, without one, the revision that was
 // applied last. An object that fails is tried again and stops nothing else.
 func (d *daemon) start(ctx context.Context, dir string) error {
+	d.change.Lock()
+	defer d.change.Unlock()
 	number, files, err := d.store.Current()
 	if err != nil {
 		return err
