@@ -240,6 +240,36 @@ func still(wake <-chan struct{}) bool {
 	}
 }
 
+func TestClsact(t *testing.T) {
+	host := open(t)
+	nettest.Run(t, "ip", "link", "add", "d0", "type", "bridge")
+	l, err := host.Link("d0")
+	must(t, err)
+	index := l.Attrs().Index
+	for _, want := range []bool{true, false} {
+		if fresh, err := host.AddClsact(index); err != nil || fresh != want {
+			t.Errorf("fresh is %t, %v; want %t", fresh, err, want)
+		}
+	}
+	for _, side := range []string{"ingress", "egress"} {
+		nettest.Run(t, "tc", "filter", "add", "dev", "d0", side, "pref", "7", "u32", "match", "u32", "0", "0")
+		must(t, host.RemoveClsact(index))
+		if out := nettest.Run(t, "tc", "filter", "show", "dev", "d0", side); !strings.Contains(out, "pref 7") {
+			t.Errorf("the foreign filter at %s went: %s", side, out)
+		}
+		nettest.Run(t, "tc", "filter", "del", "dev", "d0", side)
+	}
+	must(t, host.RemoveClsact(index))
+	must(t, host.RemoveClsact(index))
+	if out := nettest.Run(t, "tc", "qdisc", "show", "dev", "d0"); strings.Contains(out, "clsact") {
+		t.Errorf("clsact is still there: %s", out)
+	}
+	nettest.Run(t, "ip", "link", "del", "d0")
+	if list, err := host.Filters(index); err != nil || len(list) > 0 {
+		t.Errorf("a link that is gone has %v, %v", list, err)
+	}
+}
+
 func TestDump(t *testing.T) {
 	calls := 0
 	got, err := Dump(func() (int, error) {

@@ -92,7 +92,7 @@ func (d *Driver) removeGateway(s vswitch.DelGateway) error {
 		return err
 	}
 	err = d.host.BridgeVlanDel(br, s.Gateway.VLAN, false, false, true, false)
-	if err != nil && !gone(err) {
+	if err != nil && !link.Gone(err) {
 		return fmt.Errorf("remove VLAN %d from bridge %q: %w", s.Gateway.VLAN, s.Switch, err)
 	}
 	return nil

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"ripstop/vswitch"
 )
@@ -170,9 +169,4 @@ func (d *Driver) addGateway(s vswitch.AddGateway) error {
 		return fmt.Errorf("gateway %q: %w", s.Name, err)
 	}
 	return nil
-}
-
-// gone tells that what was to be removed is not there.
-func gone(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL)
 }

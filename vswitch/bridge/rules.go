@@ -2,9 +2,7 @@ package bridge
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -68,8 +66,8 @@ func setRules(h *link.Space, l netlink.Link, want []rule) error {
 	if err != nil {
 		return err
 	}
-	if err := addClsact(h, l); err != nil {
-		return err
+	if _, err := h.AddClsact(l.Attrs().Index); err != nil {
+		return fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
 	}
 	for _, r := range rules {
 		wanted := slices.ContainsFunc(want, func(w rule) bool { return w.priority == r.priority })
@@ -87,42 +85,23 @@ func setRules(h *link.Space, l netlink.Link, want []rule) error {
 	return nil
 }
 
-func clsact(l netlink.Link) *netlink.Clsact {
-	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(math.MaxUint16, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-}
-
-func addClsact(h *link.Space, l netlink.Link) error {
-	if err := h.QdiscAdd(clsact(l)); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add clsact to %q: %w", l.Attrs().Name, err)
-	}
-	return nil
-}
-
 // clearRules takes ripstop's filters off a port, and the place for filters when
 // nobody else uses it.
 func clearRules(h *link.Space, l netlink.Link) error {
 	if err := setRules(h, l, nil); err != nil {
 		return err
 	}
-	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		left, err := link.Dump(func() ([]netlink.Filter, error) { return h.FilterList(l, parent) })
-		if err != nil || len(left) > 0 {
-			return err
-		}
-	}
-	if err := h.QdiscDel(clsact(l)); err != nil && !gone(err) {
-		return fmt.Errorf("remove clsact from %q: %w", l.Attrs().Name, err)
+	if err := h.RemoveClsact(l.Attrs().Index); err != nil {
+		return fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
 	}
 	return nil
 }
 
 // rulesAt is the frames that each of ripstop's filters at a port has met, by priority.
 func rulesAt(h *link.Space, l netlink.Link) (map[uint16]uint64, error) {
-	list, err := link.Dump(func() ([]netlink.Filter, error) { return h.FilterList(l, netlink.HANDLE_MIN_INGRESS) })
-	if err != nil && !gone(err) {
-		return nil, fmt.Errorf("list filters of %q: %w", l.Attrs().Name, err)
+	list, err := h.Filters(l.Attrs().Index)
+	if err != nil {
+		return nil, fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
 	}
 	out := map[uint16]uint64{}
 	for _, f := range list {

@@ -200,7 +200,7 @@ func (d *Driver) join(p *plane, l netlink.Link, at place, m member) error {
 }
 
 func (d *Driver) attach(p *plane, ifindex int, slot uint32) error {
-	if err := attach(d.host.Handle, ifindex, p.prog, slot); err != nil {
+	if err := attach(d.host, ifindex, p.prog, slot); err != nil {
 		return err
 	}
 	id, err := p.id()

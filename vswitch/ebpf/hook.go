@@ -3,7 +3,6 @@ package ebpf
 import (
 	"errors"
 	"fmt"
-	"math"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -45,20 +44,14 @@ func filterOf(ifindex int) netlink.FilterAttrs {
 	}
 }
 
-func qdiscOf(ifindex int) netlink.Qdisc {
-	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: ifindex, Handle: netlink.MakeHandle(math.MaxUint16, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-}
-
 // attach makes the program see every frame that enters through the device. The
 // filter that was there before, if it is ours, is replaced in one step.
-func attach(h *netlink.Handle, ifindex int, prog *ebpf.Program, slot uint32) error {
-	err := h.QdiscAdd(qdiscOf(ifindex))
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add clsact: %w", err)
+func attach(h *link.Space, ifindex int, prog *ebpf.Program, slot uint32) error {
+	fresh, err := h.AddClsact(ifindex)
+	if err != nil {
+		return err
 	}
-	if err != nil { // what is new is empty
+	if !fresh { // what is new is empty
 		if _, _, err := find(h, ifindex); err != nil {
 			return err
 		}
@@ -73,13 +66,10 @@ func attach(h *netlink.Handle, ifindex int, prog *ebpf.Program, slot uint32) err
 }
 
 // find looks for our filter on a device.
-func find(h *netlink.Handle, ifindex int) (hook, bool, error) {
-	all, err := link.Dump(func() ([]netlink.Filter, error) { return h.FilterList(linkAt(ifindex), netlink.HANDLE_MIN_INGRESS) })
-	if gone(err) {
-		return hook{}, false, nil // no qdisc, or no device any more
-	}
+func find(h *link.Space, ifindex int) (hook, bool, error) {
+	all, err := h.Filters(ifindex)
 	if err != nil {
-		return hook{}, false, fmt.Errorf("list filters: %w", err)
+		return hook{}, false, err
 	}
 	for _, f := range all {
 		a := f.Attrs()
@@ -96,7 +86,7 @@ func find(h *netlink.Handle, ifindex int) (hook, bool, error) {
 }
 
 // detach takes our filter from a device, and the qdisc when nothing else is in it.
-func detach(h *netlink.Handle, ifindex int) error {
+func detach(h *link.Space, ifindex int) error {
 	_, ok, err := find(h, ifindex)
 	var taken *takenError
 	if errors.As(err, &taken) {
@@ -105,30 +95,10 @@ func detach(h *netlink.Handle, ifindex int) error {
 	if err != nil || !ok {
 		return err
 	}
-	if err := h.FilterDel(&netlink.BpfFilter{FilterAttrs: filterOf(ifindex)}); err != nil && !gone(err) {
+	if err := h.FilterDel(&netlink.BpfFilter{FilterAttrs: filterOf(ifindex)}); err != nil && !link.Gone(err) {
 		return fmt.Errorf("remove filter: %w", err)
 	}
-	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		others, err := link.Dump(func() ([]netlink.Filter, error) { return h.FilterList(linkAt(ifindex), parent) })
-		if gone(err) {
-			return nil
-		}
-		if err != nil || len(others) > 0 {
-			return err
-		}
-	}
-	if err := h.QdiscDel(qdiscOf(ifindex)); err != nil && !gone(err) {
-		return fmt.Errorf("remove clsact: %w", err)
-	}
-	return nil
+	return h.RemoveClsact(ifindex)
 }
 
 func isUp(l *netlink.LinkAttrs) bool { return l.RawFlags&unix.IFF_UP != 0 }
-
-func gone(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL)
-}
-
-func linkAt(ifindex int) netlink.Link {
-	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
-}

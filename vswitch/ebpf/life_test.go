@@ -136,7 +136,7 @@ func TestPlaceTaken(t *testing.T) {
 	defer prog.Close()
 	d := newDriver(t)
 	nic := int(index(t, "nic"))
-	if err := d.host.QdiscAdd(qdiscOf(nic)); err != nil {
+	if _, err := d.host.AddClsact(nic); err != nil {
 		t.Fatal(err)
 	}
 	err = d.host.FilterAdd(&netlink.BpfFilter{FilterAttrs: filterOf(nic), Fd: prog.FD(), Name: "others", DirectAction: true})
@@ -293,7 +293,7 @@ func TestHalfUpgraded(t *testing.T) {
 	}
 	id := programID(t, next.planes["lab"].prog)
 	for _, dev := range []string{"web", "db", "red", "lab.10"} {
-		if h, ok, err := find(next.host.Handle, int(index(t, dev))); err != nil || !ok || h.program != id {
+		if h, ok, err := find(next.host, int(index(t, dev))); err != nil || !ok || h.program != id {
 			t.Errorf("%s has program %d, %v; want %d", dev, h.program, err, id)
 		}
 	}
@@ -350,6 +350,9 @@ func TestFloodToMany(t *testing.T) {
 	}
 }
 
+// experimental is IEEE 802's EtherType for local experiments.
+const experimental = 0x88b5
+
 // packets is a socket for frames of the experimental EtherType on one or on all
 // interfaces of a namespace.
 func packets(t *testing.T, netns, dev string) int {
@@ -359,7 +362,8 @@ func packets(t *testing.T, netns, dev string) int {
 		t.Fatal(err)
 	}
 	defer ns.Close()
-	at := &unix.SockaddrLinklayer{Protocol: bigEndian(experimental)}
+	const network = experimental<<8&0xff00 | experimental>>8 // in network byte order
+	at := &unix.SockaddrLinklayer{Protocol: network}
 	if dev != "" {
 		l, err := ns.Link(dev)
 		if err != nil {
@@ -369,7 +373,7 @@ func packets(t *testing.T, netns, dev string) int {
 	}
 	var s int
 	err = ns.Run(func() (err error) {
-		s, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(bigEndian(experimental)))
+		s, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, network)
 		return err
 	})
 	if err == nil {

@@ -99,7 +99,7 @@ func (d *Driver) hooks(found device.Switch) (map[uint32]hook, error) {
 	}
 	out := map[uint32]hook{}
 	for _, l := range append(all, found.Others...) {
-		h, ok, err := find(d.host.Handle, l.Attrs().Index)
+		h, ok, err := find(d.host, l.Attrs().Index)
 		var taken *takenError
 		if err != nil && !errors.As(err, &taken) {
 			return nil, fmt.Errorf("interface %q: %w", l.Attrs().Name, err)

@@ -76,7 +76,7 @@ func (d *Driver) unhook(sw, name string) error {
 		if !ok || a.Switch != sw || a.Lent == nil || name != "" && a.Port != name {
 			continue
 		}
-		if err := detach(d.host.Handle, l.Attrs().Index); err != nil {
+		if err := detach(d.host, l.Attrs().Index); err != nil {
 			return fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
 		}
 	}
