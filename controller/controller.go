@@ -155,12 +155,18 @@ const (
 )
 
 // Apply makes what source gives the desired state and carries it out. With
-// GoBack, when an object fails that did not fail before, the former source is
-// put back.
+// GoBack, a source with problems that did not exist before is refused and
+// nothing is touched; and when an object fails that did not fail before, the
+// former source is put back.
 func (c *Controller) Apply(ctx context.Context, source Source, mode Mode) Report {
 	c.pass.Lock()
 	defer c.pass.Unlock()
 	former, was := c.source, c.Status()
+	if mode == GoBack {
+		if bad := blockers(was, source); len(bad) > 0 {
+			return Report{Status: was, RolledBack: true, Unwell: bad}
+		}
+	}
 	c.source, c.back = source, backoff{}
 	rep := Report{Outcomes: c.converge(ctx, true)}
 	rep.Status = c.Status()
@@ -172,6 +178,16 @@ func (c *Controller) Apply(ctx context.Context, source Source, mode Mode) Report
 		rep.Status, rep.RolledBack = c.Status(), true
 	}
 	return rep
+}
+
+// blockers gives what source cannot resolve and what was not so before.
+func blockers(was Status, source Source) []Object {
+	var s Status
+	_, problems := source()
+	for _, p := range problems {
+		s.block(p)
+	}
+	return worse(was, s)
 }
 
 // worse gives the objects that are unwell now and were not unwell for the same
@@ -199,6 +215,9 @@ func (c *Controller) converge(ctx context.Context, asked bool) []reconcile.Outco
 		known := len(failed)
 		r := pass(ctx, c.parts, target{desired, problems}, failed)
 		all = append(all, r.Outcomes...)
+		if ctx.Err() != nil {
+			return all // what was cut short says nothing about the world
+		}
 		c.record(r, book(c.Status(), r, problems, failed, now), asked, now)
 		if !changed(r.Outcomes) {
 			return all

@@ -294,6 +294,25 @@ func TestWhatCannotBeResolvedKeepsRunning(t *testing.T) {
 	}
 }
 
+func TestAProblemIsRefusedBeforeAnythingIsTouched(t *testing.T) {
+	w := newWorld()
+	c := w.controller()
+	apply(t, c, storage("a"), GoBack)
+	w.take()
+	bad := func() (Desired, []Problem) {
+		d, _ := storage("b")()
+		return d, []Problem{{"target/iqn.u", errors.New("secret web.secret: no such file")}}
+	}
+	rep := apply(t, c, bad, GoBack)
+	if done := w.take(); len(done) != 0 || !rep.RolledBack || len(rep.Unwell) != 1 || rep.Unwell[0].Condition != Blocked {
+		t.Errorf("did %v, report %+v", done, rep)
+	}
+	apply(t, c, bad, Keep)
+	if rep = apply(t, c, bad, GoBack); rep.RolledBack {
+		t.Errorf("an old problem is no reason to refuse: %+v", rep.Unwell)
+	}
+}
+
 func TestAPartThatCannotBeSeenIsNotTouched(t *testing.T) {
 	w := newWorld()
 	c := w.controller()

@@ -36,7 +36,10 @@ func newApply(g *global) *cobra.Command {
 			for _, p := range done.Problems {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s/%s: %s\n", p.Kind, p.Name, p.Reason)
 			}
-			if done.RolledBack {
+			switch {
+			case done.RolledBack && len(done.Steps) == 0:
+				fmt.Fprintln(cmd.ErrOrStderr(), "nothing was changed")
+			case done.RolledBack:
 				fmt.Fprintln(cmd.ErrOrStderr(), "the former configuration was put back")
 			}
 			return exit(exitError)
@@ -52,6 +55,9 @@ func printApplied(w io.Writer, done v1.Applied) error {
 		if s.Error != "" {
 			failed++
 		}
+	}
+	if done.RolledBack && len(done.Steps) == 0 {
+		return nil
 	}
 	if len(done.Steps) == 0 {
 		_, err := fmt.Fprintf(w, "nothing to do; revision %d\n", done.Revision)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,6 +42,11 @@ func TestValidate(t *testing.T) { script(t, "validate") }
 func TestUp(t *testing.T)       { script(t, "up") }
 func TestServe(t *testing.T)    { script(t, "serve") }
 func TestFaults(t *testing.T)   { script(t, "faults") }
+func TestMoves(t *testing.T)    { script(t, "moves") }
+func TestCrash(t *testing.T)    { script(t, "crash") }
+func TestHostile(t *testing.T)  { script(t, "hostile") }
+func TestIPv6(t *testing.T)     { script(t, "ipv6") }
+func TestConfigs(t *testing.T)  { script(t, "configs") }
 
 func script(t *testing.T, name string) {
 	testscript.Run(t, testscript.Params{
@@ -55,7 +61,9 @@ func script(t *testing.T, name string) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("STATE", e.WorkDir+"/state")
 			e.Setenv("SOCK", e.WorkDir+"/sock")
-			return nil
+			configs, err := filepath.Abs("../../configs")
+			e.Setenv("CONFIGS", configs)
+			return err
 		},
 	})
 }
