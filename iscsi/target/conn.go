@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"ripstop/iscsi"
@@ -129,6 +130,9 @@ func (c *conn) logEnd(err error) {
 		log.Info("session logged out")
 	case errors.Is(err, io.EOF):
 		log.Info("session ended", "reason", "the initiator closed the connection")
+	case c.scsi == nil && errors.Is(err, syscall.ECONNRESET):
+		// open-iscsi leaves a discovery session so, with our logout response unread.
+		log.Debug("session ended", "reason", err.Error())
 	case errors.As(err, new(errEnd)):
 		log.Info("session ended", "reason", err.Error())
 	default:

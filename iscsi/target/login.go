@@ -50,6 +50,9 @@ func (c *conn) logIn() bool {
 		c.log.Debug("connection closed before login")
 		return false
 	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the initiator closed the connection in the middle: it may have refused the target's own proof")
+	}
 	c.srv.refused.warn(c.log, "refused login", "initiator", m.Initiator(), "target", m.Target(), "reason", err.Error())
 	return false
 }
