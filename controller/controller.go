@@ -35,6 +35,11 @@ const (
 	resync = 30 * time.Second
 	// gather is how long the loop lets events pile up before it looks.
 	gather = 50 * time.Millisecond
+	// rest is how many times its own length a pass is followed by quiet before
+	// events lead to the next one, restMax at most: whoever changes an interface
+	// of its own without end has a tenth of a processor and not all of it.
+	rest    = 9
+	restMax = 5 * time.Second
 	// heal is how long until what a problem blocks is looked at again.
 	heal = 5 * time.Second
 	// settle is how many passes a change may take until a pass finds nothing
@@ -84,6 +89,7 @@ func (c *Controller) Status() Status {
 func (c *Controller) Run(ctx context.Context) error {
 	timer := time.NewTimer(resync)
 	defer timer.Stop()
+	var rested time.Time
 	for {
 		timer.Reset(c.due())
 		select {
@@ -91,14 +97,16 @@ func (c *Controller) Run(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		case <-c.wake:
-			if !pause(ctx, gather) {
+			if !pause(ctx, max(gather, time.Until(rested))) {
 				return nil
 			}
 		}
 		c.pass.Lock()
+		began := time.Now()
 		if ctx.Err() == nil {
 			c.converge(ctx, false)
 		}
+		rested = time.Now().Add(min(rest*time.Since(began), restMax))
 		c.pass.Unlock()
 	}
 }

@@ -23,6 +23,7 @@ type world struct {
 	lun   *lun.Sim
 	iscsi *iscsi.Sim
 	wake  chan struct{}
+	slow  time.Duration // what observing takes
 
 	mu     sync.Mutex
 	faults map[string]error // by object, or by part's name for observing
@@ -70,6 +71,7 @@ type faulty[S any, A reconcile.Step] struct {
 }
 
 func (f faulty[S, A]) Observe(ctx context.Context) (S, error) {
+	time.Sleep(f.w.slow)
 	f.w.mu.Lock()
 	err := f.w.faults[f.part]
 	f.w.mu.Unlock()
@@ -266,6 +268,34 @@ func TestDriftIsPutRightAndCounted(t *testing.T) {
 			if want := map[string]int{"lun/a": 1}[o.ID]; o.Drifted != want || o.Condition != Ready {
 				t.Errorf("%s drifted %d times and is %s, want %d and ready", o.ID, o.Drifted, o.Condition, want)
 			}
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// A tenant who changes an interface of its own without end wakes the loop
+// without end.
+func TestEventsWithoutEndLeaveTheProcessorFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.slow = 100 * time.Millisecond // for each of two parts
+		c := w.controller()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		apply(t, c, storage("a"), GoBack)
+		before := c.Status().Passes
+		go c.Run(ctx)
+		for range 60_000 {
+			select {
+			case w.wake <- struct{}{}:
+			default:
+			}
+			time.Sleep(time.Millisecond)
+		}
+		// A pass of 0.2 s and a rest of 1.8 s make 30 in a minute.
+		if p := c.Status().Passes - before; p < 20 || p > 40 {
+			t.Errorf("%d passes in 60 s of events, want about 30", p)
 		}
 		cancel()
 		synctest.Wait()
