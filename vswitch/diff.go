@@ -6,7 +6,9 @@ package vswitch
 // made again, and so is a gateway that changes its VLAN and everything of a
 // switch that changes its dataplane; every other change is made in place.
 //
-// A MAC that want does not choose is no difference.
+// What want leaves open is no difference: a MAC that it does not choose, and the
+// addresses of a port for which it names none, which are somebody else's matter
+// (an operator's, a DHCP client's).
 func Diff(want, have State) []Step {
 	want, have = want.Canonical(), have.Canonical()
 	d := differ{wanted: want.wantedNames()}
@@ -89,6 +91,9 @@ func (d *differ) makePorts(name string, to, from Switch) {
 		}
 		if p.MAC == (MAC{}) {
 			p.MAC = q.MAC
+		}
+		if len(p.Addresses) == 0 {
+			p.Addresses = q.Addresses
 		}
 		if !p.same(q) {
 			d.steps = append(d.steps, SetPort{name, to.Dataplane, n, q, p})

@@ -35,6 +35,9 @@ func randomPort(r *rand.Rand) Port {
 	switch p.Kind = pick(r, Veth, Tap, Device); p.Kind {
 	case Veth:
 		p.Netns, p.IfName, p.Addresses = pick(r, "x", "y"), pick(r, "", "eth0", "net0"), prefixes(r)
+		if len(p.Addresses) == 0 { // what is left open is tested apart
+			p.Addresses = []netip.Prefix{netip.MustParsePrefix("10.0.0.3/24")}
+		}
 		p.MAC = MAC{2, 0, 0, 0, 0, byte(r.IntN(2))}
 	case Tap:
 		p.User = pick(r, "", "0", "1000")
@@ -124,14 +127,15 @@ func unique(s State) State {
 	return s
 }
 
-func TestMACLeftOpenIsNoDifference(t *testing.T) {
-	have := one(Port{Kind: Veth, Netns: "x", IfName: "eth0", MAC: MAC{2, 1}, PVID: 10})
+func TestWhatIsLeftOpenIsNoDifference(t *testing.T) {
+	theirs := []netip.Prefix{netip.MustParsePrefix("10.0.0.9/24")}
+	have := one(Port{Kind: Veth, Netns: "x", IfName: "eth0", MAC: MAC{2, 1}, Addresses: theirs, PVID: 10})
 	if steps := Diff(one(Port{Kind: Veth, Netns: "x", PVID: 10, MTU: 1500}), have); len(steps) > 0 {
 		t.Errorf("steps %v", steps)
 	}
 	steps := Diff(one(Port{Kind: Veth, Netns: "x", PVID: 20}), have)
-	if len(steps) != 1 || steps[0].(SetPort).To.MAC != (MAC{2, 1}) {
-		t.Errorf("steps %#v, want one SetPort that keeps the MAC", steps)
+	if len(steps) != 1 || steps[0].(SetPort).To.MAC != (MAC{2, 1}) || !reflect.DeepEqual(steps[0].(SetPort).To.Addresses, theirs) {
+		t.Errorf("steps %#v, want one SetPort that keeps the MAC and the address", steps)
 	}
 }
 

@@ -15,8 +15,10 @@
 // ripstop made; what others made is never in an observed State).
 //
 // Zero values: a MAC that is zero is whatever it is, and no difference to any
-// other (a device made for it has the same one each time on a host); MTU 0 is DefaultMTU for a veth, a tap and a gateway, and what it was
-// before for a lent device; PVID 0 takes no untagged frame; IfName "" is eth0.
+// other (a device made for it has the same one each time on a host), and so are
+// the addresses of a port that names none; MTU 0 is DefaultMTU for a veth, a tap
+// and a gateway, and what it was before for a lent device; PVID 0 takes no
+// untagged frame; IfName "" is eth0.
 package vswitch
 
 import (
@@ -83,7 +85,7 @@ type Port struct {
 
 	Netns     string         // Veth: name of the namespace of the far end (/run/netns), made if absent
 	IfName    string         // Veth: the far end's device name, "eth0" unless chosen
-	Addresses []netip.Prefix // Veth: the far end's addresses, sorted; host part kept
+	Addresses []netip.Prefix // Veth: the far end's addresses, sorted; host part kept; none leaves them alone
 	MAC       MAC            // Veth: the far end's; Tap and Device: not used
 
 	User string // Tap: numeric uid that may open it, "" for root

@@ -78,7 +78,7 @@ func printStatus(w io.Writer, s v1.Status, now time.Time) error {
 			unwell++
 		}
 		seen := or(o.Observed)
-		if o.Desired != o.Observed && o.Desired != "" {
+		if o.Condition != v1.Ready && o.Desired != o.Observed && o.Desired != "" {
 			seen += "  (desired: " + o.Desired + ")"
 		}
 		lines = append(lines, []string{o.Kind + "/" + o.Name, string(o.Condition), age(o.Since, now), strconv.Itoa(o.Drifted), seen, or(o.Reason)})
