@@ -264,6 +264,8 @@ func (c *Controller) record(r Result, s Status, asked bool, now time.Time) {
 		case errors.Is(o.Err, reconcile.ErrWaits):
 			continue
 		case o.Err != nil:
+			// Drift is counted when it is seen, also if it is not put right at once.
+			drifted[id] = !asked && ready[id]
 			c.back.fail(id, o.Err, now)
 			c.log.Error("step failed", "object", id, "step", oneLine(o.Step), "error", o.Err)
 			continue

@@ -261,8 +261,11 @@ func TestDriftIsPutRightAndCounted(t *testing.T) {
 		if err := w.lun.Do(ctx, lun.CloseLUN{Name: "a"}); err != nil {
 			t.Fatal(err)
 		}
+		w.fault("lun/a", errors.New("not yet"))
 		w.wake <- struct{}{}
-		time.Sleep(time.Second)
+		time.Sleep(backoffMin / 2)
+		w.fault("lun/a", nil)
+		time.Sleep(resync)
 		synctest.Wait()
 		for _, o := range c.Status().Objects {
 			if want := map[string]int{"lun/a": 1}[o.ID]; o.Drifted != want || o.Condition != Ready {

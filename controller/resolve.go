@@ -17,6 +17,7 @@ import (
 type Host struct {
 	StateDir   string                                    // absolute; relative file names are under it
 	Dataplane  func(switchName string) vswitch.Dataplane // what auto means here
+	Works      func(vswitch.Dataplane) error             // why a dataplane does not work here, nil when it does
 	ReadSecret func(path string) (string, error)         // a CHAP secret's or pre-shared key's file
 	PrivateKey func(path string) (vpn.Secret, error)     // read, or made when absent
 	LookupUser func(name string) (uid string, err error) // decimal uid of a user name
@@ -78,6 +79,11 @@ func (r *resolver) vswitch() vswitch.State {
 		}
 		if out.Dataplane == vswitch.Auto {
 			out.Dataplane = r.host.Dataplane(name)
+		}
+		// Said before a switch that works is taken down for one that cannot.
+		if err := r.host.Works(out.Dataplane); err != nil {
+			r.problem("switch/"+name, err)
+			continue
 		}
 		for _, portName := range byName(sw.Ports) {
 			port, err := r.port(sw.Ports[portName])

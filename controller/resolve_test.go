@@ -23,6 +23,7 @@ func fakeHost(secrets map[string]string) Host {
 	return Host{
 		StateDir:  "/state",
 		Dataplane: func(string) vswitch.Dataplane { return vswitch.EBPF },
+		Works:     func(vswitch.Dataplane) error { return nil },
 		ReadSecret: func(path string) (string, error) {
 			if s, ok := secrets[path]; ok {
 				return s, nil
@@ -227,5 +228,32 @@ func TestResolveTwice(t *testing.T) {
 	third, _ := Resolve(c, fakeHost(nil))
 	if !reflect.DeepEqual(second, third) {
 		t.Error("a change of the state changes the configuration")
+	}
+}
+
+func TestADataplaneThatDoesNotWorkIsAProblem(t *testing.T) {
+	c, _, err := config.Parse([]config.File{{Name: "a.yaml", Data: []byte(`
+version: 1
+vlans: {blue: {id: 10}}
+switches:
+  lab: {dataplane: bridge, ports: {web: {vlan: blue, netns: web}}}
+  dmz: {ports: {db: {vlan: blue, netns: db}}}
+`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := fakeHost(nil)
+	h.Works = func(d vswitch.Dataplane) error {
+		if d == vswitch.Bridge {
+			return errors.New("no VLAN filtering")
+		}
+		return nil
+	}
+	d, problems := Resolve(c, h)
+	if len(problems) != 1 || problems[0].Object != "switch/lab" {
+		t.Errorf("problems %v, want one of switch/lab", problems)
+	}
+	if _, ok := d.VSwitch.Switches["dmz"]; !ok || len(d.VSwitch.Switches) != 1 {
+		t.Errorf("switches %v, want dmz alone", d.VSwitch.Switches)
 	}
 }

@@ -68,7 +68,7 @@ func (s AddPort) make(l *lines) {
 	p := s.Port
 	switch p.Kind {
 	case Tap:
-		l.add("ip tuntap add dev %s mode tap user %s multi_queue vnet_hdr", s.Name, cmp.Or(p.User, "0"))
+		l.add("ip tuntap add dev %s mode tap user %s vnet_hdr", s.Name, cmp.Or(p.User, "0"))
 	case Device:
 		l.add("ip link set dev %s promisc on", p.Device)
 	case Veth:

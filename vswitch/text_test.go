@@ -37,7 +37,7 @@ bridge vlan add dev eth1 vid 30-32
 ip link set dev eth1 up
 
 port/lab/vm1 removes=false disturbs=""
-ip tuntap add dev vm1 mode tap user 1000 multi_queue vnet_hdr
+ip tuntap add dev vm1 mode tap user 1000 vnet_hdr
 ip link set dev vm1 master lab
 bridge vlan add dev vm1 vid 10 pvid untagged
 bridge link set dev vm1 isolated on
@@ -124,7 +124,7 @@ tc filter add dev eth1 ingress bpf direct-action object-file ripstop-switch.o se
 ip link set dev eth1 up
 
 port/lab/vm1 removes=false disturbs=""
-ip tuntap add dev vm1 mode tap user 1000 multi_queue vnet_hdr
+ip tuntap add dev vm1 mode tap user 1000 vnet_hdr
 tc qdisc add dev vm1 clsact
 tc filter add dev vm1 ingress bpf direct-action object-file ripstop-switch.o section tc # lab: pvid 10 isolated
 ip link set dev vm1 up

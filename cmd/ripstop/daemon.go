@@ -67,6 +67,7 @@ func open(ctx context.Context, g *global, log *slog.Logger) (*daemon, error) {
 	d.host = controller.Host{
 		StateDir:   state,
 		Dataplane:  d.drivers.dataplane(ctx),
+		Works:      d.drivers.works(ctx),
 		ReadSecret: config.ReadSecret,
 		PrivateKey: config.PrivateKey,
 		LookupUser: lookupUser,

@@ -186,6 +186,26 @@ func (d *drivers) dataplane(ctx context.Context) func(string) vswitch.Dataplane 
 	}
 }
 
+// works tells why a dataplane does not work here. What worked once is not tried
+// again; what did not is, because a module may have been loaded since.
+func (d *drivers) works(ctx context.Context) func(vswitch.Dataplane) error {
+	probes := map[vswitch.Dataplane]func(context.Context) error{vswitch.Bridge: bridge.Probe, vswitch.EBPF: ebpf.Probe}
+	var mu sync.Mutex
+	return func(p vswitch.Dataplane) error {
+		mu.Lock()
+		defer mu.Unlock()
+		probe := probes[p]
+		if probe == nil {
+			return nil
+		}
+		if err := probe(ctx); err != nil {
+			return err
+		}
+		delete(probes, p)
+		return nil
+	}
+}
+
 // close lets go of what the process holds; the kernel keeps what it has.
 func (d *drivers) close() error {
 	return errors.Join(d.iscsi.Close(), d.lun.Close(), d.vpn.Release(), d.ebpf.Close(), d.host.Close())

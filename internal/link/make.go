@@ -50,8 +50,12 @@ type Tap struct {
 	Alias Alias
 }
 
-// AddTap makes a persistent tap with several queues and virtio headers (multi_queue,
-// vnet_hdr), marked before it becomes lasting. A name that is taken is an fs.ErrExist.
+// AddTap makes a persistent tap with virtio headers (vnet_hdr), marked before it
+// becomes lasting. It has one queue: the kernel lets nobody open a tap who asks
+// for another kind than it was made as (drivers/net/tun.c, tun_set_iff), and QEMU
+// asks for one unless told otherwise; besides, a tap of several queues takes 6 MiB
+// of kernel memory for 256 queueing disciplines as soon as it is up. A name that
+// is taken is an fs.ErrExist.
 func (s *Space) AddTap(t Tap) (err error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
@@ -65,7 +69,7 @@ func (s *Space) AddTap(t Tap) (err error) {
 	if err != nil {
 		return fmt.Errorf("make tap %q: %w", t.Name, err)
 	}
-	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_MULTI_QUEUE | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
 	err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) {
 		if _, look := s.Link(t.Name); look == nil {
