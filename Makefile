@@ -20,6 +20,8 @@ test:
 gen:
 	scripts/install test/packages
 	go generate ./...
+	go test ./controller/config -run TestSchema -update
+	go test ./api/server -run TestOpenAPI -update
 
 # Needs golangci-lint on the PATH; the laws that matter most are tests.
 lint:
