@@ -57,7 +57,14 @@ func again() int {
 		fmt.Fprintln(os.Stderr, "nettest: network namespaces need root: run the tests as root")
 		return 1
 	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	// Not /proc/self/exe: the new process would not know its own path where
+	// this one runs below a chroot.
+	self, err := os.Executable()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "nettest:", err)
+		return 1
+	}
+	cmd := exec.Command(self, os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
