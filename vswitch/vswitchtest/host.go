@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"ripstop/internal/nettest"
 	"ripstop/internal/reconcile"
@@ -99,6 +100,8 @@ func (s suite) foreign(t *testing.T) {
 		return number.ReplaceAllString(nettest.Run(t, "ip", "-d", "-o", "link")+nettest.Run(t, "tc", "filter", "show", "dev", "nic9", "ingress")+
 			nettest.Run(t, "ip", "netns")+nettest.Run(t, "ip", "-n", "mine", "-o", "link"), "")
 	}
+	// The kernel notes some time later that the other end of nic9 is down.
+	nettest.Eventually(t, 5*time.Second, "nic9 has no carrier", func() bool { return strings.Contains(look(), "LOWERLAYERDOWN") })
 	before := look()
 	l := s.lab(t, ports{"a": access(10, "a"), "m": access(10, "mine")})
 	l.sends("a", l.frame("a", broadcast), untagged("m"))
