@@ -1,5 +1,5 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: quickstart test build gen lint bench clean
+.PHONY: quickstart test build gen fuzz lint clean
 
 export CGO_ENABLED = 0
 
@@ -22,6 +22,10 @@ gen:
 	go generate ./...
 	go test ./controller/config -run TestSchema -update
 	go test ./api/server -run TestOpenAPI -update
+
+# Every fuzz target for a while; by hand.
+fuzz:
+	scripts/fuzz 60s
 
 # Needs golangci-lint on the PATH; the laws that matter most are tests.
 lint:

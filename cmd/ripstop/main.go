@@ -84,7 +84,14 @@ func newRoot() *cobra.Command {
 	f.StringVar(&g.socket, "socket", "/run/ripstop/ripstop.sock", "the daemon's unix socket")
 	f.StringVar(&g.level, "log-level", "info", "debug, info, warn or error")
 	f.StringVarP(&g.output, "output", "o", "table", "table, json or yaml")
-	root.PersistentPreRunE = func(*cobra.Command, []string) error { return g.check() }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if cmd.Name() != "up" && cmd.Name() != "serve" {
+			// A client that hangs on a file or a daemon ends at the second signal;
+			// a daemon takes its time to leave things in order.
+			context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
+		}
+		return g.check()
+	}
 	root.AddCommand(
 		newUp(g), newServe(g), newValidate(g), newPlan(g), newApply(g),
 		newStatus(g), newGet(g), newDoctor(g), newSchema(), newVersion(g),
