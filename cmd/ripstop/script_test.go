@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,15 +20,7 @@ type inNamespaces struct{ m *testing.M }
 func (n inNamespaces) Run() int { nettest.Main(n.m); return 0 }
 
 func TestMain(m *testing.M) {
-	testscript.Main(inNamespaces{m}, map[string]func(){"ripstop": command})
-}
-
-// command is the real main, as the scripts call it.
-func command() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := execute(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	testscript.Main(inNamespaces{m}, map[string]func(){"ripstop": main})
 }
 
 // The scripts drive the binary end to end: files in, real kernel, tables out.
