@@ -24,6 +24,7 @@ type opcode struct {
 	access access
 	quiet  bool // does not report unit attentions (SAM-5 5.14)
 	fua    bool // byte 1 bit 3 is FUA
+	prompt bool // waits for nothing: neither the medium nor other commands
 	out    func(cdb []byte, bs int64) int64
 	run    func(*command) error
 }
