@@ -17,6 +17,7 @@
 // offers. Discovery asks no proof, as initiators expect: who knows a name that
 // is let in learns the names of its targets. Proof that is offered is checked.
 //
-// Sessions of several connections are not known: a login that names an
-// existing session is refused.
+// A login that names an existing session by its TSIH joins it when Policy.Join
+// finds it: Session says what the target must do then. Without that hook such
+// a login is refused.
 package login

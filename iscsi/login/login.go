@@ -34,8 +34,14 @@ type Policy struct {
 	Discover func(initiator string) ([]iscsi.Initiator, error)
 	// Challenge gives n unpredictable bytes.
 	Challenge func(n int) []byte
-	// TSIH is the handle that the session will have, not 0.
+	// TSIH is the handle that a new session will have, not 0.
 	TSIH uint16
+	// MaxConns is how many connections a session may have; 0 is 1.
+	MaxConns int
+	// Join finds the session that a login wants to be a further connection of.
+	// Its error is a Refusal: NoSession, TooManyConns or CannotJoin. Nil is a
+	// target whose sessions have one connection. See Session.
+	Join func(id SessionID, cid uint16) (Session, error)
 	// PortalGroup is the tag of the portal group that the connection came to.
 	PortalGroup uint16
 }
@@ -44,11 +50,13 @@ type Policy struct {
 type Result struct {
 	Initiator string      // in lower case
 	Target    string      // empty in a discovery session
-	ISID      [6]byte     // with Initiator and Target it names the session that this one replaces
-	CID       uint16      // of the one connection
+	ISID      [6]byte     // with Initiator and Target it names the session that a new one replaces
+	TSIH      uint16      // of the session
+	Joined    bool        // the session was there before, as Policy.Join said
+	CID       uint16      // of the connection
 	Proof     *iscsi.CHAP // what the initiator proved, nil when it was asked for none
 	Params    Params
-	CmdSN     uint32 // of the first command to come
+	CmdSN     uint32 // of the first command of a new session
 	StatSN    uint32 // of the next response
 }
 
@@ -78,6 +86,7 @@ type Machine struct {
 	declared bool // MaxRecvDataSegmentLength was sent
 
 	identified bool
+	join       *Session          // that the connection will belong to, nil for a new one
 	accounts   []iscsi.Initiator // that may be proved, or one without CHAP
 	method     string            // the AuthMethod that was chosen
 	chap       *exchange
@@ -108,6 +117,9 @@ func (m *Machine) Step(req *pdu.Login, text []byte) Reply {
 		r.Refused = err
 		r.Text, r.Done = nil, nil
 		r.Response.Transit, r.Response.NSG, r.Response.Status = false, 0, uint16(err.Status)
+	}
+	if m.join != nil {
+		r.Response.ExpCmdSN, r.Response.MaxCmdSN = m.join.Window()
 	}
 	r.Response.DataLen = len(r.Text)
 	return r
@@ -150,18 +162,27 @@ func (m *Machine) checkHeader(req *pdu.Login) *Refusal {
 		return Refuse(InvalidRequest, "request of stage %d", req.CSG)
 	case req.Transit && (req.NSG <= req.CSG || req.NSG == 2):
 		return Refuse(InitiatorError, "transition from stage %d to stage %d", req.CSG, req.NSG)
-	case req.TSIH != 0:
+	case req.TSIH != 0 && m.policy.Join == nil:
 		return Refuse(NoSession, "login into the existing session %d: sessions have one connection", req.TSIH)
 	}
 	if m.requests == 1 {
 		m.first, m.stage = *req, req.CSG
 		m.result.ISID, m.result.CID, m.result.CmdSN = req.ISID, req.CID, req.CmdSN
+		m.result.TSIH, m.result.Joined = req.TSIH, req.TSIH != 0
 		return nil
 	}
-	if req.CSG != m.stage || req.ITT != m.first.ITT || req.ISID != m.first.ISID || req.CID != m.first.CID || req.CmdSN != m.first.CmdSN {
+	if req.CSG != m.stage || !m.goesOn(req) {
 		return Refuse(InitiatorError, "request does not belong to the login that is going on")
 	}
 	return nil
+}
+
+// goesOn tells whether a request has what all requests of its login share. The
+// commands of other connections may move CmdSN on (RFC 7143 section 11.12.8).
+func (m *Machine) goesOn(req *pdu.Login) bool {
+	f := &m.first
+	return req.ITT == f.ITT && req.ISID == f.ISID && req.CID == f.CID && req.TSIH == f.TSIH &&
+		(req.CmdSN == f.CmdSN || f.TSIH != 0)
 }
 
 // keys handles all keys of one request, in its order but for the names.
@@ -210,6 +231,8 @@ func (m *Machine) identify(values map[string]string, r *Reply) *Refusal {
 	m.result.Initiator = strings.ToLower(name)
 	target, named := values["TargetName"]
 	switch kind, given := values["SessionType"]; {
+	case kind == "Discovery" && m.result.Joined:
+		return Refuse(NoSession, "a discovery session has one connection")
 	case kind == "Discovery":
 		accounts, err := m.policy.Discover(m.result.Initiator)
 		m.accounts = accounts
@@ -222,9 +245,12 @@ func (m *Machine) identify(values map[string]string, r *Reply) *Refusal {
 		return Refuse(NotFound, "the TargetName is not an iSCSI name")
 	}
 	m.result.Target = strings.ToLower(target)
+	r.say("TargetPortalGroupTag", strconv.Itoa(int(m.policy.PortalGroup)))
+	if m.result.Joined {
+		return m.joins()
+	}
 	account, err := m.policy.Admit(m.result.Initiator, m.result.Target)
 	m.accounts = []iscsi.Initiator{account}
-	r.say("TargetPortalGroupTag", strconv.Itoa(int(m.policy.PortalGroup)))
 	return refusal(err)
 }
 
@@ -244,10 +270,12 @@ func (m *Machine) operate(p pdu.Pair, r *Reply) *Refusal {
 	switch {
 	case !ok:
 		r.say(p.Key, answerNotUnderstood)
+	case rule.scope == ofSession && m.join != nil:
+		r.say(p.Key, answerReject) // settled by the login of the first connection
 	case rule.normalOnly && m.discovery():
 		r.say(p.Key, answerIrrelevant)
 	default:
-		if a := rule.answer(&m.result.Params, p.Value); a != "" {
+		if a := rule.answer(m, p.Value); a != "" {
 			r.say(p.Key, a)
 		}
 	}
@@ -279,7 +307,10 @@ func (m *Machine) transit(req *pdu.Login, r *Reply) *Refusal {
 		return nil
 	}
 	m.result.StatSN = m.statSN
-	r.Response.TSIH = m.policy.TSIH
+	if !m.result.Joined {
+		m.result.TSIH = m.policy.TSIH
+	}
+	r.Response.TSIH = m.result.TSIH
 	r.Done = &m.result
 	return nil
 }

@@ -69,8 +69,28 @@ func policy() Policy {
 			return all, nil
 		},
 		Challenge: func(n int) []byte { return bytes.Repeat([]byte{0xc4}, n) },
-		TSIH:      77, PortalGroup: 1,
+		TSIH:      77, PortalGroup: 1, MaxConns: 4, Join: join,
 	}
+}
+
+// join knows two sessions of mirror at data, 77 and the full 78, and one of
+// guest at open, 79, through other portals. Connection 1 is in use in all.
+func join(id SessionID, cid uint16) (Session, error) {
+	p := Params{HeaderDigest: true, DataDigest: true, InitialR2T: false, ImmediateData: true,
+		MaxRecv: 65536, MaxBurst: 131072, FirstBurst: 16384, MaxR2T: 4, MaxConns: 2}
+	s := Session{Account: accounts()[id.Target][id.Initiator], Params: p, Window: func() (uint32, uint32) { return 500, 627 }}
+	switch {
+	case id.ISID != [6]byte{0x80, 1, 2, 3, 4, 5}:
+	case id.Initiator == mirror && id.Target == dataIQN && id.TSIH == 77:
+		return s, nil
+	case id.Initiator == mirror && id.Target == dataIQN && id.TSIH == 78 && cid == 1:
+		return s, nil
+	case id.Initiator == mirror && id.Target == dataIQN && id.TSIH == 78:
+		return s, Refuse(TooManyConns, "the session has all of its 2 connections")
+	case id.Initiator == guest && id.Target == openIQN && id.TSIH == 79:
+		return s, Refuse(CannotJoin, "the session is of other portals")
+	}
+	return s, Refuse(NoSession, "there is no session %d", id.TSIH)
 }
 
 // TestTranscripts replays testdata/*.txt: requests stand behind ">", their text
@@ -155,6 +175,8 @@ func step(t *testing.T, out *strings.Builder, m *Machine, head string, text []by
 			req.TSIH = uint16(n)
 		case "cid":
 			req.CID = uint16(n)
+		case "cmdsn":
+			req.CmdSN = uint32(n)
 		case "vmin":
 			req.VersionMin = uint8(n)
 		case "new":
@@ -179,9 +201,10 @@ func step(t *testing.T, out *strings.Builder, m *Machine, head string, text []by
 	if r.Done != nil {
 		fmt.Fprintf(out, "< done: %+v\n", struct {
 			Initiator, Target string
-			Proved            bool
+			TSIH, CID         uint16
+			Joined, Proved    bool
 			Params            Params
-		}{r.Done.Initiator, r.Done.Target, r.Done.Proof != nil, r.Done.Params})
+		}{r.Done.Initiator, r.Done.Target, r.Done.TSIH, r.Done.CID, r.Done.Joined, r.Done.Proof != nil, r.Done.Params})
 	}
 	return values
 }
@@ -258,4 +281,18 @@ func FuzzLogin(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestOneConnection checks a target that hands in no Join.
+func TestOneConnection(t *testing.T) {
+	p := policy()
+	p.Join, p.MaxConns = nil, 0
+	r := New(p).Step(&pdu.Login{CSG: 0, TSIH: 77}, expand([]string{"InitiatorName=" + web, "TargetName=" + dataIQN}, nil))
+	if r.Refused == nil || r.Refused.Status != NoSession {
+		t.Errorf("a login with a TSIH: %v", r.Refused)
+	}
+	r = New(p).Step(&pdu.Login{CSG: 1}, expand([]string{"InitiatorName=" + guest, "TargetName=" + openIQN, "MaxConnections=8"}, nil))
+	if !bytes.Contains(r.Text, []byte("MaxConnections=1\x00")) {
+		t.Errorf("answers %q", r.Text)
+	}
 }

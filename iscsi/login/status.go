@@ -13,7 +13,9 @@ const (
 	Forbidden        Status = 0x0202
 	NotFound         Status = 0x0203
 	BadVersion       Status = 0x0205
+	TooManyConns     Status = 0x0206
 	MissingParameter Status = 0x0207
+	CannotJoin       Status = 0x0208 // the session cannot include a connection to this portal
 	BadSessionType   Status = 0x0209
 	NoSession        Status = 0x020a
 	InvalidRequest   Status = 0x020b
