@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"ripstop/iscsi"
+	"ripstop/iscsi/login"
 	"ripstop/iscsi/pdu"
 )
 
@@ -17,12 +18,16 @@ const maxText = 8192
 // textExchange is a negotiation in full feature phase: text that comes or goes
 // in several PDUs.
 type textExchange struct {
-	in  []byte
-	out []byte
-	tag uint32 // under which the initiator asks for the rest, 0 for none
+	in     []byte
+	out    []byte
+	tag    uint32          // under which the initiator asks for the rest, 0 for none
+	itt    uint32          // of all its requests
+	seen   map[string]bool // the keys that came
+	params login.Params    // what holds when it is through
 }
 
-// textRequest answers a Text. The only key with a meaning here is SendTargets.
+// textRequest answers a Text. A fault ends the negotiation, and nothing of it
+// holds.
 func (c *conn) textRequest(f *frame) error {
 	var m pdu.Text
 	if err := c.coder.Decode(f.bhs, &m); err != nil {
@@ -33,13 +38,13 @@ func (c *conn) textRequest(f *frame) error {
 	}
 	x := &c.text
 	if m.TTT == pdu.Reserved {
-		*x = textExchange{}
-	} else if m.TTT != x.tag {
-		return c.reject(f, rejectField)
+		*x = textExchange{itt: m.ITT, seen: map[string]bool{}, params: c.login.Params}
+	} else if x.tag == 0 || m.TTT != x.tag || m.ITT != x.itt {
+		return c.giveUp(f, rejectField)
 	}
 	answering := len(x.out) > 0 && len(f.data) > 0 // a new question before the answer is through
 	if len(x.in)+len(f.data) > maxText || m.Final && m.Continue || answering {
-		return c.reject(f, rejectProtocol)
+		return c.giveUp(f, rejectProtocol)
 	}
 	x.in = append(x.in, f.data...)
 	if m.Continue {
@@ -48,25 +53,44 @@ func (c *conn) textRequest(f *frame) error {
 	pairs, err := pdu.ParseText(x.in)
 	x.in = nil
 	if err != nil {
-		return c.reject(f, rejectProtocol)
+		return c.giveUp(f, rejectProtocol)
 	}
-	for n, p := range pairs {
-		if slices.ContainsFunc(pairs[:n], func(q pdu.Pair) bool { return q.Key == p.Key }) {
-			return c.reject(f, rejectProtocol)
-		}
-		if p.Key != "SendTargets" {
-			x.out = pdu.AppendText(x.out, p.Key, "NotUnderstood")
-			continue
-		}
-		if p.Value == "All" && c.scsi != nil {
-			return c.reject(f, rejectProtocol) // for discovery sessions only (RFC 7143 appendix C)
-		}
-		x.out = append(x.out, c.sendTargets(p.Value)...)
+	if !c.textKeys(pairs) {
+		return c.giveUp(f, rejectProtocol)
 	}
 	return c.textReply(&m)
 }
 
-// textReply sends as much of the answer as fits into one PDU.
+// giveUp rejects a text request and forgets the negotiation that it is part of.
+func (c *conn) giveUp(f *frame, reason uint8) error {
+	c.text = textExchange{}
+	return c.reject(f, reason)
+}
+
+// textKeys answers the keys of a request and tells whether they may come.
+func (c *conn) textKeys(pairs []pdu.Pair) bool {
+	x := &c.text
+	for _, p := range pairs {
+		if x.seen[p.Key] {
+			return false
+		}
+		x.seen[p.Key] = true
+		if p.Key != "SendTargets" {
+			if a := x.params.Text(p.Key, p.Value); a != "" {
+				x.out = pdu.AppendText(x.out, p.Key, a)
+			}
+			continue
+		}
+		if p.Value == "All" && c.scsi != nil {
+			return false // for discovery sessions only (RFC 7143 appendix C)
+		}
+		x.out = append(x.out, c.sendTargets(p.Value)...)
+	}
+	return true
+}
+
+// textReply sends as much of the answer as fits into one PDU. With the last one
+// what was negotiated holds.
 func (c *conn) textReply(m *pdu.Text) error {
 	x := &c.text
 	n := min(len(x.out), c.login.Params.MaxRecv)
@@ -76,6 +100,8 @@ func (c *conn) textReply(m *pdu.Text) error {
 	if len(x.out) > 0 || m.Continue || !m.Final {
 		x.tag = c.nextTag()
 		r.TTT, r.Final, r.Continue = x.tag, false, len(x.out) > 0
+	} else {
+		c.login.Params, *x = x.params, textExchange{}
 	}
 	r.ITT = m.ITT
 	r.StatSN, r.ExpCmdSN, r.MaxCmdSN = c.stamp()
