@@ -13,9 +13,10 @@ import (
 )
 
 // initiator is the kernel's iSCSI initiator with open-iscsi's daemon and a
-// node database of its own. There is one at a time.
+// node database of its own. There is one at a time, which can have more names.
 type initiator struct {
-	t testing.TB
+	t     testing.TB
+	iface string // open-iscsi's name for what logs in under one initiator name
 }
 
 // chap holds the names and secrets of a login. The target's are for the second
@@ -49,16 +50,29 @@ node.session.scan = auto
 		}
 		return strings.Contains(readFile(t, "/proc/net/unix"), "@ISCSIADM_ABSTRACT_NAMESPACE")
 	})
-	i := &initiator{t: t}
+	i := &initiator{t: t, iface: "default"}
 	t.Cleanup(i.logoutAll)
 	return i
+}
+
+// another is a second initiator in the same kernel, of another name.
+func (i *initiator) another(iface, iqn string) *initiator {
+	i.t.Helper()
+	run(i.t, "iscsiadm", "-m", "iface", "-I", iface, "-o", "new")
+	run(i.t, "iscsiadm", "-m", "iface", "-I", iface, "-o", "update", "-n", "iface.initiatorname", "-v", iqn)
+	return &initiator{t: i.t, iface: iface}
+}
+
+// node gives the words for what open-iscsi does with one target at one portal.
+func (i *initiator) node(target, portal string, words ...string) []string {
+	return append([]string{"-m", "node", "-T", target, "-p", portal, "-I", i.iface}, words...)
 }
 
 // discover asks a portal (address:port) for its targets by SendTargets, makes a
 // node of each, and gives their names.
 func (i *initiator) discover(portal string) []string {
 	i.t.Helper()
-	out := run(i.t, "iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal)
+	out := run(i.t, "iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal, "-I", i.iface)
 	var names []string
 	for line := range strings.Lines(out) { // 127.0.0.1:3260,1 iqn.2026-11.org.example:data
 		if f := strings.Fields(line); len(f) == 2 {
@@ -84,7 +98,7 @@ func (i *initiator) authenticate(target, portal string, c chap) {
 // node.conn[0].iscsi.HeaderDigest.
 func (i *initiator) set(target, portal, record, value string) {
 	i.t.Helper()
-	run(i.t, "iscsiadm", "-m", "node", "-T", target, "-p", portal, "-o", "update", "-n", record, "-v", value)
+	run(i.t, "iscsiadm", i.node(target, portal, "-o", "update", "-n", record, "-v", value)...)
 }
 
 // login logs in to a discovered target.
@@ -100,7 +114,7 @@ func (i *initiator) tryLogin(target, portal string) error {
 	i.t.Helper()
 	// Without the limit, iscsid tries again for two minutes when nobody listens.
 	i.set(target, portal, "node.session.initial_login_retry_max", "1")
-	_, err := try(i.t, "iscsiadm", "-m", "node", "-T", target, "-p", portal, "--login")
+	_, err := try(i.t, "iscsiadm", i.node(target, portal, "--login")...)
 	return err
 }
 
@@ -108,7 +122,7 @@ func (i *initiator) tryLogin(target, portal string) error {
 func (i *initiator) logout(target, portal string) {
 	i.t.Helper()
 	disks := i.blocks(target, "*")
-	run(i.t, "iscsiadm", "-m", "node", "-T", target, "-p", portal, "--logout")
+	run(i.t, "iscsiadm", i.node(target, portal, "--logout")...)
 	for _, d := range disks {
 		i.awaitGone(d)
 	}
@@ -152,8 +166,9 @@ func (i *initiator) awaitGone(dev string) {
 	})
 }
 
-// blocks lists the disks of a target's sessions; lun is a pattern. There is no
-// udev here that makes /dev/disk/by-path, but sysfs knows the same.
+// blocks lists the disks of the initiator's sessions with a target; lun is a
+// pattern. There is no udev here that makes /dev/disk/by-path, but sysfs knows
+// the same.
 func (i *initiator) blocks(target, lun string) []string {
 	i.t.Helper()
 	sessions := glob(i.t, "/sys/class/iscsi_session/session*")
@@ -162,6 +177,9 @@ func (i *initiator) blocks(target, lun string) []string {
 		name, err := os.ReadFile(filepath.Join(s, "targetname"))
 		if err != nil || strings.TrimSpace(string(name)) != target {
 			continue // a session that is going away has no name any more
+		}
+		if iface, err := os.ReadFile(filepath.Join(s, "ifacename")); err != nil || strings.TrimSpace(string(iface)) != i.iface {
+			continue
 		}
 		for _, b := range glob(i.t, s+"/device/target*/*:*:*:"+lun+"/block/*") {
 			devs = append(devs, "/dev/"+filepath.Base(b))
