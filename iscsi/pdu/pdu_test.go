@@ -155,7 +155,7 @@ func TestExtendedCDB(t *testing.T) {
 		{"zero length", "\x00\x00\x01\x00", "", "too short"},
 		{"beyond the end", "\x00\x20\x01\x00", "", "too short"},
 		{"stub", "\x00\x01", "", "too short"},
-		{"too long", string(AppendExtendedCDB(nil, make([]byte, 245))), "", "too long"},
+		{"too long", string(AppendExtendedCDB(nil, make([]byte, 245))), "", "245 bytes is not expected"},
 		{"unknown type", "\x00\x01\x07\x00", "", "type 7"},
 	}
 	for _, tt := range tests {
@@ -168,16 +168,17 @@ func TestExtendedCDB(t *testing.T) {
 	}
 }
 
-func FuzzExtendedCDB(f *testing.F) {
-	f.Add(AppendExtendedCDB(nil, []byte("abc")))
+func FuzzAHS(f *testing.F) {
+	f.Add(AHS{CDB: []byte("abc"), Bidirectional: true, ReadLength: 4096}.Append(nil))
+	f.Add([]byte("\x00\x05\x02\x00\x00\x00\x10\x00"))
 	f.Fuzz(func(t *testing.T, p []byte) {
-		tail, err := ExtendedCDB(p)
-		if err != nil || tail == nil {
+		a, err := ParseAHS(p)
+		if err != nil {
 			return
 		}
-		again, err := ExtendedCDB(AppendExtendedCDB(nil, tail))
-		if err != nil || !bytes.Equal(tail, again) {
-			t.Fatalf("%x: %x then %x, %v", p, tail, again, err)
+		again, err := ParseAHS(a.Append(nil))
+		if err != nil || !reflect.DeepEqual(a, again) {
+			t.Fatalf("%x: %+v then %+v, %v", p, a, again, err)
 		}
 	})
 }

@@ -172,10 +172,17 @@ func (m *DataOut) fields(w *walker) {
 	w.u32(40, "offset", &m.Offset)
 }
 
+// Reasons of a Logout (RFC 7143 section 11.14.1).
+const (
+	LogoutSession    = 0
+	LogoutConnection = 1
+	LogoutRecovery   = 2 // remove the connection so that another takes its tasks
+)
+
 // Logout ends a connection or session (RFC 7143 section 11.14).
 type Logout struct {
 	Head
-	Reason    uint8 // 0 close the session, 1 close the connection, 2 remove it for recovery
+	Reason    uint8
 	CID       uint16
 	CmdSN     uint32
 	ExpStatSN uint32
@@ -194,6 +201,14 @@ func (m *Logout) fields(w *walker) {
 	w.u32(24, "cmdsn", &m.CmdSN)
 	w.u32(28, "expstatsn", &m.ExpStatSN)
 }
+
+// Types of a SNACK (RFC 7143 section 11.16.1).
+const (
+	SNACKData    = 0 // Data-In or R2T PDUs
+	SNACKStatus  = 1
+	SNACKDataACK = 2 // acknowledges data
+	SNACKRData   = 3 // Data-In PDUs cut anew
+)
 
 // SNACK asks for something again (RFC 7143 section 11.16).
 type SNACK struct {

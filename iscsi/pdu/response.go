@@ -28,16 +28,19 @@ func (m *NOPIn) fields(w *walker) {
 // SCSIResponse ends a command (RFC 7143 section 11.4). Sense data stand in the data segment after their length in two bytes.
 type SCSIResponse struct {
 	Head
-	Overflow  bool  // Residual bytes more than the initiator expected
-	Underflow bool  // Residual bytes less than it expected
-	Response  uint8 // 0 completed at target, 1 target failure
-	Status    uint8 // SAM status
-	SNACKTag  uint32
-	StatSN    uint32
-	ExpCmdSN  uint32
-	MaxCmdSN  uint32
-	ExpDataSN uint32 // number of Data-In and R2T PDUs of the task
-	Residual  uint32 // bytes
+	Overflow  bool // Residual bytes more than the initiator expected
+	Underflow bool // Residual bytes less than it expected
+	// The same for what a bidirectional command reads; Residual is then for what it writes.
+	ReadOverflow, ReadUnderflow bool
+	Response                    uint8 // 0 completed at target, 1 target failure
+	Status                      uint8 // SAM status
+	SNACKTag                    uint32
+	StatSN                      uint32
+	ExpCmdSN                    uint32
+	MaxCmdSN                    uint32
+	ExpDataSN                   uint32 // number of Data-In and R2T PDUs of the task
+	ReadResidual                uint32 // bytes, of a bidirectional command
+	Residual                    uint32 // bytes
 }
 
 // Op is OpSCSIResponse.
@@ -48,6 +51,8 @@ func (m *SCSIResponse) String() string { return Format(m) }
 
 func (m *SCSIResponse) fields(w *walker) {
 	w.one()
+	w.flag(1, 0x10, "o", &m.ReadOverflow)
+	w.flag(1, 0x08, "u", &m.ReadUnderflow)
 	w.flag(1, 0x04, "O", &m.Overflow)
 	w.flag(1, 0x02, "U", &m.Underflow)
 	w.u8(2, "response", &m.Response)
@@ -57,6 +62,7 @@ func (m *SCSIResponse) fields(w *walker) {
 	w.u32(28, "expcmdsn", &m.ExpCmdSN)
 	w.u32(32, "maxcmdsn", &m.MaxCmdSN)
 	w.u32(36, "expdatasn", &m.ExpDataSN)
+	w.u32(40, "readresidual", &m.ReadResidual)
 	w.u32(44, "residual", &m.Residual)
 }
 
@@ -191,10 +197,18 @@ func (m *DataIn) fields(w *walker) {
 	w.u32(44, "residual", &m.Residual)
 }
 
+// Responses to a Logout (RFC 7143 section 11.15.1).
+const (
+	LogoutDone       = 0
+	LogoutNoCID      = 1
+	LogoutNoRecovery = 2
+	LogoutFailed     = 3
+)
+
 // LogoutResponse answers a Logout (RFC 7143 section 11.15).
 type LogoutResponse struct {
 	Head
-	Response    uint8 // 0 closed, 1 no such connection, 2 no recovery, 3 cleanup failed
+	Response    uint8
 	StatSN      uint32
 	ExpCmdSN    uint32
 	MaxCmdSN    uint32
@@ -256,12 +270,22 @@ type Async struct {
 	StatSN   uint32
 	ExpCmdSN uint32
 	MaxCmdSN uint32
-	Event    uint8 // 0 sense data follow, 1 asks for logout, 2 drops the connection, 3 drops the session
-	VCode    uint8
-	Param1   uint16
-	Param2   uint16
-	Param3   uint16
+	Event    uint8  // one of the Event constants
+	VCode    uint8  // the vendor's, with events from 248
+	Param1   uint16 // the CID of a connection that is dropped
+	Param2   uint16 // Time2Wait in seconds, of what is dropped
+	Param3   uint16 // seconds: in which to do what is asked, or Time2Retain of what is dropped
 }
+
+// Events of an Async (RFC 7143 section 11.9.1). Its ITT is Reserved.
+const (
+	EventSCSI        = 0 // sense data of the LUN follow, as in a SCSIResponse
+	EventLogout      = 1 // the initiator is to log out of this connection in Param3 seconds
+	EventDrop        = 2 // the target drops connection Param1
+	EventDropAll     = 3 // the target drops the session
+	EventRenegotiate = 4 // the initiator is to begin a text negotiation in Param3 seconds
+	EventTasksEnd    = 5 // all tasks of the LUN are being ended
+)
 
 // Op is OpAsync.
 func (*Async) Op() Opcode { return OpAsync }
@@ -281,6 +305,20 @@ func (m *Async) fields(w *walker) {
 	w.u16(40, "p2", &m.Param2)
 	w.u16(42, "p3", &m.Param3)
 }
+
+// Reasons of a Reject (RFC 7143 section 11.17.1).
+const (
+	RejectDigest     = 0x02 // the data digest was wrong
+	RejectSNACK      = 0x03
+	RejectProtocol   = 0x04
+	RejectCommand    = 0x05 // not supported
+	RejectImmediate  = 0x06 // too many immediate commands
+	RejectInProgress = 0x07 // the task tag is in use
+	RejectDataACK    = 0x08
+	RejectField      = 0x09
+	RejectLong       = 0x0a // no resources for a further target transfer tag
+	RejectLogout     = 0x0c // the logout that was asked for has not come
+)
 
 // Reject refuses a PDU, whose header is the data segment (RFC 7143 section 11.17).
 type Reject struct {
