@@ -18,11 +18,68 @@ type command struct {
 	info Info
 	bs   int64 // logical block, bytes
 
-	prev, next *command // the unit's list of running commands
+	older, newer *command // neighbours in the unit's task set, under its lock
+	waits        bool     // for its turn, under the task set's lock
+	queued       *command // the next one of whatever list waits
+	checked      bool     // check has been passed
+	turn         func()   // what to do when the turn has come
+	toLane       func()   // turn, and work, of commands that run beside the connection;
+	work         func()   // made once for each Task
 }
 
 // blocks is how many logical blocks the unit has.
 func (c *command) blocks() uint64 { return uint64(max(c.info.Size, 0) / c.bs) }
+
+// begin carries c out as far as nothing has to be waited for, and tells whether
+// that was to its end.
+func (c *command) begin() (ended bool) {
+	err := c.check()
+	c.checked = true
+	switch {
+	case err != nil:
+	case c.op.prompt:
+		err = c.op.run(c)
+	case c.op.try != nil && c.unit.prompt != nil:
+		var done bool
+		if done, err = c.op.try(c); !done && err == nil {
+			return false
+		}
+	default:
+		return false
+	}
+	c.end(err)
+	return true
+}
+
+// run carries c out to its end. Its turn must have come.
+func (c *command) run() {
+	var err error
+	if c.ctx.aborted.Load() {
+		err = context.Canceled
+	} else if !c.checked {
+		err = c.check()
+	}
+	if err == nil {
+		err = c.op.run(c)
+	}
+	c.end(err)
+}
+
+// end takes c out of its unit and writes its result into the task.
+func (c *command) end(err error) {
+	c.finish(err)
+	c.ctx.end()
+	c.unit.tasks.leave(c)
+}
+
+// serve runs c and then what waits behind it in the lane, in a goroutine of
+// the lane's.
+func (c *command) serve() {
+	for l := &c.unit.lane; c != nil; c = l.next() {
+		c.run()
+		c.task.Done()
+	}
+}
 
 // check is what comes before any command: CDB, unit attention, reservation.
 func (c *command) check() error {
@@ -185,5 +242,8 @@ func (c *command) settle() error {
 // forced tells whether data must be stable before the status: the write cache
 // is off, or the command knows FUA and the CDB has it set.
 func (c *command) forced() bool {
-	return !c.unit.mode.writeCache() || c.op.fua && c.cdb[1]&0x08 != 0
+	return !c.unit.mode.writeCache() || c.fuaSet()
 }
+
+// fuaSet tells whether the command knows FUA and the CDB has it set.
+func (c *command) fuaSet() bool { return c.op.fua && c.cdb[1]&0x08 != 0 }

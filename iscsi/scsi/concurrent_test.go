@@ -89,7 +89,7 @@ func TestTogether(t *testing.T) {
 	}
 	all.Wait()
 	want(t, "attached", len(u.attached)+len(v.attached), 0)
-	want(t, "running", u.tasks.head == nil, true)
+	want(t, "running", u.tasks.newest == nil, true)
 }
 
 // TestContext is the laws of the task's context.
@@ -129,6 +129,8 @@ type nullDevice struct {
 func (d nullDevice) Info() Info                                         { return d.info }
 func (d nullDevice) ReadAt(context.Context, []byte, int64) error        { return nil }
 func (d nullDevice) WriteAt(context.Context, []byte, int64, bool) error { return nil }
+func (d nullDevice) TryReadAt([]byte, int64) (bool, error)              { return true, nil }
+func (d nullDevice) TryWriteAt([]byte, int64) (bool, error)             { return true, nil }
 
 func benchmark(b *testing.B, cdb []byte, out []byte) {
 	u := NewUnit(nullDevice{info: Info{Size: 1 << 30, BlockSize: 512}})
@@ -156,10 +158,18 @@ func BenchmarkWrite4K(b *testing.B) {
 
 // TestNoAllocation: the hot path makes no garbage.
 func TestNoAllocation(t *testing.T) {
-	u := NewUnit(nullDevice{info: Info{Size: 1 << 30, BlockSize: 512}})
+	u := NewUnit(nullDevice{memory: newMemory(t, 8, 512), info: Info{Size: 1 << 30, BlockSize: 512}})
 	s := open(t, "a", map[uint16]*Unit{0: u})
 	buf := make([]byte, 4096)
 	task := &Task{CDB: unhex("28 00 00000008 00 0008 00 000000000000"), InLimit: 4096, Buffer: func(n int) []byte { return buf[:n] }}
 	ctx := context.Background()
 	want(t, "allocations", testing.AllocsPerRun(100, func() { s.Execute(ctx, task) }), 0)
+	task.CDB[1] = 0x08 // FUA: it runs beside the connection
+	ended := make(chan struct{}, 1)
+	task.Done = func() { ended <- struct{}{} }
+	want(t, "allocations of a command that waits", testing.AllocsPerRun(100, func() {
+		s.Begin(ctx, task)
+		task.Start()
+		<-ended
+	}), 0)
 }

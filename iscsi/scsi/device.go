@@ -33,6 +33,17 @@ type Device interface {
 	Extents(ctx context.Context, off, n int64, yield func(off, n int64, mapped bool) bool) error
 }
 
+// Prompt is a Device that can tell whether an access would have to wait.
+type Prompt interface {
+	Device
+	// TryReadAt is ReadAt where that waits neither for the medium nor for
+	// another access. Elsewhere it is false, and p may hold anything.
+	TryReadAt(p []byte, off int64) (bool, error)
+	// TryWriteAt is WriteAt without fua where that waits for nothing.
+	// Elsewhere it is false, and nothing is written.
+	TryWriteAt(p []byte, off int64) (bool, error)
+}
+
 // Info is what a Device says of itself.
 type Info struct {
 	Name      string   // the logical unit's name in the file

@@ -19,7 +19,15 @@ func read(c *command) error {
 	if err != nil || e.n == 0 {
 		return err
 	}
-	buf := c.task.buffer(int(e.n))
+	if c.fuaSet() { // what is only in a cache goes to the medium before it is read from there
+		if err := c.unit.dev.Flush(&c.ctx); err != nil {
+			return err
+		}
+	}
+	buf := c.task.In // tryRead may have taken it
+	if buf == nil {
+		buf = c.task.buffer(int(e.n))
+	}
 	whole := len(buf) - len(buf)%int(c.bs)
 	if whole > 0 {
 		if err := c.unit.dev.ReadAt(&c.ctx, buf[:whole], e.off); err != nil {
@@ -35,6 +43,30 @@ func read(c *command) error {
 	}
 	copy(buf[whole:], last)
 	return nil
+}
+
+// tryRead is read of whole blocks that are at hand.
+func tryRead(c *command) (bool, error) {
+	e, err := c.transfer()
+	if err != nil || e.n == 0 {
+		return true, err
+	}
+	if int64(max(c.task.InLimit, 0)) < e.n || c.fuaSet() {
+		return false, nil
+	}
+	return c.unit.prompt.TryReadAt(c.task.buffer(int(e.n)), e.off)
+}
+
+// tryWrite is write of data that need not be stable.
+func tryWrite(c *command) (bool, error) {
+	if c.forced() {
+		return false, nil
+	}
+	e, data, err := c.writeRange()
+	if err != nil || len(data) == 0 {
+		return true, err
+	}
+	return c.unit.prompt.TryWriteAt(data, e.off)
 }
 
 // payload is the part of e for which data came: transports may bring less than
@@ -54,6 +86,15 @@ func write(c *command) error {
 }
 
 func (c *command) writeData(force bool) (extent, []byte, error) {
+	e, data, err := c.writeRange()
+	if err != nil || len(data) == 0 {
+		return e, nil, err
+	}
+	return e, data, c.unit.dev.WriteAt(&c.ctx, data, e.off, force)
+}
+
+// writeRange checks a write and gives what of it has data.
+func (c *command) writeRange() (extent, []byte, error) {
 	e, err := c.transfer()
 	if err != nil {
 		return e, nil, err
@@ -62,10 +103,7 @@ func (c *command) writeData(force bool) (extent, []byte, error) {
 		return e, nil, err
 	}
 	data, err := c.payload(e)
-	if err != nil || len(data) == 0 {
-		return e, nil, err
-	}
-	return e, data, c.unit.dev.WriteAt(&c.ctx, data, e.off, force)
+	return e, data, err
 }
 
 // byteCheck is BYTCHK; 2 is reserved (SBC-3).

@@ -50,6 +50,7 @@ const (
 	codeSelfTest          = 0x3e03 // LOGICAL UNIT FAILED SELF-TEST
 	codeLUNsChanged       = 0x3f0e
 	codeInternal          = 0x4400
+	codeInvalidMessage    = 0x4900
 )
 
 // errConflict ends a command with RESERVATION CONFLICT, without sense data.
@@ -90,6 +91,9 @@ func invalidCDB(field uint16, bit int8) error {
 func invalidList(field uint16, bit int8) error {
 	return &sense{key: keyIllegalRequest, code: codeInvalidParameter, point: pointList, field: field, bit: bit}
 }
+
+// invalidMessage refuses a task attribute (SAM-5 table 37: INVALID MESSAGE ERROR).
+func invalidMessage() *sense { return &sense{key: keyAborted, code: codeInvalidMessage} }
 
 func outOfRange(lba uint64) error {
 	return &sense{key: keyIllegalRequest, code: codeLBAOutOfRange, info: lba, valid: true}

@@ -131,41 +131,77 @@ func (s *Session) OutLength(lun uint64, cdb []byte) int {
 // blockSize never is what would divide by zero.
 func blockSize(i Info) int64 { return int64(max(i.BlockSize, 512)) }
 
-// Execute runs t to its end in the caller's goroutine and fills its results.
-// It does not panic, whatever the CDB and the data. A canceled ctx reaches the
+// Begin starts t and tells whether it has ended, which it has unless it must
+// wait: for the medium, or for older commands by its task attribute. What has
+// not ended goes on with Start, and lets go of nothing in t until Done.
+//
+// Nothing panics, whatever the CDB and the data. A canceled ctx reaches the
 // Device, and then the status is CHECK CONDITION with ABORTED COMMAND; what
 // task management aborts ends with TASK ABORTED, and the transport sends no
 // status to the nexus that asked for it (SAM-5). A Task may be used again.
-func (s *Session) Execute(ctx context.Context, t *Task) {
+func (s *Session) Begin(ctx context.Context, t *Task) (ended bool) {
 	t.Status, t.Sense, t.In, t.ActualIn = StatusGood, nil, nil, 0
 	a := s.at(t.LUN)
 	if a == nil {
 		s.absent(t)
-		return
+		return true
 	}
 	op, known := a.unit.table.find(t.CDB)
 	switch {
+	case op != nil && t.Attr != attrACA:
 	case op != nil:
+		t.fail(invalidMessage(), a.unit.mode.descriptorSense())
+		return true
 	case known:
 		t.fail(invalidCDB(1, 4).(*sense), a.unit.mode.descriptorSense())
-		return
+		return true
 	default:
 		t.fail(&sense{key: keyIllegalRequest, code: codeInvalidOpcode}, a.unit.mode.descriptorSense())
-		return
+		return true
 	}
 	c := &t.command
-	c.task, c.op, c.cdb, c.at, c.unit = t, op, t.CDB, a, a.unit
+	c.task, c.op, c.cdb, c.at, c.unit, c.checked = t, op, t.CDB, a, a.unit, false
 	c.info = a.unit.dev.Info()
 	c.bs = blockSize(c.info)
 	c.ctx.begin(ctx)
-	a.unit.tasks.enter(c)
-	err := c.check()
-	if err == nil {
-		err = op.run(c)
+	return a.unit.tasks.enter(c) && c.begin()
+}
+
+// Start has a Task carried out of which Begin said that it has not ended, in a
+// goroutine of its unit and as soon as it may. At its end t.Done is called.
+func (t *Task) Start() {
+	c := &t.command
+	if c.work == nil {
+		c.toLane = func() { c.unit.lane.submit(c) }
+		c.work = c.serve
 	}
-	a.unit.tasks.leave(c)
-	c.finish(err)
-	c.ctx.end()
+	c.turn = c.toLane
+	c.unit.tasks.await(c)
+}
+
+// Abort ends a Task that was begun, with TASK ABORTED unless it ends by itself
+// before that. It does not wait; t must not be in use again.
+func (t *Task) Abort() {
+	c := &t.command
+	s := &c.unit.tasks
+	s.mu.Lock()
+	c.ctx.abort()
+	s.ended.Broadcast()
+	awake := s.wakeLocked()
+	s.mu.Unlock()
+	start(awake)
+}
+
+// Execute runs t to its end in the caller's goroutine: Begin, and the rest.
+func (s *Session) Execute(ctx context.Context, t *Task) {
+	if s.Begin(ctx, t) {
+		return
+	}
+	turn := make(chan struct{})
+	t.command.turn = func() { close(turn) }
+	t.command.unit.tasks.await(&t.command)
+	<-turn
+	t.command.run()
 }
 
 // LUNReset ends all commands of the unit at lun, whoever sent them, releases

@@ -27,6 +27,10 @@ type opcode struct {
 	prompt bool // waits for nothing: neither the medium nor other commands
 	out    func(cdb []byte, bs int64) int64
 	run    func(*command) error
+
+	// try is run where that waits for nothing; false, and no error, where it
+	// would have to, and then nothing has happened. The unit's device is a Prompt.
+	try func(*command) (bool, error)
 }
 
 func (o *opcode) code() byte          { return o.usage[0] }

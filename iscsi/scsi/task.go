@@ -12,13 +12,17 @@ const (
 type Task struct {
 	LUN     uint64 // the 8-byte LUN field of SAM-5 as a big-endian number
 	CDB     []byte // 16 bytes, or more with an extended CDB
-	Attr    byte   // task attribute (SAM-5); commands may run in any order whatever it is
+	Attr    byte   // task attribute as in RFC 7143 section 11.3.1: untagged, simple, ordered, head of queue, ACA
 	Out     []byte // data-out, complete; it may be shorter or longer than the CDB takes
 	InLimit int    // bytes of data-in that the initiator has room for
 
 	// Buffer gives n bytes for data-in, n <= InLimit; their content is
 	// overwritten. It is called at most once, and not for n = 0. Nil means make.
 	Buffer func(n int) []byte
+
+	// Done is called, from a goroutine of the unit, at the end of a Task that
+	// went on with Start.
+	Done func()
 
 	Status   byte   // one of Status…
 	Sense    []byte // with StatusCheckCondition: fixed or descriptor format, no length in front

@@ -10,6 +10,7 @@ import (
 // for concurrent use.
 type Unit struct {
 	dev     Device
+	prompt  Prompt // dev, if it is one
 	table   *table
 	mode    modePages
 	scratch sync.Pool // *[]byte of scratchSize, for what cannot go to the task's buffer
@@ -22,6 +23,7 @@ type Unit struct {
 	pr       reservations
 
 	tasks taskSet
+	lane  lane
 }
 
 // scratchSize is the piece in which commands compare or repeat data.
@@ -30,6 +32,7 @@ const scratchSize = 256 << 10
 // NewUnit is the logical unit over dev, with power-on defaults.
 func NewUnit(dev Device) *Unit {
 	u := &Unit{dev: dev, table: newTable(), attached: map[*attachment]struct{}{}}
+	u.prompt, _ = dev.(Prompt)
 	u.mode.reset()
 	u.tasks.init()
 	u.scratch.New = func() any { b := make([]byte, scratchSize); return &b }
@@ -99,73 +102,4 @@ func (u *Unit) reset(a attention) {
 	u.holder = nil
 	u.guardLocked()
 	u.notifyLocked(a, func(*attachment) bool { return true })
-}
-
-// taskSet is the commands that run on a unit.
-type taskSet struct {
-	mu    sync.Mutex
-	ended sync.Cond // something left the set
-	head  *command
-}
-
-func (s *taskSet) init() { s.ended.L = &s.mu }
-
-func (s *taskSet) enter(c *command) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c.prev, c.next = nil, s.head
-	if s.head != nil {
-		s.head.prev = c
-	}
-	s.head = c
-}
-
-func (s *taskSet) leave(c *command) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c.prev == nil {
-		s.head = c.next
-	} else {
-		c.prev.next = c.next
-	}
-	if c.next != nil {
-		c.next.prev = c.prev
-	}
-	c.prev, c.next = nil, nil
-	if c.ctx.aborted.Load() {
-		s.ended.Broadcast()
-	}
-}
-
-// abort ends the commands that match, but self, and returns when they have:
-// none of them touches the medium afterwards. It returns early when self is
-// aborted while it waits. The result is the attachments that lost a command.
-func (s *taskSet) abort(self *command, match func(*command) bool) map[*attachment]struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	lost := map[*attachment]struct{}{}
-	for c := s.head; c != nil; c = c.next {
-		if c != self && match(c) {
-			c.ctx.abort()
-			lost[c.at] = struct{}{}
-		}
-	}
-	s.ended.Broadcast() // one of them may be waiting here itself
-	for s.waits(self, match) {
-		s.ended.Wait()
-	}
-	return lost
-}
-
-// waits tells whether an aborted command that matches still runs.
-func (s *taskSet) waits(self *command, match func(*command) bool) bool {
-	if self != nil && self.ctx.aborted.Load() {
-		return false
-	}
-	for c := s.head; c != nil; c = c.next {
-		if c != self && c.ctx.aborted.Load() && match(c) {
-			return true
-		}
-	}
-	return false
 }
