@@ -32,6 +32,20 @@ type Volume interface {
 	Extents(ctx context.Context, off, n int64, yield func(off, n int64, mapped bool) bool) error
 }
 
+// Gauge is a Volume that knows how full its pool is. It is asked before each
+// command, so it must be cheap.
+type Gauge interface {
+	Volume
+	Usage() Usage
+}
+
+// Usage is space in bytes at one moment.
+type Usage struct {
+	PoolSize int64 // that LUNs may use
+	PoolUsed int64 // that LUNs use, those out of service included
+	Used     int64 // that this one uses
+}
+
 // Info is what a Volume says of itself.
 type Info struct {
 	Name      string

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"ripstop/controller"
+	"ripstop/internal/keep"
 	"ripstop/internal/link"
 	"ripstop/internal/run"
 	"ripstop/iscsi"
@@ -64,7 +65,7 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	}
 	d.vswitch = vswitch.NewMux(map[vswitch.Dataplane]vswitch.Driver{vswitch.Bridge: bridge.New(d.host, id), vswitch.EBPF: d.ebpf})
 	d.lun = raw.New(log, raw.Options{StateDir: state, OnResize: func(lun string) { d.iscsi.Resized(lun) }})
-	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit})
+	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: records{keep.New(filepath.Join(state, "reservations"))}})
 	return d, nil
 }
 
@@ -220,6 +221,14 @@ func (d *drivers) unit(name string) (scsi.Device, error) {
 	return device{v}, nil
 }
 
+// records keeps what initiators reserved, a file for each LUN's identifier.
+type records struct{ dir *keep.Dir }
+
+func (r records) Load(id [16]byte) ([]byte, error)      { return r.dir.Load(recordName(id)) }
+func (r records) Save(id [16]byte, record []byte) error { return r.dir.Save(recordName(id), record) }
+
+func recordName(id [16]byte) string { return hex.EncodeToString(id[:]) }
+
 // device is a lun.Volume in the target's words. It is comparable: two of one
 // volume are equal.
 type device struct{ v lun.Volume }
@@ -227,6 +236,16 @@ type device struct{ v lun.Volume }
 func (d device) Info() scsi.Info {
 	i := d.v.Info()
 	return scsi.Info{Name: i.Name, ID: i.ID, Size: i.Size, BlockSize: i.BlockSize, ReadOnly: i.ReadOnly}
+}
+
+// Usage is unknown, all zeros, where the engine does not count it.
+func (d device) Usage() scsi.Usage {
+	g, ok := d.v.(lun.Gauge)
+	if !ok {
+		return scsi.Usage{}
+	}
+	u := g.Usage()
+	return scsi.Usage{PoolSize: u.PoolSize, PoolUsed: u.PoolUsed, Used: u.Used}
 }
 
 func (d device) ReadAt(ctx context.Context, p []byte, off int64) error {

@@ -86,8 +86,9 @@ func (c *command) check() error {
 	if err := c.op.checkCDB(c.cdb); err != nil {
 		return err
 	}
+	c.unit.watchPool()
 	if !c.op.quiet {
-		if s, ok := c.at.attentions.take(); ok {
+		if s, ok := c.at.report(); ok {
 			return s
 		}
 	}
@@ -108,6 +109,7 @@ func (c *command) finish(err error) {
 	switch {
 	case errors.Is(err, errConflict):
 		t.Status = StatusReservationConflict
+		c.at.conflicted()
 	case c.ctx.aborted.Load() && errors.Is(err, context.Canceled):
 		t.Status = StatusTaskAborted
 	default:

@@ -13,6 +13,9 @@
 // SUPPORTED OPERATION CODES and Session.OutLength read the same lines. A CDB
 // with a bit that the table does not know is refused, with a field pointer.
 //
+// What APTPL and saved mode pages promise is in a record that a Keeper holds;
+// a unit whose record cannot be read is not served (OpenUnit).
+//
 // A command checks, in this order: logical unit, opcode, CDB, unit attention,
 // reservation, range, data. Errors become sense data in senseOf and nowhere
 // else. COMPARE AND WRITE and ORWRITE are atomic because the Device's
@@ -22,8 +25,7 @@
 // # Caveats
 //
 // Task attributes are not obeyed: an initiator that needs an order waits for
-// the status, as all of them do. Reservations live as long as the process:
-// APTPL is refused. There is no protection information, no ACA, no
+// the status, as all of them do. There is no protection information, no ACA, no
 // asymmetric access and no third-party copy. What task management aborts ends
 // when the Device notices its context; task management waits for that.
 package scsi

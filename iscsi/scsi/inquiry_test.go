@@ -34,7 +34,7 @@ func page(t *testing.T, s *Session, code byte) []byte {
 func TestVitalPages(t *testing.T) {
 	s, _, _ := disk(t, 64, 512)
 	list := page(t, s, 0)[4:]
-	want(t, "pages", list, []byte{0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2})
+	want(t, "pages", list, []byte{0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2, 0xb9})
 	for _, code := range list {
 		page(t, s, code)
 	}
@@ -45,7 +45,8 @@ func TestVitalPages(t *testing.T) {
 	want(t, "unmap granularity", binary.BigEndian.Uint32(b0[28:]), 128)
 	want(t, "max unmap", binary.BigEndian.Uint32(b0[20:]), maxUnmapBlocks)
 	want(t, "max write same", binary.BigEndian.Uint64(b0[36:]), maxSameBlocks)
-	want(t, "provisioning", page(t, s, 0xb2)[4:], []byte{11, 0xe4, 2, 0})
+	want(t, "provisioning", page(t, s, 0xb2)[4:], []byte{0, 0xe4, 2, 0})
+	want(t, "ranges", page(t, s, 0xb9)[64:], unhex("0001000000000000 0000000000000000 0000000000000040 0000000000000000"))
 }
 
 func TestDesignators(t *testing.T) {
@@ -108,15 +109,12 @@ func TestLBAStatus(t *testing.T) {
 }
 
 func TestReports(t *testing.T) {
-	s, m, _ := disk(t, 8192, 512)
-	m.mark(0, 2049*512, true)
+	s, _, _ := disk(t, 64, 512)
 	tests := []struct{ name, cdb, want string }{
 		{"groups", "a3 0a 00000000 000000ff 00 00", "0000000c 0001 0001 0000 0001 0000 0001"},
 		{"groups, extended", "a3 2a 00000000 000000ff 00 00", "00000010 10000000 0001 0001 0000 0001 0000 0001"},
 		{"functions", "a3 0d 00 000000 00000004 00 00", "da000000"},
 		{"functions, extended", "a3 0d 80 000000 00000010 00 00", "da00000c 000000000000000000000000"},
-		{"log pages", "4d 00 40 00 00 0000 00ff 00", "00000002 000c"},
-		{"provisioning log", "4d 00 4c 00 00 0000 00ff 00", "0c00000c 0002 03 08 00000002 01000000"},
 		{"no such opcode", "a3 0c 01 ff 0000 000000ff 00 00", "00010000"},
 		{"read10 with timeouts", "a3 0c 81 28 0000 000000ff 00 00", "0083000a 281affffffff1fffff00 000a00000000000000000000"},
 		{"option 3", "a3 0c 03 9e 0010 000000ff 00 00", "00030010 9e10ffffffffffffffffffffffff0100"},
@@ -131,7 +129,6 @@ func TestReports(t *testing.T) {
 	}
 	for _, cdb := range []string{
 		"a3 4a 00000000 000000ff 00 00", "a3 0c 04 28 0000 000000ff 00 00", "a3 0d 00 000000 00000003 00 00",
-		"4d 00 4d 00 00 0000 00ff 00", "4d 00 40 01 00 0000 00ff 00", "4d 00 40 00 00 0001 00ff 00",
 	} {
 		want(t, cdb, do(s, cdb, nil).answer(), "5 24/00")
 	}

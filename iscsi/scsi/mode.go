@@ -5,51 +5,100 @@ import (
 	"sync/atomic"
 )
 
-// modePages is the mode pages that can be changed, three bits of them.
+// modeFlags is all that can be changed in mode pages, a bit for each.
+type modeFlags uint32
+
+const (
+	modeCache             modeFlags = 1 << iota // WCE: writes may wait in a cache
+	modeProtect                                 // SWP: no writes
+	modeDescriptor                              // D_SENSE: sense data in descriptors
+	modeKeepAttention                           // UA_INTLCK 1xb: only REQUEST SENSE ends a unit attention
+	modeConflictAttention                       // UA_INTLCK x1b: a reservation conflict makes one
+	modeThresholds                              // LBPERE: thresholds of the pool are reported
+
+	modeDefaults = modeCache | modeThresholds
+	modeAll      = modeThresholds<<1 - 1
+)
+
+// modePages is the changeable bits as they are, and as they were saved.
 type modePages struct {
-	cache     atomic.Bool // WCE
-	protect   atomic.Bool // SWP
-	senseKind atomic.Bool // D_SENSE
+	current atomic.Uint32
+	saved   atomic.Pointer[modeFlags] // nil when never saved
 }
 
-func (m *modePages) reset() {
-	m.cache.Store(true)
-	m.protect.Store(false)
-	m.senseKind.Store(false)
+// reset is what power on and resets do: saved values, or else defaults.
+func (m *modePages) reset() { m.set(m.lasting()) }
+
+func (m *modePages) lasting() modeFlags {
+	if saved := m.saved.Load(); saved != nil {
+		return *saved
+	}
+	return modeDefaults
 }
 
-func (m *modePages) writeCache() bool        { return m.cache.Load() }
-func (m *modePages) softwareProtected() bool { return m.protect.Load() }
-func (m *modePages) descriptorSense() bool   { return m.senseKind.Load() }
+func (m *modePages) set(f modeFlags)         { m.current.Store(uint32(f)) }
+func (m *modePages) flags() modeFlags        { return modeFlags(m.current.Load()) }
+func (m *modePages) has(f modeFlags) bool    { return m.flags()&f != 0 }
+func (m *modePages) writeCache() bool        { return m.has(modeCache) }
+func (m *modePages) softwareProtected() bool { return m.has(modeProtect) }
+func (m *modePages) descriptorSense() bool   { return m.has(modeDescriptor) }
 
-// modePage is one page: its defaults with header, and its bits that can change.
+// modePage is one page: its defaults with header, the bits of it that can
+// change, and what depends on the unit.
 type modePage struct {
 	defaults string
 	bits     []modeBit
+	fill     func(*command, []byte) bool // false: the unit has no such page
 }
 
-// modeBit is a bit of a page that lives in modePages.
+// modeBit is where a flag lies in a page.
 type modeBit struct {
 	at   int
 	mask byte
-	in   func(*modePages) *atomic.Bool
+	flag modeFlags
 }
 
-// modeTable is sorted by page code, as MODE SENSE returns all pages.
+// modeTable is sorted by page and subpage code, as MODE SENSE returns them.
 var modeTable = []modePage{
-	{defaults: "\x01\x0a\xc0\x00\x00\x00\x00\x00\x00\x00\x00\x00"}, // read-write error recovery: AWRE, ARRE
+	{ // read-write error recovery: AWRE, ARRE
+		defaults: "\x01\x0a\xc0\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+		bits:     []modeBit{{7, 0x80, modeThresholds}},
+	},
 	{ // caching
-		defaults: "\x08\x12\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
-		bits:     []modeBit{{2, 0x04, func(m *modePages) *atomic.Bool { return &m.cache }}},
+		defaults: "\x08\x12\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+		bits:     []modeBit{{2, 0x04, modeCache}},
 	},
 	{ // control: GLTSD, unrestricted reordering, TAS
 		defaults: "\x0a\x0a\x02\x10\x00\x40\x00\x00\x00\x00\x00\x00",
 		bits: []modeBit{
-			{2, 0x04, func(m *modePages) *atomic.Bool { return &m.senseKind }},
-			{4, 0x08, func(m *modePages) *atomic.Bool { return &m.protect }},
+			{2, 0x04, modeDescriptor}, {4, 0x08, modeProtect},
+			{4, 0x20, modeKeepAttention}, {4, 0x10, modeConflictAttention},
 		},
 	},
-	{defaults: "\x1c\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}, // informational exceptions: none reported
+	{defaults: "\x4a\x01\x00\x1c\x01" + zeros27},                                      // control extension: IALUAE
+	{defaults: "\x1a\x26" + zeros27 + "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}, // power condition: no timer runs
+	{defaults: "\x1c\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},                    // informational exceptions: none reported
+	{defaults: "\x5c\x02\x00\x1c\x00" + zeros27, fill: thresholdPage},                 // logical block provisioning
+}
+
+const zeros27 = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+
+func (p *modePage) code() byte { return p.defaults[0] & 0x3f }
+
+// header is the bytes before the page's parameters: a page with SPF has a
+// subpage code and a longer length.
+func (p *modePage) header() int {
+	if p.defaults[0]&0x40 != 0 {
+		return 4
+	}
+	return 2
+}
+
+func (p *modePage) subpage() byte {
+	if p.header() == 4 {
+		return p.defaults[1]
+	}
+	return 0
 }
 
 // Page control of MODE SENSE.
@@ -60,40 +109,60 @@ const (
 	modeSaved
 )
 
-// bytes is the page as page control asks for it.
-func (p *modePage) bytes(m *modePages, control byte) []byte {
+// bytes is the page as page control asks for it, nil where the unit has none.
+func (p *modePage) bytes(c *command, control byte) []byte {
 	b := []byte(p.defaults)
-	if control == modeChangeable {
-		clear(b[2:])
+	if p.fill != nil && !p.fill(c, b) {
+		return nil
+	}
+	flags := modeDefaults
+	switch control {
+	case modeCurrent:
+		flags = c.unit.mode.flags()
+	case modeSaved:
+		flags = c.unit.mode.lasting()
+	case modeChangeable:
+		flags = modeAll
+		clear(b[p.header():])
 	}
 	for _, bit := range p.bits {
-		switch {
-		case control == modeChangeable, control == modeCurrent && bit.in(m).Load():
+		if flags&bit.flag != 0 {
 			b[bit.at] |= bit.mask
-		case control == modeCurrent:
-			b[bit.at] &^= bit.mask
 		}
+	}
+	if c.unit.keeper != nil && len(p.bits) > 0 {
+		b[0] |= 0x80 // PS
 	}
 	return b
 }
 
 // pages is the mode pages that MODE SENSE asks for.
 func (c *command) pages() ([]byte, error) {
+	const all = 0x3f
 	control, code, subpage := c.cdb[2]>>6, c.cdb[2]&0x3f, c.cdb[3]
 	switch {
-	case control == modeSaved:
+	case control == modeSaved && c.unit.keeper == nil:
 		return nil, illegal(codeNoSaving)
-	case subpage != 0 && (subpage != 0xff || code != 0x3f):
+	case code == all && subpage != 0 && subpage != 0xff:
 		return nil, invalidCDB(3, -1)
 	}
 	var b []byte
+	known := false
 	for i := range modeTable {
-		if p := &modeTable[i]; code == 0x3f || p.defaults[0] == code {
-			b = append(b, p.bytes(&c.unit.mode, control)...)
+		p := &modeTable[i]
+		if code != all && code != p.code() {
+			continue
+		}
+		known = true
+		if subpage == 0xff || subpage == p.subpage() {
+			b = append(b, p.bytes(c, control)...)
 		}
 	}
-	if b == nil {
+	switch {
+	case !known:
 		return nil, invalidCDB(2, 5)
+	case b == nil:
+		return nil, invalidCDB(3, -1)
 	}
 	return b, nil
 }

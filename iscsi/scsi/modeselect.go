@@ -9,41 +9,64 @@ func modeSelect6(c *command) error { return c.modeSelect(int(c.cdb[4]), 4) }
 func modeSelect10(c *command) error { return c.modeSelect(int(outList10(c.cdb, c.bs)), 8) }
 
 // modeSelect reads a parameter list of n bytes. Nothing changes unless all of
-// it is right; then the other sessions get MODE PARAMETERS CHANGED.
+// it is right; then the other sessions get MODE PARAMETERS CHANGED. With SP the
+// changeable bits of all pages are saved as they are then.
 func (c *command) modeSelect(n, header int) error {
-	if c.cdb[1]&0x01 != 0 {
-		return invalidCDB(1, 0) // SP: pages are not saved
+	save := c.cdb[1]&0x01 != 0
+	if save && c.unit.keeper == nil {
+		return invalidCDB(1, 0)
 	}
-	if n == 0 {
+	if n == 0 && !save {
 		return nil
 	}
-	if c.cdb[1]&0x10 == 0 {
+	if n > 0 && c.cdb[1]&0x10 == 0 {
 		return invalidCDB(1, 4) // PF: vendor-specific pages
 	}
 	list, err := c.list(n)
 	if err != nil {
 		return err
 	}
-	at, err := c.modeHeader(list, header)
+	c.unit.changing.Lock()
+	defer c.unit.changing.Unlock()
+	flags, err := c.selected(list, header)
 	if err != nil {
 		return err
 	}
-	var changes []func()
-	for at < len(list) {
-		next, change, err := c.modePage(list, at)
-		if err != nil {
+	if save {
+		if err := c.saveMode(flags); err != nil {
 			return err
 		}
-		at, changes = next, append(changes, change...)
 	}
-	for _, change := range changes {
-		change()
-	}
-	if len(changes) == 0 {
+	if flags == c.unit.mode.flags() {
 		return nil
 	}
+	c.unit.mode.set(flags)
 	c.notifyOthers(attnModeChanged)
 	return c.settle() // what the cache held when it was turned off
+}
+
+// selected is the flags after a parameter list.
+func (c *command) selected(list []byte, header int) (modeFlags, error) {
+	flags := c.unit.mode.flags()
+	if len(list) == 0 {
+		return flags, nil
+	}
+	at, err := c.modeHeader(list, header)
+	for err == nil && at < len(list) {
+		at, err = c.modePage(list, at, &flags)
+	}
+	return flags, err
+}
+
+// saveMode has the flags kept. The caller holds changing.
+func (c *command) saveMode(flags modeFlags) error {
+	u := c.unit
+	before := u.mode.saved.Swap(&flags)
+	if err := u.keep(u.snapshot()); err != nil {
+		u.mode.saved.Store(before)
+		return &sense{key: keyHardware, code: codeInternal}
+	}
+	return nil
 }
 
 // notifyOthers queues a for all sessions but this.
@@ -73,49 +96,69 @@ func (c *command) modeHeader(list []byte, header int) (int, error) {
 		return 0, illegal(codeListLength)
 	}
 	got := list[header : header+n]
+	if !c.sameBlocks(got) {
+		return 0, invalidList(uint16(header), -1) // a LUN is resized in the file, never from here
+	}
 	if size := binary.BigEndian.Uint32(got[n-4:]) & 0xffffff; size != 0 && size != uint32(c.bs) {
 		return 0, invalidList(uint16(header+n-3), -1)
 	}
 	return header + n, nil
 }
 
+// sameBlocks tells whether a block descriptor leaves the capacity as it is: it
+// repeats it, or says 0 or all ones (SBC-3 6.5.2).
+func (c *command) sameBlocks(got []byte) bool {
+	if len(got) == 16 {
+		n := binary.BigEndian.Uint64(got)
+		return n == 0 || n == ^uint64(0) || n == c.blocks()
+	}
+	n := binary.BigEndian.Uint32(got)
+	return n == 0 || n == ^uint32(0) || uint64(n) == c.blocks()
+}
+
 // modePage checks the page at list[at:]: only what MODE SENSE calls changeable
-// may differ. It returns what to change.
-func (c *command) modePage(list []byte, at int) (int, []func(), error) {
+// may differ from what is. It sets that in flags and says where the page ends.
+func (c *command) modePage(list []byte, at int, flags *modeFlags) (int, error) {
 	got := list[at:]
 	for i := range modeTable {
 		p := &modeTable[i]
-		if got[0]&0x7f != p.defaults[0] {
+		now := p.bytes(c, modeCurrent)
+		if now == nil || got[0]&0x7f != p.defaults[0] {
 			continue
 		}
-		if len(got) < 2 {
-			return 0, nil, illegal(codeListLength)
+		h := p.header()
+		if len(got) < h {
+			return 0, illegal(codeListLength)
 		}
-		if got[1] != p.defaults[1] {
-			return 0, nil, invalidList(uint16(at+1), -1)
+		if h == 4 && got[1] != now[1] {
+			continue
 		}
-		if len(got) < len(p.defaults) {
-			return 0, nil, illegal(codeListLength)
+		if string(got[1:h]) != string(now[1:h]) {
+			return 0, invalidList(uint16(at+h-1), -1)
 		}
-		changes, err := p.changes(&c.unit.mode, got[:len(p.defaults)], at)
-		return at + len(p.defaults), changes, err
+		if len(got) < len(now) {
+			return 0, illegal(codeListLength)
+		}
+		return at + len(now), p.take(got[:len(now)], now, p.bytes(c, modeChangeable), at, flags)
 	}
-	return 0, nil, invalidList(uint16(at), 5)
+	return 0, invalidList(uint16(at), 5)
 }
 
-func (p *modePage) changes(m *modePages, got []byte, at int) ([]func(), error) {
-	now, free := p.bytes(m, modeCurrent), p.bytes(m, modeChangeable)
-	for i := 2; i < len(got); i++ {
+// take sets the page's bits in flags as got has them.
+func (p *modePage) take(got, now, free []byte, at int, flags *modeFlags) error {
+	for i := p.header(); i < len(got); i++ {
 		if wrong := (got[i] ^ now[i]) &^ free[i]; wrong != 0 {
-			return nil, invalidList(uint16(at+i), highBit(wrong))
+			return invalidList(uint16(at+i), highBit(wrong))
 		}
 	}
-	var changes []func()
 	for _, bit := range p.bits {
-		flag, to := bit.in(m), got[bit.at]&bit.mask != 0
-		if flag.Load() != to {
-			changes = append(changes, func() { flag.Store(to) })
+		*flags &^= bit.flag
+		if got[bit.at]&bit.mask != 0 {
+			*flags |= bit.flag
 		}
 	}
-	return changes, nil
+	if *flags&modeConflictAttention != 0 && *flags&modeKeepAttention == 0 {
+		return invalidList(uint16(at+4), 5) // UA_INTLCK 01b is reserved
+	}
+	return nil
 }

@@ -3,8 +3,6 @@ package scsi
 import (
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
-	"slices"
 	"testing"
 )
 
@@ -98,7 +96,6 @@ func TestReserveOutErrors(t *testing.T) {
 	want(t, "type 0", prOutDo(a, 1, 1, 0, 0), "5 24/00")
 	want(t, "type 2", prOutDo(a, 1, 1, 0, 2), "5 24/00")
 	want(t, "scope", prOutDo(a, 1, 1, 0, 0x11), "5 24/00")
-	want(t, "register and move", prOutDo(a, 7, 1, 0, 1), "5 24/00")
 	want(t, "reserve", prOutDo(a, 1, 1, 0, 3), "good")
 	want(t, "reserve another type", prOutDo(a, 1, 1, 0, 1), "conflict")
 	want(t, "release another type", prOutDo(a, 2, 1, 0, 1), "5 26/04")
@@ -112,7 +109,7 @@ func TestReserveOutErrors(t *testing.T) {
 		{"long length", "5f 00 00 0000 ffffffff 00", zeros(24), "5 1a/00"},
 		{"list missing", "5f 00 00 0000 00000018 00", zeros(23), "5 1a/00"},
 		{"APTPL", "5f 06 00 0000 00000018 00", zeros(20) + "01000000", "5 26/00"},
-		{"all target ports", "5f 06 00 0000 00000018 00", zeros(20) + "04000000", "5 26/00"},
+		{"all target ports", "5f 06 00 0000 00000018 00", zeros(15) + "01" + zeros(4) + "04000000", "good"},
 		{"initiator ports", "5f 06 00 0000 00000018 00", zeros(20) + "08000000", "5 26/00"},
 	} {
 		want(t, tt.name, do(a, tt.cdb, unhex(tt.list)).answer(), tt.want)
@@ -121,7 +118,7 @@ func TestReserveOutErrors(t *testing.T) {
 
 func TestReserveIn(t *testing.T) {
 	a, b := pair(t)
-	want(t, "capabilities", prInData(a, 2), unhex("00080080ea010000"))
+	want(t, "capabilities", prInData(a, 2), unhex("00081c90ea010000"))
 	want(t, "no keys", prInData(a, 0), make([]byte, 8))
 	want(t, "no reservation", prInData(a, 1), make([]byte, 8))
 	prOutDo(a, 0, 0, 1, 0)
@@ -165,128 +162,6 @@ func TestUnitAttentions(t *testing.T) {
 		want(t, tt.name, tt.do(a, b), "good")
 		want(t, tt.name+", a", do(a, tur, nil).answer(), tt.a)
 		want(t, tt.name+", b", do(b, tur, nil).answer(), tt.b)
-	}
-}
-
-// model is the rules of SPC-4 once more, by key tables instead of lists.
-type model struct {
-	keys  map[Nexus]uint64
-	kind  resType
-	owner Nexus
-}
-
-func (m *model) all() bool { return m.kind == 7 || m.kind == 8 }
-
-func (m *model) holds(n Nexus) bool {
-	return m.kind != 0 && (m.owner == n && !m.all() || m.all() && m.keys[n] != 0)
-}
-
-// drop removes registrations, and the reservation where it loses its holder.
-func (m *model) drop(gone func(Nexus) bool) {
-	for n := range m.keys {
-		if gone(n) {
-			delete(m.keys, n)
-		}
-	}
-	if m.all() && len(m.keys) == 0 || !m.all() && m.keys[m.owner] == 0 {
-		m.kind, m.owner = 0, Nexus{}
-	}
-}
-
-func (m *model) step(action byte, q outRequest) string {
-	mine := m.keys[q.from]
-	switch {
-	case action == 0 && mine != q.key, action != 0 && action != 6 && (mine == 0 || mine != q.key):
-		return "conflict"
-	case action == 0 || action == 6:
-		if q.service != 0 {
-			m.keys[q.from] = q.service
-		} else {
-			m.drop(func(n Nexus) bool { return n == q.from })
-		}
-	case action == 1:
-		if m.kind != 0 && !(m.holds(q.from) && m.kind == q.kind) {
-			return "conflict"
-		} else if m.kind == 0 {
-			m.kind, m.owner = q.kind, q.from
-		}
-	case action == 2 && m.holds(q.from):
-		if m.kind != q.kind {
-			return "illegal"
-		}
-		m.kind, m.owner = 0, Nexus{}
-	case action == 3:
-		*m = model{keys: map[Nexus]uint64{}}
-	case action == 4:
-		return m.preempt(q)
-	}
-	return "good"
-}
-
-func (m *model) preempt(q outRequest) string {
-	take := m.kind != 0 && (m.all() && q.service == 0 || !m.all() && m.keys[m.owner] == q.service && q.service != 0)
-	switch {
-	case take:
-		every := m.all()
-		m.kind, m.owner = q.kind, q.from
-		m.drop(func(n Nexus) bool { return n != q.from && (every || m.keys[n] == q.service) })
-		return "good"
-	case q.service == 0:
-		return "illegal"
-	}
-	found := false
-	for _, key := range m.keys {
-		found = found || key == q.service
-	}
-	if !found {
-		return "conflict"
-	}
-	m.drop(func(n Nexus) bool { return m.keys[n] == q.service })
-	return "good"
-}
-
-// TestReservationModel runs random requests of four nexuses against the model.
-func TestReservationModel(t *testing.T) {
-	kinds := []resType{1, 3, 5, 6, 7, 8}
-	rnd := rand.New(rand.NewPCG(1, 2))
-	for range 2000 {
-		var r reservations
-		m := model{keys: map[Nexus]uint64{}}
-		for range 40 {
-			q := outRequest{from: nexusOf(fmt.Sprint(rnd.IntN(4))), service: uint64(rnd.IntN(4)), kind: kinds[rnd.IntN(len(kinds))]}
-			q.key = m.keys[q.from]
-			if rnd.IntN(8) == 0 {
-				q.key = uint64(rnd.IntN(4))
-			}
-			action := []byte{0, 0, 6, 1, 1, 2, 3, 4, 4}[rnd.IntN(9)]
-			notices, err := r.apply(action, q)
-			compareModel(t, fmt.Sprintf("action %d %+v", action, q), outcome(err), m.step(action, q), &r, &m)
-			if slices.ContainsFunc(notices, func(n notice) bool { return n.to == q.from }) {
-				t.Fatal("the nexus that asked gets a unit attention")
-			}
-		}
-	}
-}
-
-func outcome(err error) string {
-	switch err {
-	case nil:
-		return "good"
-	case errConflict:
-		return "conflict"
-	default:
-		return "illegal"
-	}
-}
-
-func compareModel(t *testing.T, what, got, wanted string, r *reservations, m *model) {
-	t.Helper()
-	same := got == wanted && r.kind == m.kind && len(r.list) == len(m.keys)
-	for _, reg := range r.list {
-		same = same && m.keys[reg.nexus] == reg.key && m.holds(reg.nexus) == r.holds(reg.nexus)
-	}
-	if !same {
-		t.Fatalf("%s: got %s, want %s; state %+v, want %+v", what, got, wanted, r, m)
 	}
 }
 

@@ -1,9 +1,6 @@
 package scsi
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "encoding/binary"
 
 // inReply answers a PERSISTENT RESERVE IN: generation, length, data.
 func (c *command) inReply(generation uint32, data []byte) error {
@@ -47,10 +44,18 @@ func readReservation(c *command) error {
 	return c.inReply(r.generation, b)
 }
 
-// reportCapabilities is REPORT CAPABILITIES (SPC-4): all types, and
-// nothing that outlives the process.
+// reportCapabilities is REPORT CAPABILITIES (SPC-4): all types, and TEST UNIT
+// READY allowed under each.
 func reportCapabilities(c *command) error {
-	b := []byte{0, 8, 0x00, 0x80, 0xea, 0x01, 0, 0} // TMV, type mask
+	const compatible, initiators, ports, persists = 0x10, 0x08, 0x04, 0x01 // CRH, SIP_C, ATP_C, PTPL_C
+	const maskValid, testReady, active = 0x80, 0x10, 0x01                  // TMV, ALLOW COMMANDS, PTPL_A
+	b := []byte{0, 8, compatible | initiators | ports, maskValid | testReady, 0xea, 0x01, 0, 0}
+	if c.unit.keeper != nil {
+		b[2] |= persists
+	}
+	if c.unit.snapshot().persist {
+		b[3] |= active
+	}
 	return c.reply(b, uint32(binary.BigEndian.Uint16(c.cdb[7:])))
 }
 
@@ -65,20 +70,9 @@ func readFullStatus(c *command) error {
 			d[12], d[13] = 0x01, byte(r.kind)
 		}
 		binary.BigEndian.PutUint16(d[18:], portNumber(reg.nexus))
-		id := transportID(reg.nexus)
+		id := appendTransportID(nil, reg.nexus)
 		binary.BigEndian.PutUint32(d[20:], uint32(len(id)))
 		b = append(append(b, d...), id...)
 	}
 	return c.inReply(r.generation, b)
-}
-
-// transportID is an iSCSI initiator port TransportID (SPC-4).
-func transportID(n Nexus) []byte {
-	name := padded(fmt.Sprintf("%s,i,0x%x", n.Initiator, n.ISID))
-	for len(name) < 20 {
-		name = append(name, 0, 0, 0, 0)
-	}
-	b := []byte{0x40 | 0x05, 0}
-	b = binary.BigEndian.AppendUint16(b, uint16(len(name)))
-	return append(b, name...)
 }

@@ -5,6 +5,21 @@ import (
 	"slices"
 )
 
+// Service actions of PERSISTENT RESERVE OUT.
+const (
+	prRegister = iota
+	prReserve
+	prRelease
+	prClear
+	prPreempt
+	prPreemptAbort
+	prRegisterIgnore
+	prMove
+)
+
+// maxReserveList bounds the parameter list, in bytes.
+const maxReserveList = 64 << 10
+
 // outRequest is a PERSISTENT RESERVE OUT that has been read.
 type outRequest struct {
 	from    Nexus
@@ -12,6 +27,13 @@ type outRequest struct {
 	service uint64 // SERVICE ACTION RESERVATION KEY
 	scope   byte
 	kind    resType
+	persist bool // APTPL
+
+	specified bool    // SPEC_I_PT: others are registered too
+	others    []Nexus // with their TransportIDs
+
+	to    Nexus // of REGISTER AND MOVE
+	leave bool  // UNREG: the sender's registration ends
 }
 
 // notice is a unit attention that a change of reservations brings to a nexus.
@@ -26,19 +48,47 @@ func reserveOut(c *command) error {
 	if err != nil {
 		return err
 	}
-	c.unit.mu.Lock()
-	notices, err := c.unit.pr.apply(c.op.serviceAction(), q)
-	if err == nil {
-		c.unit.guardLocked()
-		for _, n := range notices {
-			c.unit.notifyLocked(n.what, func(a *attachment) bool { return a.nexus() == n.to })
-		}
-	}
-	c.unit.mu.Unlock()
-	if err == nil && c.op.serviceAction() == 5 {
+	notices, err := c.changeReservations(q)
+	if err == nil && c.op.serviceAction() == prPreemptAbort {
 		c.abortPreempted(notices)
 	}
 	return err
+}
+
+// changeReservations computes the new state, keeps it, and then makes it the
+// unit's. A state that cannot be kept changes nothing.
+func (c *command) changeReservations(q outRequest) ([]notice, error) {
+	u, action := c.unit, c.op.serviceAction()
+	u.changing.Lock()
+	defer u.changing.Unlock()
+	if err := c.ctx.Err(); err != nil {
+		return nil, err // aborted while it waited for its turn
+	}
+	next := u.snapshot()
+	notices, err := next.apply(action, q)
+	if err != nil {
+		return nil, err
+	}
+	if err := u.keep(next); err != nil {
+		return nil, notKept(action)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.pr = next
+	u.guardLocked()
+	for _, n := range notices {
+		u.notifyLocked(n.what, func(a *attachment) bool { return a.nexus() == n.to })
+	}
+	return notices, nil
+}
+
+// notKept is the answer where the record could not be saved (SPC-4 5.13.7).
+func notKept(action byte) error {
+	switch action {
+	case prRegister, prRegisterIgnore, prMove:
+		return illegal(codeNoRegistration)
+	}
+	return &sense{key: keyHardware, code: codeInternal}
 }
 
 // abortPreempted ends the commands of the nexuses that PREEMPT AND ABORT took
@@ -51,20 +101,17 @@ func (c *command) abortPreempted(notices []notice) {
 	})
 }
 
-// outRequest reads the parameter list, the same for all service actions. What REPORT
-// CAPABILITIES does not claim is refused: SPEC_I_PT, ALL_TG_PT and APTPL.
+// outRequest reads the parameter list. Only REGISTER with SPEC_I_PT and
+// REGISTER AND MOVE have more than 24 bytes.
 func (c *command) outRequest() (outRequest, error) {
 	const length = 24
-	if binary.BigEndian.Uint32(c.cdb[5:]) != length {
+	n, action := binary.BigEndian.Uint32(c.cdb[5:]), c.op.serviceAction()
+	if n < length || n > maxReserveList {
 		return outRequest{}, illegal(codeListLength)
 	}
-	list, err := c.list(length)
+	list, err := c.list(int(n))
 	if err != nil {
 		return outRequest{}, err
-	}
-	action := c.op.serviceAction()
-	if flags := list[20] & 0x0d; flags != 0 && (action == 0 || action == 6) {
-		return outRequest{}, invalidList(20, highBit(flags))
 	}
 	q := outRequest{
 		from:    c.at.nexus(),
@@ -74,172 +121,93 @@ func (c *command) outRequest() (outRequest, error) {
 		kind:    resType(c.cdb[2] & 0x0f),
 	}
 	switch action {
-	case 1, 4, 5:
-		if q.scope != 0 {
-			return q, invalidCDB(2, 7)
-		}
-		if !q.kind.valid() {
-			return q, invalidCDB(2, 3)
-		}
+	case prMove:
+		err = c.readMove(list, &q)
+	case prRegister, prRegisterIgnore:
+		err = c.readRegister(list, &q)
+	case prReserve, prPreempt, prPreemptAbort:
+		err = q.checkType()
 	}
-	return q, nil
+	if err == nil && len(list) != length && action != prMove && !q.specified {
+		err = illegal(codeListLength)
+	}
+	return q, err
 }
 
-// apply does service action of q, or changes nothing and says why.
-func (r *reservations) apply(action byte, q outRequest) ([]notice, error) {
-	key, registered := r.key(q.from)
-	if action != 6 && registered && key != q.key {
-		return nil, errConflict
-	}
-	if action != 0 && action != 6 && !registered {
-		return nil, errConflict
-	}
-	switch action {
-	case 0:
-		if !registered && q.key != 0 {
-			return nil, errConflict
-		}
-		return r.register(q), nil
-	case 6:
-		return r.register(q), nil
-	case 1:
-		return nil, r.reserve(q)
-	case 2:
-		return r.release(q)
-	case 3:
-		return r.clear(q), nil
-	default:
-		return r.preempt(q)
-	}
-}
-
-// register gives a key, another key, or with service key 0 takes it away.
-func (r *reservations) register(q outRequest) []notice {
-	r.generation++
-	if q.service == 0 {
-		return r.unregister(q.from)
-	}
-	for i := range r.list {
-		if r.list[i].nexus == q.from {
-			r.list[i].key = q.service
-			return nil
-		}
-	}
-	r.list = append(r.list, registration{q.from, q.service})
-	return nil
-}
-
-// unregister takes n from the list. A reservation goes with its holder, one of
-// all registrants with the last of them (SPC-4).
-func (r *reservations) unregister(n Nexus) []notice {
-	held := r.holds(n)
-	r.list = slices.DeleteFunc(r.list, func(reg registration) bool { return reg.nexus == n })
-	if !held || r.kind.everyone() && r.any() {
-		return nil
-	}
-	kind := r.kind
-	r.kind, r.owner = 0, Nexus{}
-	if kind.registrants() {
-		return r.tell(attnResReleased, n)
+func (q *outRequest) checkType() error {
+	switch {
+	case q.scope != 0:
+		return invalidCDB(2, 7)
+	case !q.kind.valid():
+		return invalidCDB(2, 3)
 	}
 	return nil
 }
 
-// tell is a notice to each registrant but one.
-func (r *reservations) tell(what attention, but Nexus) []notice {
-	var notices []notice
-	for _, reg := range r.list {
-		if reg.nexus != but {
-			notices = append(notices, notice{reg.nexus, what})
+// readRegister reads SPEC_I_PT with its list, and APTPL. ALL_TG_PT asks for
+// what is so anyway: a target has one port (RFC 7143), its portal group.
+func (c *command) readRegister(list []byte, q *outRequest) error {
+	const specified, persist = 0x08, 0x01
+	flags := list[20]
+	if err := c.readPersist(flags&persist != 0, 20, q); err != nil {
+		return err
+	}
+	switch {
+	case flags&specified == 0:
+		return nil
+	case c.op.serviceAction() != prRegister:
+		return invalidList(20, 3)
+	case len(list) < 28 || int64(binary.BigEndian.Uint32(list[24:])) != int64(len(list)-28):
+		return illegal(codeListLength)
+	}
+	q.specified = true
+	for at := 28; at < len(list); {
+		id, n, err := parseTransportID(list[at:], at)
+		if err != nil {
+			return err
 		}
+		q.others = append(q.others, c.unit.portsOf(id, q.from)...)
+		at += n
 	}
-	return notices
+	return nil
 }
 
-func (r *reservations) reserve(q outRequest) error {
-	if !r.held() {
-		r.kind, r.owner = q.kind, q.from
-		return nil
+// readMove reads the list of REGISTER AND MOVE: the only port that the target
+// has, and an initiator port.
+func (c *command) readMove(list []byte, q *outRequest) error {
+	const leave, persist = 0x02, 0x01
+	if err := c.readPersist(list[17]&persist != 0, 17, q); err != nil {
+		return err
 	}
-	if r.holds(q.from) && r.kind == q.kind {
-		return nil
+	q.leave = list[17]&leave != 0
+	if int64(binary.BigEndian.Uint32(list[20:])) != int64(len(list)-24) {
+		return illegal(codeListLength)
 	}
-	return errConflict
-}
-
-// release gives the reservation back; from who does not hold it, nothing
-// happens and the status is GOOD.
-func (r *reservations) release(q outRequest) ([]notice, error) {
-	if !r.holds(q.from) {
-		return nil, nil
+	if binary.BigEndian.Uint16(list[18:]) != portNumber(q.from) {
+		return invalidList(18, -1)
 	}
-	if q.kind != r.kind || q.scope != 0 {
-		return nil, illegal(codeInvalidRelease)
+	id, n, err := parseTransportID(list[24:], 24)
+	if err != nil {
+		return err
 	}
-	kind := r.kind
-	r.kind, r.owner = 0, Nexus{}
-	if kind.registrants() {
-		return r.tell(attnResReleased, q.from), nil
+	if n != len(list)-24 || !id.port {
+		return invalidList(24, -1)
 	}
-	return nil, nil
-}
-
-// clear removes everything (SPC-4).
-func (r *reservations) clear(q outRequest) []notice {
-	notices := r.tell(attnResPreempted, q.from)
-	*r = reservations{generation: r.generation + 1}
-	return notices
-}
-
-// preempt is PREEMPT and PREEMPT AND ABORT (SPC-4).
-func (r *reservations) preempt(q outRequest) ([]notice, error) {
-	switch holder, _ := r.key(r.owner); {
-	case r.kind.everyone() && q.service == 0:
-		return r.takeOver(q, func(registration) bool { return true }), nil
+	q.to = id.nexus(q.from)
+	switch {
 	case q.service == 0:
-		return nil, invalidList(8, -1)
-	case r.held() && !r.kind.everyone() && holder == q.service:
-		return r.takeOver(q, func(reg registration) bool { return reg.key == q.service }), nil
+		return invalidList(8, -1)
+	case q.to == q.from:
+		return invalidList(24, -1)
 	}
-	return r.removeKey(q)
+	return nil
 }
 
-// takeOver makes q.from the holder, and ends the other registrations that
-// match. Who stays hears of it when the kind of reservation changes.
-func (r *reservations) takeOver(q outRequest, match func(registration) bool) []notice {
-	r.generation++
-	notices := r.drop(q.from, match)
-	if r.kind != q.kind {
-		notices = append(notices, r.tell(attnResReleased, q.from)...)
+// readPersist takes APTPL where the unit can keep its state.
+func (c *command) readPersist(persist bool, field uint16, q *outRequest) error {
+	if persist && c.unit.keeper == nil {
+		return invalidList(field, 0)
 	}
-	r.kind, r.owner = q.kind, q.from
-	return notices
-}
-
-// drop ends the registrations that match, but keep's, and tells them.
-func (r *reservations) drop(keep Nexus, match func(registration) bool) []notice {
-	var notices []notice
-	r.list = slices.DeleteFunc(r.list, func(reg registration) bool {
-		gone := reg.nexus != keep && match(reg)
-		if gone {
-			notices = append(notices, notice{reg.nexus, attnRegPreempted})
-		}
-		return gone
-	})
-	return notices
-}
-
-// removeKey ends the registrations with the key, the preemptor's own too, and
-// leaves the reservation alone.
-func (r *reservations) removeKey(q outRequest) ([]notice, error) {
-	same := func(reg registration) bool { return reg.key == q.service }
-	if !slices.ContainsFunc(r.list, same) {
-		return nil, errConflict
-	}
-	r.generation++
-	notices := r.drop(q.from, same)
-	if key, _ := r.key(q.from); key == q.service {
-		notices = append(notices, r.unregister(q.from)...)
-	}
-	return notices, nil
+	q.persist = persist
+	return nil
 }

@@ -41,8 +41,7 @@ type registration struct {
 }
 
 // reservations is the persistent reservation state of one unit: a value that
-// knows the rules of SPC-4 for it and neither locks nor sends anything. All of it
-// goes with the process: APTPL is refused.
+// knows the rules of SPC-4 for it and neither locks nor sends anything.
 //
 //	REGISTER ─► registered ─ RESERVE ─► holder ─ RELEASE, CLEAR, PREEMPT ─► none
 type reservations struct {
@@ -50,6 +49,7 @@ type reservations struct {
 	list       []registration // in the order of registering
 	kind       resType        // of the reservation, 0 when there is none
 	owner      Nexus          // its holder, unless all registrants hold it
+	persist    bool           // APTPL is active: it outlives the process
 }
 
 func (r *reservations) any() bool  { return len(r.list) > 0 }
@@ -103,30 +103,49 @@ func (u *Unit) mayAccess(n Nexus, a access) bool {
 	}
 }
 
+// toleratesOld tells whether RESERVE and RELEASE from n are GOOD and do
+// nothing: n has the access already that they are about (SPC-3 5.6.3).
+func (r *reservations) toleratesOld(n Nexus) bool {
+	_, registered := r.key(n)
+	return r.holds(n) || registered && r.kind.registrants()
+}
+
 // reserve is RESERVE(6) and RESERVE(10) (SPC-2), for the whole unit.
 func reserve(c *command) error {
-	n := c.at.nexus()
-	c.unit.mu.Lock()
-	defer c.unit.mu.Unlock()
-	if c.unit.pr.any() || c.unit.holder != nil && *c.unit.holder != n {
-		return errConflict
-	}
-	c.unit.holder = &n
-	c.unit.guardLocked()
-	return nil
+	return c.oldReservation(func(u *Unit, n Nexus) error {
+		if u.holder != nil && *u.holder != n {
+			return errConflict
+		}
+		u.holder = &n
+		return nil
+	})
 }
 
 // release is RELEASE(6) and RELEASE(10). From another than the holder it does
 // nothing, with GOOD.
 func release(c *command) error {
-	c.unit.mu.Lock()
-	defer c.unit.mu.Unlock()
-	if c.unit.pr.any() {
+	return c.oldReservation(func(u *Unit, n Nexus) error {
+		if u.holder != nil && *u.holder == n {
+			u.holder = nil
+		}
+		return nil
+	})
+}
+
+// oldReservation does change unless persistent reservations stand in its way,
+// made or in the making.
+func (c *command) oldReservation(change func(*Unit, Nexus) error) error {
+	u, n := c.unit, c.at.nexus()
+	u.changing.Lock()
+	defer u.changing.Unlock()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case u.pr.toleratesOld(n):
+		return nil
+	case u.pr.any():
 		return errConflict
 	}
-	if c.unit.holder != nil && *c.unit.holder == c.at.nexus() {
-		c.unit.holder = nil
-		c.unit.guardLocked()
-	}
-	return nil
+	defer u.guardLocked()
+	return change(u, n)
 }

@@ -197,7 +197,7 @@ func TestForce(t *testing.T) {
 	want(t, "plain", m.forced, 0)
 	do(s, "2a 08 00000000 00 0001 00", pattern(512, 1))
 	want(t, "FUA", m.forced, 1)
-	u.mode.cache.Store(false)
+	u.mode.set(0)
 	do(s, "2a 00 00000000 00 0001 00", pattern(512, 1))
 	want(t, "cache off", m.forced, 2)
 	do(s, "41 00 00000000 00 0001 00", pattern(512, 0))

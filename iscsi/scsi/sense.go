@@ -46,6 +46,9 @@ const (
 	codeTargetReset       = 0x2902
 	codeUnitReset         = 0x2903
 	codeCleared           = 0x2f00 // COMMANDS CLEARED BY ANOTHER INITIATOR
+	codePreviousConflict  = 0x2c09 // PREVIOUS RESERVATION CONFLICT STATUS
+	codeThreshold         = 0x3807 // THIN PROVISIONING SOFT THRESHOLD REACHED
+	codeNoRegistration    = 0x5504 // INSUFFICIENT REGISTRATION RESOURCES
 	codeNoSaving          = 0x3900 // SAVING PARAMETERS NOT SUPPORTED
 	codeSelfTest          = 0x3e03 // LOGICAL UNIT FAILED SELF-TEST
 	codeLUNsChanged       = 0x3f0e

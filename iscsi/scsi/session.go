@@ -2,13 +2,14 @@ package scsi
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
 
 // Nexus names an I_T nexus (SAM-5, RFC 7143).
 type Nexus struct {
-	Initiator string  // iSCSI name
+	Initiator string  // iSCSI name, in lower case: case does not tell names apart
 	ISID      [6]byte // of the login
 	Target    string  // iSCSI name
 	TPGT      uint16  // target portal group tag, also the relative target port
@@ -27,6 +28,7 @@ type Session struct {
 // NewSession attaches nexus n to units, by LUN (0-16383). Each unit answers
 // POWER ON, RESET, OR BUS DEVICE RESET OCCURRED (29h/00h) first. Close it.
 func NewSession(n Nexus, units map[uint16]*Unit) *Session {
+	n.Initiator = strings.ToLower(n.Initiator)
 	s := &Session{nexus: n}
 	luns := map[uint16]*attachment{}
 	for lun, u := range units {

@@ -95,7 +95,7 @@ func TestResets(t *testing.T) {
 	m := newMemory(t, 8, 512)
 	u := NewUnit(m)
 	a, b := open(t, "a", map[uint16]*Unit{0: u}), open(t, "b", map[uint16]*Unit{0: u})
-	u.mode.cache.Store(false)
+	u.mode.set(0)
 	want(t, "reserve", do(a, "16", nil).answer(), "good")
 	want(t, "LUN reset", b.LUNReset(0), true)
 	want(t, "a", do(a, tur, nil).answer(), "6 29/03")

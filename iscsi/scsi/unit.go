@@ -15,6 +15,12 @@ type Unit struct {
 	mode    modePages
 	scratch sync.Pool // *[]byte of scratchSize, for what cannot go to the task's buffer
 
+	changing sync.Mutex // held, outside of mu, by who changes reservations or what is kept
+	keeper   Keeper     // nil keeps nothing
+	kept     []byte     // the record as it was last saved
+
+	level atomic.Int32 // thresholds of the pool that usage is over
+
 	guarded atomic.Bool // someone holds a reservation: ask mayAccess
 
 	mu       sync.Mutex
@@ -34,6 +40,9 @@ func NewUnit(dev Device) *Unit {
 	u := &Unit{dev: dev, table: newTable(), attached: map[*attachment]struct{}{}}
 	u.prompt, _ = dev.(Prompt)
 	u.mode.reset()
+	if now, ok := u.usage(); ok {
+		u.level.Store(now.level(0))
+	}
 	u.tasks.init()
 	u.scratch.New = func() any { b := make([]byte, scratchSize); return &b }
 	return u

@@ -22,6 +22,7 @@ func vitalPages() []vital {
 		{0xb0, vitalLimits},
 		{0xb1, vitalMedium},
 		{0xb2, vitalProvisioning},
+		{0xb9, vitalRanges},
 	}
 }
 
@@ -109,12 +110,22 @@ func vitalMedium(*command) []byte {
 	return b
 }
 
-// thresholdExponent is the unit of the log page's counts: 2^11 blocks.
-const thresholdExponent = 11
+// vitalRanges is page B9h (SBC-5): the one range of addresses that can be
+// reached at once with itself is all of the unit.
+func vitalRanges(c *command) []byte {
+	b := make([]byte, 60+32)
+	d := b[60:]
+	d[1] = 1 // storage elements
+	binary.BigEndian.PutUint64(d[16:], c.blocks())
+	return b
+}
 
 // vitalProvisioning is page B2h (SBC-3).
 func vitalProvisioning(c *command) []byte {
-	b := []byte{thresholdExponent, 0x80 | 0x40 | 0x20, 0x02, 0} // LBPU, LBPWS, LBPWS10; thin
+	b := []byte{0, 0x80 | 0x40 | 0x20, 0x02, 0} // LBPU, LBPWS, LBPWS10; thin
+	if _, ok := c.unit.usage(); ok {
+		b[0] = thresholdExponent
+	}
 	if c.promisesZeros() {
 		b[1] |= 0x04 // LBPRZ
 	}

@@ -25,6 +25,10 @@ type Options struct {
 	// the LUN stays in service it gives the same, comparable value.
 	LookupUnit func(name string) (scsi.Device, error)
 
+	// Keeper keeps reservations and mode pages over restarts. Nil keeps none, and
+	// initiators are told so.
+	Keeper scsi.Keeper
+
 	LoginTimeout  time.Duration // from accept to the end of login: 15 s
 	KeepaliveIdle time.Duration // silence before the target asks with a NOP-In: 15 s
 	KeepaliveWait time.Duration // silence after that before it hangs up: 15 s
@@ -181,7 +185,11 @@ func (s *Server) lookup(name string) (*unit, error) {
 	if u := s.units[name]; u != nil && u.dev == dev {
 		return u, nil
 	}
-	u := &unit{name, dev, scsi.NewUnit(dev)}
+	logical, err := scsi.OpenUnit(dev, s.opts.Keeper)
+	if err != nil {
+		return nil, err
+	}
+	u := &unit{name, dev, logical}
 	s.units[name] = u
 	return u, nil
 }

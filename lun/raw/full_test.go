@@ -41,6 +41,9 @@ func TestFullPool(t *testing.T) {
 	must(t, a.Unmap(ctx, 0, 4096))
 	must(t, b.WriteAt(ctx, over, 0, false))
 	verify(t, e, "a", "b")
+	if got, want := b.Usage(), (lun.Usage{PoolSize: 1 << 20, PoolUsed: 1 << 20, Used: 12288}); got != want {
+		t.Errorf("usage of a full pool is %+v, want %+v", got, want)
+	}
 
 	do(t, e, lun.SetPool{Name: "main", To: lun.Pool{Size: 800 << 10, Overcommit: 8}})
 	must(t, a.Unmap(ctx, 4096, 4096))

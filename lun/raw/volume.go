@@ -33,7 +33,7 @@ type volume struct {
 	bitmap  bitmap // under the stripes
 }
 
-var _ lun.Volume = (*volume)(nil)
+var _ lun.Gauge = (*volume)(nil)
 
 // Info is the volume as it is now.
 func (v *volume) Info() lun.Info {
@@ -41,6 +41,11 @@ func (v *volume) Info() lun.Info {
 		Name: v.name, ID: v.meta.ID, Size: v.size.Load(), BlockSize: v.meta.Block,
 		ReadOnly: v.failed.Load() != nil,
 	}
+}
+
+// Usage is the accounts of the volume and of its pool.
+func (v *volume) Usage() lun.Usage {
+	return lun.Usage{PoolSize: v.pool.size.Load(), PoolUsed: v.pool.used.Load(), Used: v.used.Load()}
 }
 
 func (v *volume) shape() lun.LUN {
