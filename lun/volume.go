@@ -63,6 +63,8 @@ var (
 	ErrReadOnly = errors.New("the LUN is read-only")
 	// ErrClosed: the volume is out of service.
 	ErrClosed = errors.New("the LUN is out of service")
+	// ErrUnknown: no pool in service has data of that name.
+	ErrUnknown = errors.New("no pool in service has such a LUN")
 	// ErrRange: offset or length do not fit the size or the block.
 	ErrRange = errors.New("outside the LUN or not a multiple of its block")
 )
