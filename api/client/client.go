@@ -55,6 +55,27 @@ func (c *Client) Apply(ctx context.Context, files []v1.File) (v1.Applied, error)
 	return call[v1.Applied](ctx, c, http.MethodPost, "apply", v1.Files{Files: files})
 }
 
+// CreateLUN makes a LUN beside those of the file.
+func (c *Client) CreateLUN(ctx context.Context, l v1.NewLUN) (v1.Applied, error) {
+	return call[v1.Applied](ctx, c, http.MethodPost, "lun/create", l)
+}
+
+// ResizeLUN makes a LUN larger.
+func (c *Client) ResizeLUN(ctx context.Context, l v1.LUNSize) (v1.Applied, error) {
+	return call[v1.Applied](ctx, c, http.MethodPost, "lun/resize", l)
+}
+
+// DeleteLUN destroys the data of a LUN.
+func (c *Client) DeleteLUN(ctx context.Context, name string) (v1.DeletedLUN, error) {
+	return call[v1.DeletedLUN](ctx, c, http.MethodPost, "lun/delete", v1.Name{Name: name})
+}
+
+// CheckLUN reads all data of a LUN, of the LUNs of a pool, or with an empty
+// name of every LUN.
+func (c *Client) CheckLUN(ctx context.Context, name string) ([]v1.CheckedLUN, error) {
+	return call[[]v1.CheckedLUN](ctx, c, http.MethodPost, "lun/check", v1.Name{Name: name})
+}
+
 // call sends body, when there is one, and decodes the answer. What the daemon
 // refuses comes back as *v1.Error.
 func call[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {

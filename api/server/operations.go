@@ -22,6 +22,11 @@ func register(api huma.API, b Backend) {
 	ask(api, "plan", "what apply would do", b.Plan)
 	ask(api, "apply", "make the configuration the host's; on failure the former one is put back", b.Apply)
 
+	verb(api, "lun", "create", "make a LUN beside those of the file", b.CreateLUN)
+	verb(api, "lun", "resize", "make a LUN larger; I/O goes on", b.ResizeLUN)
+	verb(api, "lun", "delete", "destroy the data of a LUN", b.DeleteLUN)
+	verb(api, "lun", "check", "read all data of a LUN, of the LUNs of a pool, or with an empty name of every LUN", b.CheckLUN)
+
 	list(api, "switch", b.Switches)
 	list(api, "vlan", b.VLANs)
 	list(api, "port", b.Ports)
@@ -71,6 +76,18 @@ func ask[T any](api huma.API, name, summary string, f func(context.Context, []v1
 			return nil, problem(err)
 		}
 		return &answer[T]{a}, nil
+	})
+}
+
+// verb registers POST /v1/KIND/VERB.
+func verb[Q, A any](api huma.API, kind, name, summary string, f func(context.Context, Q) (A, error)) {
+	op := huma.Operation{OperationID: kind + "-" + name, Method: http.MethodPost, Path: "/v1/" + kind + "/" + name, Summary: summary, MaxBodyBytes: maxBody}
+	huma.Register(api, op, func(ctx context.Context, q *struct{ Body Q }) (*answer[A], error) {
+		a, err := f(ctx, q.Body)
+		if err != nil {
+			return nil, problem(err)
+		}
+		return &answer[A]{a}, nil
 	})
 }
 

@@ -33,6 +33,11 @@ type Backend struct {
 	Plan    func(context.Context, []v1.File) (v1.Plan, error)
 	Apply   func(context.Context, []v1.File) (v1.Applied, error)
 
+	CreateLUN func(context.Context, v1.NewLUN) (v1.Applied, error)
+	ResizeLUN func(context.Context, v1.LUNSize) (v1.Applied, error)
+	DeleteLUN func(context.Context, v1.Name) (v1.DeletedLUN, error)
+	CheckLUN  func(context.Context, v1.Name) ([]v1.CheckedLUN, error)
+
 	Switches  func(context.Context) ([]v1.Switch, error)
 	VLANs     func(context.Context) ([]v1.VLAN, error)
 	Ports     func(context.Context) ([]v1.Port, error)

@@ -98,8 +98,19 @@ type LUN struct {
 	Used    int64    `json:"used"`
 	Block   int      `json:"block"`
 	ID      string   `json:"id" doc:"32 hex digits that stay for the life of the data"`
+	Origin  Origin   `json:"origin" doc:"where it comes from"`
 	Targets []string `json:"targets" doc:"the targets that serve it, as IQN:NUMBER"`
 }
+
+// Origin is where an object comes from.
+type Origin string
+
+// The origins.
+const (
+	FromFile Origin = "file"     // the configuration names it
+	FromVerb Origin = "verb"     // a command made it, and a command takes it away
+	Retained Origin = "retained" // nothing names it: it is out of service, and its data are kept
+)
 
 // Target is one iSCSI target.
 type Target struct {

@@ -109,6 +109,40 @@ type Check struct {
 	Needed bool   `json:"needed" doc:"whether ripstop cannot do its work without it"`
 }
 
+// NewLUN asks for a LUN beside those of the file.
+type NewLUN struct {
+	Name  string `json:"name"`
+	Pool  string `json:"pool"`
+	Size  int64  `json:"size" doc:"bytes, a multiple of the block"`
+	Block int    `json:"block,omitempty" doc:"bytes of a logical block: 512 or 4096, which is also what 0 means"`
+}
+
+// LUNSize asks for a LUN to be made larger.
+type LUNSize struct {
+	Name string `json:"name"`
+	Size int64  `json:"size" doc:"bytes"`
+}
+
+// Name names one object.
+type Name struct {
+	Name string `json:"name"`
+}
+
+// DeletedLUN is a LUN whose data are gone.
+type DeletedLUN struct {
+	Name  string `json:"name"`
+	Pool  string `json:"pool"`
+	Freed int64  `json:"freed" doc:"bytes that the pool got back"`
+}
+
+// CheckedLUN is what a check of one LUN found.
+type CheckedLUN struct {
+	Name   string   `json:"name"`
+	Pool   string   `json:"pool"`
+	Well   bool     `json:"well"`
+	Faults []string `json:"faults"`
+}
+
 // Error is what the daemon answers when it does not do what it was asked
 // (RFC 9457, application/problem+json).
 type Error struct {

@@ -6,20 +6,29 @@ import (
 	"ripstop/api/server"
 	v1 "ripstop/api/v1"
 	"ripstop/controller"
+	"ripstop/controller/beside"
 	"ripstop/controller/config"
 	"ripstop/internal/reconcile"
 )
 
 // backend is what the API reaches of the daemon.
 func (d *daemon) backend() server.Backend {
-	i := inventory{d.drivers, d.config}
+	i := inventory{d.drivers, d.config, d.made}
 	return server.Backend{
 		Version: thisVersion, Status: d.status, Plan: d.planFiles, Apply: d.applyFiles,
+		CreateLUN: d.createLUN, ResizeLUN: d.resizeLUN, DeleteLUN: d.deleteLUN, CheckLUN: d.checkLUN,
 		Switches: i.switches, VLANs: i.vlans, Ports: i.ports, FDB: i.fdb,
 		Tunnels: i.tunnels, Peers: i.peers, Routes: i.routes,
 		Pools: i.pools, LUNs: i.luns, Snapshots: i.snapshots,
 		Targets: i.targets, Sessions: i.sessions,
 	}
+}
+
+// made is what verbs made beside it.
+func (d *daemon) made() beside.Objects {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.objects
 }
 
 // config is the configuration that is carried out.
@@ -60,7 +69,7 @@ func (d *daemon) planFiles(ctx context.Context, files []v1.File) (v1.Plan, error
 	if err != nil {
 		return v1.Plan{}, err
 	}
-	steps, problems, err := d.ctl.Plan(ctx, d.source(c))
+	steps, problems, err := d.ctl.Plan(ctx, d.source(c, d.made()))
 	if err != nil {
 		return v1.Plan{}, err
 	}
@@ -89,8 +98,40 @@ func (d *daemon) applyFiles(ctx context.Context, sent []v1.File) (v1.Applied, er
 	}
 	d.change.Lock()
 	defer d.change.Unlock()
-	rep := d.apply(context.WithoutCancel(ctx), c, controller.GoBack)
-	a := v1.Applied{Steps: []v1.Step{}, Problems: objects(rep.Unwell), Warnings: warnings, RolledBack: rep.RolledBack}
+	rep := d.apply(context.WithoutCancel(ctx), c, d.made(), controller.GoBack)
+	a := applied(rep)
+	a.Warnings = warnings
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !rep.RolledBack {
+		if d.revision, err = d.store.Save(files); err != nil {
+			return a, err
+		}
+		if err := d.adopt(c); err != nil {
+			return a, err
+		}
+	}
+	a.Revision = d.revision
+	return a, nil
+}
+
+// adopt gives up the objects that verbs made and the file now names. The caller
+// holds the lock.
+func (d *daemon) adopt(c *config.Config) error {
+	rest, changed := d.objects.Adopt(c)
+	if !changed {
+		return nil
+	}
+	if err := d.beside.Save(rest); err != nil {
+		return err
+	}
+	d.objects = rest
+	return nil
+}
+
+// applied is a report in the API's words.
+func applied(rep controller.Report) v1.Applied {
+	a := v1.Applied{Steps: []v1.Step{}, Problems: objects(rep.Unwell), Warnings: []string{}, RolledBack: rep.RolledBack}
 	for _, o := range rep.Outcomes {
 		s := planned(o.Step)
 		if o.Err != nil {
@@ -98,15 +139,7 @@ func (d *daemon) applyFiles(ctx context.Context, sent []v1.File) (v1.Applied, er
 		}
 		a.Steps = append(a.Steps, s)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !rep.RolledBack {
-		if d.revision, err = d.store.Save(files); err != nil {
-			return a, err
-		}
-	}
-	a.Revision = d.revision
-	return a, nil
+	return a
 }
 
 func unpack(files []v1.File) []config.File {

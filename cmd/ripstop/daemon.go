@@ -17,6 +17,7 @@ import (
 	"ripstop/api/server"
 	v1 "ripstop/api/v1"
 	"ripstop/controller"
+	"ripstop/controller/beside"
 	"ripstop/controller/config"
 	"ripstop/controller/revision"
 	"ripstop/internal/run"
@@ -29,6 +30,7 @@ type daemon struct {
 	drivers  *drivers
 	ctl      *controller.Controller
 	store    *revision.Store
+	beside   *beside.Store
 	host     controller.Host
 	lock     *os.File
 	claim    net.Listener
@@ -39,6 +41,7 @@ type daemon struct {
 	mu       sync.Mutex // guards what follows
 	revision int
 	current  *config.Config
+	objects  beside.Objects // that verbs made
 }
 
 // open makes a daemon that serves nothing yet. It holds the state directory and
@@ -54,6 +57,10 @@ func open(ctx context.Context, g *global, log *slog.Logger) (*daemon, error) {
 	}
 	if d.lock, err = lockState(state); err != nil {
 		return nil, err
+	}
+	d.beside = beside.Open(filepath.Join(state, "verbs"))
+	if d.objects, err = d.beside.Load(); err != nil {
+		return nil, errors.Join(err, d.lock.Close())
 	}
 	if d.listener, err = listen(g.socket); err != nil {
 		return nil, errors.Join(err, d.lock.Close())
@@ -149,9 +156,10 @@ func (d *daemon) close() error {
 	return errors.Join(d.drivers.close(), closed, d.claim.Close(), d.lock.Close())
 }
 
-// source resolves c anew for each pass.
-func (d *daemon) source(c *config.Config) controller.Source {
-	return func() (controller.Desired, []controller.Problem) { return controller.Resolve(c, d.host) }
+// source resolves c, and what verbs made beside it, anew for each pass.
+func (d *daemon) source(c *config.Config, o beside.Objects) controller.Source {
+	all := o.Merge(c)
+	return func() (controller.Desired, []controller.Problem) { return controller.Resolve(all, d.host) }
 }
 
 // parse turns files into a configuration, or into the answer that says why not.
@@ -171,12 +179,12 @@ func parse(files []config.File) (*config.Config, []string, error) {
 	return c, texts, nil
 }
 
-// apply makes c the configuration and carries it out.
-func (d *daemon) apply(ctx context.Context, c *config.Config, mode controller.Mode) controller.Report {
-	rep := d.ctl.Apply(ctx, d.source(c), mode)
+// apply makes c the configuration, with o beside it, and carries it out.
+func (d *daemon) apply(ctx context.Context, c *config.Config, o beside.Objects, mode controller.Mode) controller.Report {
+	rep := d.ctl.Apply(ctx, d.source(c, o), mode)
 	if !rep.RolledBack {
 		d.mu.Lock()
-		d.current = c
+		d.current, d.objects = c, o
 		d.mu.Unlock()
 	}
 	return rep

@@ -44,6 +44,7 @@ type drivers struct {
 	vpn     *wg.Driver
 	lun     *raw.Engine
 	iscsi   *target.Server
+	kept    records // reservations
 }
 
 // newDrivers makes the drivers. Nothing in the world changes by it but that the
@@ -65,7 +66,8 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	}
 	d.vswitch = vswitch.NewMux(map[vswitch.Dataplane]vswitch.Driver{vswitch.Bridge: bridge.New(d.host, id), vswitch.EBPF: d.ebpf})
 	d.lun = raw.New(log, raw.Options{StateDir: state, OnResize: func(lun string) { d.iscsi.Resized(lun) }})
-	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: records{keep.New(filepath.Join(state, "reservations"))}})
+	d.kept = records{keep.New(filepath.Join(state, "reservations"))}
+	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: d.kept})
 	return d, nil
 }
 
@@ -219,6 +221,15 @@ func (d *drivers) unit(name string) (scsi.Device, error) {
 		return nil, err
 	}
 	return device{v}, nil
+}
+
+// deleteLUN destroys the data of a LUN, and what initiators reserved of it.
+func (d *drivers) deleteLUN(name string) (raw.Deleted, error) {
+	gone, err := d.lun.Delete(name)
+	if err == nil && gone.ID != [16]byte{} {
+		err = d.kept.Save(gone.ID, nil)
+	}
+	return gone, err
 }
 
 // records keeps what initiators reserved, a file for each LUN's identifier.

@@ -35,7 +35,7 @@ var kinds = []kind{
 	{"peer", []column{{"NAME", "name", nil}, {"TUNNEL", "tunnel", nil}, {"ENDPOINT", "endpoint", nil}, {"HANDSHAKE", "handshake", ago}, {"RX", "rxBytes", bytesOf}, {"TX", "txBytes", bytesOf}, {"ALLOWED IPS", "allowedIPs", nil}}},
 	{"route", []column{{"PREFIX", "prefix", nil}, {"DEVICE", "device", nil}, {"VIA", "via", nil}}},
 	{"pool", []column{{"NAME", "name", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"PROVISIONED", "provisioned", bytesOf}, {"OVERCOMMIT", "overcommit", nil}, {"PATH", "path", nil}}},
-	{"lun", []column{{"NAME", "name", nil}, {"POOL", "pool", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"BLOCK", "block", nil}, {"TARGETS", "targets", nil}}},
+	{"lun", []column{{"NAME", "name", nil}, {"POOL", "pool", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"BLOCK", "block", nil}, {"ORIGIN", "origin", nil}, {"TARGETS", "targets", nil}}},
 	{"snapshot", []column{{"NAME", "name", nil}, {"LUN", "lun", nil}, {"SINCE", "since", ago}, {"USED", "used", bytesOf}}},
 	{"target", []column{{"NAME", "name", nil}, {"PORTALS", "portals", nil}, {"LUNS", "luns", nil}, {"INITIATORS", "initiators", nil}, {"SESSIONS", "sessions", nil}}},
 	{"session", []column{{"INITIATOR", "initiator", nil}, {"TARGET", "target", nil}, {"PORTAL", "portal", nil}, {"REMOTE", "remote", nil}, {"SINCE", "since", ago}, {"LUNS", "luns", nil}, {"COMMANDS", "commands", nil}, {"READ", "readBytes", bytesOf}, {"WRITTEN", "writtenBytes", bytesOf}}},

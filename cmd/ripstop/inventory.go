@@ -10,7 +10,9 @@ import (
 	"slices"
 
 	v1 "ripstop/api/v1"
+	"ripstop/controller/beside"
 	"ripstop/controller/config"
+	"ripstop/lun"
 	"ripstop/vswitch"
 )
 
@@ -18,6 +20,7 @@ import (
 type inventory struct {
 	drivers *drivers
 	config  func() *config.Config
+	made    func() beside.Objects
 }
 
 func (i inventory) switches(ctx context.Context) ([]v1.Switch, error) {
@@ -201,16 +204,31 @@ func (i inventory) luns(ctx context.Context) ([]v1.LUN, error) {
 			at[name] = append(at[name], fmt.Sprintf("%s:%d", iqn, number))
 		}
 	}
+	file, made := i.config(), i.made()
 	var all []v1.LUN
 	for _, l := range i.drivers.lun.Stats().LUNs {
-		targets := append([]string{}, at[l.Name]...)
-		slices.Sort(targets)
-		all = append(all, v1.LUN{
-			Name: l.Name, Pool: l.Pool, Size: l.Size, Used: l.Used, Block: l.BlockSize,
-			ID: hex.EncodeToString(l.ID[:]), Targets: targets,
-		})
+		origin := v1.Retained // the file let go of it a moment ago
+		if _, ok := file.LUNs[l.Name]; ok {
+			origin = v1.FromFile
+		} else if _, ok := made.LUNs[l.Name]; ok {
+			origin = v1.FromVerb
+		}
+		all = append(all, lunOf(l, origin, at[l.Name]))
 	}
+	for _, l := range i.drivers.lun.Retained() {
+		all = append(all, lunOf(l, v1.Retained, nil))
+	}
+	slices.SortStableFunc(all, func(a, b v1.LUN) int { return cmp.Compare(a.Name, b.Name) })
 	return all, nil
+}
+
+func lunOf(l lun.LUNStats, origin v1.Origin, at []string) v1.LUN {
+	targets := append([]string{}, at...)
+	slices.Sort(targets)
+	return v1.LUN{
+		Name: l.Name, Pool: l.Pool, Size: l.Size, Used: l.Used, Block: l.BlockSize,
+		ID: hex.EncodeToString(l.ID[:]), Origin: origin, Targets: targets,
+	}
 }
 
 // snapshots is empty: the file engine takes none.

@@ -36,6 +36,7 @@ func TestCrash(t *testing.T)    { script(t, "crash") }
 func TestHostile(t *testing.T)  { script(t, "hostile") }
 func TestIPv6(t *testing.T)     { script(t, "ipv6") }
 func TestConfigs(t *testing.T)  { script(t, "configs") }
+func TestVerbs(t *testing.T)    { script(t, "verbs") }
 
 func script(t *testing.T, name string) {
 	testscript.Run(t, testscript.Params{

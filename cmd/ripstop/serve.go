@@ -88,7 +88,7 @@ func (d *daemon) start(ctx context.Context, dir string) error {
 	for _, w := range warnings {
 		d.log.Warn("configuration", "warning", w)
 	}
-	rep := d.apply(ctx, c, controller.Keep)
+	rep := d.apply(ctx, c, d.made(), controller.Keep)
 	d.log.Info("configuration applied", "steps", len(rep.Outcomes), "unwell", len(rep.Unwell))
 	if dir != "" {
 		if number, err = d.store.Save(files); err != nil {

@@ -53,7 +53,7 @@ func up(ctx context.Context, g *global, c *config.Config, stdout, stderr io.Writ
 	if err != nil {
 		return err
 	}
-	rep := d.apply(ctx, c, controller.Keep)
+	rep := d.apply(ctx, c, d.made(), controller.Keep)
 	group := run.Start(life, d.tasks()...)
 	d.announce(ctx, rep.Status, stdout, stderr)
 	select {

@@ -42,6 +42,12 @@ func (v *name) parse(s string) error {
 	return nil
 }
 
+// CheckName tells what is wrong with the name of an object.
+func CheckName(s string) error {
+	var v name
+	return v.parse(s)
+}
+
 // badName says why s is no name, "" when it is one.
 func badName(s string) string {
 	switch {

@@ -34,6 +34,13 @@ func (v *size) parse(s string) error {
 	return nil
 }
 
+// ParseSize reads bytes as the file writes them: 10GiB, or a number alone.
+func ParseSize(s string) (int64, error) {
+	var v size
+	err := v.parse(s)
+	return int64(v), err
+}
+
 // String is the size with the largest unit that leaves no remainder.
 func (v size) String() string {
 	for i := len(sizeUnits) - 1; i >= 0; i-- {

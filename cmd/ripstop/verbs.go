@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	v1 "ripstop/api/v1"
+	"ripstop/controller"
+	"ripstop/controller/beside"
+	"ripstop/controller/config"
+	"ripstop/lun"
+)
+
+// refused is the answer to a verb that is not carried out.
+func refused(status int, format string, args ...any) error {
+	return &v1.Error{Title: "refused", Status: status, Detail: fmt.Sprintf(format, args...)}
+}
+
+// createLUN makes a LUN beside those of the file.
+func (d *daemon) createLUN(ctx context.Context, ask v1.NewLUN) (v1.Applied, error) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	if err := config.CheckName(ask.Name); err != nil {
+		return v1.Applied{}, refused(http.StatusUnprocessableEntity, "create LUN: %v", err)
+	}
+	file, made := d.config(), d.made()
+	if ask.Block == 0 {
+		ask.Block = 4096
+	}
+	_, named := file.LUNs[ask.Name]
+	_, there := made.LUNs[ask.Name]
+	_, pool := file.Pools[ask.Pool]
+	switch {
+	case named:
+		return v1.Applied{}, refused(http.StatusConflict, "create LUN %s: the file has one of this name: choose another name", ask.Name)
+	case there:
+		return v1.Applied{}, refused(http.StatusConflict, "create LUN %s: it exists: choose another name, or make it larger with `ripstop lun resize`", ask.Name)
+	case !pool:
+		return v1.Applied{}, refused(http.StatusNotFound, "create LUN %s: there is no pool %q: `ripstop get pool` lists them", ask.Name, ask.Pool)
+	case ask.Block != 512 && ask.Block != 4096:
+		return v1.Applied{}, refused(http.StatusUnprocessableEntity, "create LUN %s: block %d is neither 512 nor 4096", ask.Name, ask.Block)
+	case ask.Size <= 0 || ask.Size%int64(ask.Block) != 0:
+		return v1.Applied{}, refused(http.StatusUnprocessableEntity, "create LUN %s: %d bytes are not a positive multiple of the block of %d", ask.Name, ask.Size, ask.Block)
+	}
+	for _, l := range d.drivers.lun.Retained() {
+		if l.Name == ask.Name {
+			return v1.Applied{}, refused(http.StatusConflict,
+				"create LUN %s: pool %s keeps data of this name: delete them with `ripstop lun delete %s`, name the LUN in the file to have them back, or choose another name",
+				ask.Name, l.Pool, ask.Name)
+		}
+	}
+	return d.make(ctx, "create LUN "+ask.Name, made.With(ask.Name, config.LUN{Pool: ask.Pool, Size: ask.Size, Block: ask.Block}))
+}
+
+// resizeLUN makes a LUN larger that a verb made.
+func (d *daemon) resizeLUN(ctx context.Context, ask v1.LUNSize) (v1.Applied, error) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	made := d.made()
+	l, ok := made.LUNs[ask.Name]
+	if !ok {
+		if _, named := d.config().LUNs[ask.Name]; named {
+			return v1.Applied{}, refused(http.StatusConflict, "resize LUN %s: the file says its size: change it there and apply", ask.Name)
+		}
+		return v1.Applied{}, unknownLUN("resize", ask.Name)
+	}
+	to := l
+	to.Size = ask.Size
+	if ask.Size%int64(l.Block) != 0 {
+		return v1.Applied{}, refused(http.StatusUnprocessableEntity, "resize LUN %s: %d bytes are not a multiple of its block of %d", ask.Name, ask.Size, l.Block)
+	}
+	if ask.Size < l.Size {
+		return v1.Applied{}, refused(http.StatusUnprocessableEntity, "resize LUN %s: it has %d bytes and does not shrink to %d, which would cut off data: copy the data to a smaller LUN", ask.Name, l.Size, ask.Size)
+	}
+	return d.make(ctx, "resize LUN "+ask.Name, made.With(ask.Name, to))
+}
+
+func unknownLUN(verb, name string) error {
+	return refused(http.StatusNotFound, "%s LUN %s: there is none: `ripstop get lun` lists them", verb, name)
+}
+
+// make carries out what verbs want beside the file, and keeps it. The caller
+// holds d.change. A client that goes away does not leave half of it done.
+func (d *daemon) make(ctx context.Context, what string, next beside.Objects) (v1.Applied, error) {
+	ctx = context.WithoutCancel(ctx)
+	file, former := d.config(), d.made()
+	rep := d.apply(ctx, file, next, controller.GoBack)
+	if rep.RolledBack {
+		return v1.Applied{}, refused(http.StatusConflict, "%s: %v", what, rep.Error())
+	}
+	if err := d.beside.Save(next); err != nil {
+		back := d.apply(ctx, file, former, controller.Keep)
+		return v1.Applied{}, fmt.Errorf("%s: %w", what, errors.Join(err, back.Error()))
+	}
+	a := applied(rep)
+	d.mu.Lock()
+	a.Revision = d.revision
+	d.mu.Unlock()
+	return a, nil
+}
+
+// deleteLUN destroys the data of a LUN that the file does not name.
+func (d *daemon) deleteLUN(ctx context.Context, ask v1.Name) (v1.DeletedLUN, error) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	if _, named := d.config().LUNs[ask.Name]; named {
+		return v1.DeletedLUN{}, refused(http.StatusConflict, "delete LUN %s: the file names it: take it out of the file, apply that, and delete it then", ask.Name)
+	}
+	made := d.made()
+	if _, ok := made.LUNs[ask.Name]; ok {
+		if _, err := d.make(ctx, "delete LUN "+ask.Name, made.Without(ask.Name)); err != nil {
+			return v1.DeletedLUN{}, err
+		}
+	}
+	gone, err := d.drivers.deleteLUN(ask.Name)
+	if errors.Is(err, lun.ErrUnknown) {
+		return v1.DeletedLUN{}, unknownLUN("delete", ask.Name)
+	}
+	if err != nil {
+		return v1.DeletedLUN{}, err
+	}
+	d.log.Info("LUN deleted", "lun", ask.Name, "pool", gone.Pool, "freed", gone.Freed)
+	return v1.DeletedLUN{Name: ask.Name, Pool: gone.Pool, Freed: gone.Freed}, nil
+}
+
+// checkLUN reads all data of a LUN, of the LUNs of a pool, or of every LUN.
+func (d *daemon) checkLUN(ctx context.Context, ask v1.Name) ([]v1.CheckedLUN, error) {
+	all := []v1.CheckedLUN{}
+	for _, l := range d.drivers.lun.Stats().LUNs {
+		if ask.Name != "" && ask.Name != l.Name && ask.Name != l.Pool {
+			continue
+		}
+		faults, err := d.drivers.lun.Check(ctx, l.Name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v1.CheckedLUN{Name: l.Name, Pool: l.Pool, Well: len(faults) == 0, Faults: append([]string{}, faults...)})
+	}
+	if len(all) == 0 && ask.Name != "" {
+		return nil, refused(http.StatusNotFound, "check %s: no LUN and no pool with LUNs in service has this name: `ripstop get lun` lists them", ask.Name)
+	}
+	return all, nil
+}
