@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"runtime/debug"
 )
 
 // command is a Task while it runs. It lies in the Task so that it costs no
@@ -33,7 +34,19 @@ func (c *command) blocks() uint64 { return uint64(max(c.info.Size, 0) / c.bs) }
 // begin carries c out as far as nothing has to be waited for, and tells whether
 // that was to its end.
 func (c *command) begin() (ended bool) {
-	err := c.check()
+	err := c.tryRun(&ended)
+	if !ended {
+		return false
+	}
+	c.end(err)
+	return true
+}
+
+// tryRun is begin but for the end.
+func (c *command) tryRun(ended *bool) (err error) {
+	defer c.crashed(&err, ended)
+	*ended = true
+	err = c.check()
 	c.checked = true
 	switch {
 	case err != nil:
@@ -41,28 +54,47 @@ func (c *command) begin() (ended bool) {
 		err = c.op.run(c)
 	case c.op.try != nil && c.unit.prompt != nil:
 		var done bool
-		if done, err = c.op.try(c); !done && err == nil {
-			return false
-		}
+		done, err = c.op.try(c)
+		*ended = done || err != nil
 	default:
-		return false
+		*ended = false
 	}
-	c.end(err)
-	return true
+	return err
 }
 
 // run carries c out to its end. Its turn must have come.
 func (c *command) run() {
-	var err error
+	c.end(c.tryEnd())
+}
+
+// tryEnd is run but for the end.
+func (c *command) tryEnd() (err error) {
+	defer c.crashed(&err, nil)
 	if c.ctx.aborted.Load() {
-		err = context.Canceled
-	} else if !c.checked {
+		return context.Canceled
+	}
+	if !c.checked {
 		err = c.check()
 	}
 	if err == nil {
 		err = c.op.run(c)
 	}
-	c.end(err)
+	return err
+}
+
+// crashed makes a panic of the command or its device the command's own error,
+// to be deferred. Nothing else may end by it: other commands wait for this one
+// to leave its unit.
+func (c *command) crashed(err *error, ended *bool) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	c.task.Crash = &CrashError{Value: r, Stack: debug.Stack()}
+	*err = c.task.Crash
+	if ended != nil {
+		*ended = true
+	}
 }
 
 // end takes c out of its unit and writes its result into the task.

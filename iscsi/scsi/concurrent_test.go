@@ -68,9 +68,9 @@ func TestTogether(t *testing.T) {
 				case 1:
 					s.SetUnits(map[uint16]*Unit{0: u})
 				case 2:
-					s.LUNReset(0)
+					s.LUNReset(0)()
 				case 3:
-					s.ClearTaskSet(0)
+					s.ClearTaskSet(0)()
 				case 4:
 					prOutDo(s, 6, 0, key, 0)
 				case 5:

@@ -174,7 +174,7 @@ func TestRelogin(t *testing.T) {
 	want(t, "reserve", prOutDo(a, 1, 1, 0, typeExclusiveAccess), "good")
 	a.Close()
 	want(t, "still reserved", do(b, "28 00 00000000 00 0001 00", nil).answer(), "conflict")
-	b.LUNReset(0)
+	b.LUNReset(0)()
 	do(b, tur, nil)
 	want(t, "after a reset", do(b, "28 00 00000000 00 0001 00", nil).answer(), "conflict")
 	a = open(t, "a", map[uint16]*Unit{0: u})

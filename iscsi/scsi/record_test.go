@@ -145,7 +145,7 @@ func TestSavedMode(t *testing.T) {
 	want(t, "kept", do(s, "1a 08 08 00 ff 00", nil).In[6], 0)
 	want(t, "on, not saved", do(s, "15 10 0000 18 00", unhex("00000000 0812 04"+zeros(17))).answer(), "good")
 	want(t, "on", do(s, "1a 08 08 00 ff 00", nil).In[6], 4)
-	s.LUNReset(0)
+	s.LUNReset(0)()
 	do(s, tur, nil)
 	want(t, "reset", do(s, "1a 08 08 00 ff 00", nil).In[6], 0)
 	k.fault = errors.New("no space left on device")

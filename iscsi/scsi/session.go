@@ -137,12 +137,13 @@ func blockSize(i Info) int64 { return int64(max(i.BlockSize, 512)) }
 // wait: for the medium, or for older commands by its task attribute. What has
 // not ended goes on with Start, and lets go of nothing in t until Done.
 //
-// Nothing panics, whatever the CDB and the data. A canceled ctx reaches the
+// Nothing panics, whatever the CDB, the data and the Device: what would is in
+// t.Crash. A canceled ctx reaches the
 // Device, and then the status is CHECK CONDITION with ABORTED COMMAND; what
 // task management aborts ends with TASK ABORTED, and the transport sends no
 // status to the nexus that asked for it (SAM-5). A Task may be used again.
 func (s *Session) Begin(ctx context.Context, t *Task) (ended bool) {
-	t.Status, t.Sense, t.In, t.ActualIn = StatusGood, nil, nil, 0
+	t.Status, t.Sense, t.In, t.ActualIn, t.Crash = StatusGood, nil, nil, 0, nil
 	a := s.at(t.LUN)
 	if a == nil {
 		s.absent(t)
@@ -208,48 +209,54 @@ func (s *Session) Execute(ctx context.Context, t *Task) {
 
 // LUNReset ends all commands of the unit at lun, whoever sent them, releases
 // what RESERVE took and sets the mode pages back; all nexuses get unit
-// attention 29h/03h. It returns when the commands have ended, so it must not
-// be called where one of them waits to be run. False means no such LUN.
-func (s *Session) LUNReset(lun uint64) bool {
+// attention 29h/03h. Commands that begin later are not hit. It does not wait:
+// what it gives does, until the commands have ended, so that must not be called
+// where one of them waits to be run. Nil means no such LUN.
+func (s *Session) LUNReset(lun uint64) (wait func()) {
 	a := s.at(lun)
 	if a == nil {
-		return false
+		return nil
 	}
-	a.unit.reset(attnUnitReset)
-	return true
+	return a.unit.reset(attnUnitReset)
 }
 
-// AbortTaskSet ends this session's commands at lun and returns when they
-// have. False means no such LUN.
-func (s *Session) AbortTaskSet(lun uint64) bool {
+// AbortTaskSet ends this session's commands at lun. It waits as LUNReset does.
+func (s *Session) AbortTaskSet(lun uint64) (wait func()) {
 	a := s.at(lun)
 	if a == nil {
-		return false
+		return nil
 	}
-	a.unit.tasks.abort(nil, func(c *command) bool { return c.at == a })
-	return true
+	own := func(c *command) bool { return c.at == a }
+	a.unit.tasks.mark(nil, own)
+	return func() { a.unit.tasks.wait(nil, own) }
 }
 
-// ClearTaskSet ends every session's commands at lun and returns when they
-// have; other sessions that lost one get unit attention 2Fh/00h. False means
-// no such LUN.
-func (s *Session) ClearTaskSet(lun uint64) bool {
+// ClearTaskSet ends every session's commands at lun; other sessions that lose
+// one get unit attention 2Fh/00h. It waits as LUNReset does.
+func (s *Session) ClearTaskSet(lun uint64) (wait func()) {
 	a := s.at(lun)
 	if a == nil {
-		return false
+		return nil
 	}
-	for lost := range a.unit.tasks.abort(nil, func(*command) bool { return true }) {
+	all := func(*command) bool { return true }
+	for lost := range a.unit.tasks.mark(nil, all) {
 		if lost.session != s {
 			lost.attentions.add(attnCleared)
 		}
 	}
-	return true
+	return func() { a.unit.tasks.wait(nil, all) }
 }
 
 // TargetWarmReset is LUNReset for every unit of the session, with unit
 // attention 29h/02h.
-func (s *Session) TargetWarmReset() {
+func (s *Session) TargetWarmReset() (wait func()) {
+	var waits []func()
 	for _, a := range *s.luns.Load() {
-		a.unit.reset(attnTargetReset)
+		waits = append(waits, a.unit.reset(attnTargetReset))
+	}
+	return func() {
+		for _, wait := range waits {
+			wait()
+		}
 	}
 }

@@ -67,7 +67,7 @@ func TestAbsent(t *testing.T) {
 	want(t, "read", do(s, "28", nil).answer(), "5 25/00")
 	want(t, "page", do(s, "12 01 00 00ff 00", nil).answer(), "5 25/00")
 	want(t, "no CDB", func() string { t := &Task{}; s.Execute(context.Background(), t); return t.answer() }(), "5 25/00")
-	want(t, "resets", []bool{s.LUNReset(0), s.AbortTaskSet(0), s.ClearTaskSet(0)}, []bool{false, false, false})
+	want(t, "resets", []bool{s.LUNReset(0) == nil, s.AbortTaskSet(0) == nil, s.ClearTaskSet(0) == nil}, []bool{true, true, true})
 }
 
 func TestSetUnits(t *testing.T) {
@@ -97,12 +97,12 @@ func TestResets(t *testing.T) {
 	a, b := open(t, "a", map[uint16]*Unit{0: u}), open(t, "b", map[uint16]*Unit{0: u})
 	u.mode.set(0)
 	want(t, "reserve", do(a, "16", nil).answer(), "good")
-	want(t, "LUN reset", b.LUNReset(0), true)
+	b.LUNReset(0)()
 	want(t, "a", do(a, tur, nil).answer(), "6 29/03")
 	want(t, "b", do(b, tur, nil).answer(), "6 29/03")
 	want(t, "not reserved", do(b, tur, nil).answer(), "good")
 	want(t, "mode pages", u.mode.writeCache(), true)
-	a.TargetWarmReset()
+	a.TargetWarmReset()()
 	want(t, "a", do(a, tur, nil).answer(), "6 29/02")
 	want(t, "b", do(b, tur, nil).answer(), "6 29/02")
 }
@@ -143,11 +143,11 @@ func TestAbort(t *testing.T) {
 		want string // of a's running command
 		a, b string // unit attentions afterwards
 	}{
-		{"own set", func(a, b *Session) { a.AbortTaskSet(0) }, "aborted", "good", "good"},
-		{"the other's set", func(a, b *Session) { b.AbortTaskSet(0) }, "good", "good", "good"},
-		{"clear by the other", func(a, b *Session) { b.ClearTaskSet(0) }, "aborted", "6 2f/00", "good"},
-		{"clear by itself", func(a, b *Session) { a.ClearTaskSet(0) }, "aborted", "good", "good"},
-		{"LUN reset", func(a, b *Session) { b.LUNReset(0) }, "aborted", "6 29/03", "6 29/03"},
+		{"own set", func(a, b *Session) { a.AbortTaskSet(0)() }, "aborted", "good", "good"},
+		{"the other's set", func(a, b *Session) { b.AbortTaskSet(0)() }, "good", "good", "good"},
+		{"clear by the other", func(a, b *Session) { b.ClearTaskSet(0)() }, "aborted", "6 2f/00", "good"},
+		{"clear by itself", func(a, b *Session) { a.ClearTaskSet(0)() }, "aborted", "good", "good"},
+		{"LUN reset", func(a, b *Session) { b.LUNReset(0)() }, "aborted", "6 29/03", "6 29/03"},
 		{"preempt and abort", func(a, b *Session) { prOutDo(b, 5, 2, 1, 1) }, "aborted", "6 2a/05", "good"},
 		{"preempt", func(a, b *Session) { prOutDo(b, 4, 2, 1, 1) }, "good", "6 2a/05", "good"},
 	}

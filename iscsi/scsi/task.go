@@ -1,5 +1,7 @@
 package scsi
 
+import "fmt"
+
 // Status codes of SAM-5 that a Task can end with.
 const (
 	StatusGood                = 0x00
@@ -29,5 +31,18 @@ type Task struct {
 	In       []byte // data-in, a part of what Buffer gave
 	ActualIn int    // bytes that the command had to send: more than len(In) is an overflow
 
+	// Crash is a panic of the program or its device that ended the command, which
+	// answers HARDWARE ERROR. Nil for none.
+	Crash *CrashError
+
 	command command // the command while it runs
 }
+
+// CrashError is a panic while a command ran.
+type CrashError struct {
+	Value any
+	Stack []byte // of the goroutine, as debug.Stack gives it
+}
+
+// Error names the value.
+func (e *CrashError) Error() string { return fmt.Sprintf("run command: %v", e.Value) }

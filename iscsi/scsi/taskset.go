@@ -134,6 +134,14 @@ func start(awake *command) {
 // none of them touches the medium afterwards. It returns early when self is
 // aborted while it waits. The result is the attachments that lost a command.
 func (s *taskSet) abort(self *command, match func(*command) bool) map[*attachment]struct{} {
+	lost := s.mark(self, match)
+	s.wait(self, match)
+	return lost
+}
+
+// mark ends the commands that are there and match, but self, without waiting
+// for it.
+func (s *taskSet) mark(self *command, match func(*command) bool) map[*attachment]struct{} {
 	s.mu.Lock()
 	lost := map[*attachment]struct{}{}
 	for c := s.newest; c != nil; c = c.older {
@@ -146,12 +154,16 @@ func (s *taskSet) abort(self *command, match func(*command) bool) map[*attachmen
 	awake := s.wakeLocked()
 	s.mu.Unlock()
 	start(awake)
+	return lost
+}
+
+// wait returns when no aborted command that matches is left.
+func (s *taskSet) wait(self *command, match func(*command) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.lingers(self, match) {
 		s.ended.Wait()
 	}
-	return lost
 }
 
 // lingers tells whether an aborted command that matches is still there.

@@ -118,7 +118,7 @@ func TestAbortDormant(t *testing.T) {
 	ordered.Abort()
 	want(t, "dormant", <-ended, "b aborted")
 	want(t, "no longer in the way", <-g.begun, 2)
-	s.LUNReset(0)
+	s.LUNReset(0)()
 	for range 2 {
 		if answer := <-ended; !strings.HasSuffix(answer, "aborted") {
 			t.Error(answer)
@@ -148,7 +148,7 @@ func TestLane(t *testing.T) {
 		<-ended
 		want(t, "next", <-g.begun, laneDepth+lba)
 	}
-	s.AbortTaskSet(0)
+	s.AbortTaskSet(0)()
 	for range laneDepth {
 		<-ended
 	}
@@ -207,4 +207,39 @@ func TestPrompt(t *testing.T) {
 		}
 	}
 	want(t, "FUA reads flush", m.flushes > 1, true)
+}
+
+// broken is a device whose reads panic, at once or in the lane.
+type broken struct {
+	*memory
+	prompt bool
+}
+
+func (b *broken) ReadAt(context.Context, []byte, int64) error { panic("a device that breaks") }
+
+func (b *broken) TryReadAt([]byte, int64) (bool, error) {
+	if b.prompt {
+		panic("a device that breaks")
+	}
+	return false, nil
+}
+
+func (b *broken) TryWriteAt([]byte, int64) (bool, error) { return false, nil }
+
+// TestCrash has a device panic: its command says so and leaves the task set.
+func TestCrash(t *testing.T) {
+	for _, prompt := range []bool{false, true} {
+		u := NewUnit(&broken{newMemory(t, 8, 512), prompt})
+		s := open(t, "a", map[uint16]*Unit{0: u})
+		task := &Task{CDB: unhex("28 00 00000000 00 0001 00 000000000000"), InLimit: 512}
+		s.Execute(context.Background(), task)
+		want(t, "answer", task.answer(), "4 44/00")
+		if task.Crash == nil || !strings.Contains(task.Crash.Error(), "a device that breaks") || !strings.Contains(string(task.Crash.Stack), "taskset_test.go") {
+			t.Errorf("crash: %v", task.Crash)
+		}
+		s.LUNReset(0)()
+		task.CDB = make([]byte, 16)
+		s.Execute(context.Background(), task)
+		want(t, "afterwards", task.Crash == nil && task.answer() == "6 29/03", true)
+	}
 }

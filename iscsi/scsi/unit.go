@@ -102,13 +102,16 @@ func (u *Unit) detach(a *attachment) {
 func (u *Unit) guardLocked() { u.guarded.Store(u.holder != nil || u.pr.held()) }
 
 // reset is what a LUN or target reset does to a unit (SAM-5): all
-// commands end, RESERVE is undone, mode pages are as at power on.
-func (u *Unit) reset(a attention) {
-	u.tasks.abort(nil, func(*command) bool { return true })
+// commands end, RESERVE is undone, mode pages are as at power on. What it gives
+// waits for the commands.
+func (u *Unit) reset(a attention) (wait func()) {
+	all := func(*command) bool { return true }
+	u.tasks.mark(nil, all)
 	u.mode.reset()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.holder = nil
 	u.guardLocked()
 	u.notifyLocked(a, func(*attachment) bool { return true })
+	return func() { u.tasks.wait(nil, all) }
 }

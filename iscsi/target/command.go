@@ -186,6 +186,9 @@ func (c *conn) run(cmd *pdu.SCSICommand, cdb, out []byte, need int) error {
 		t.InLimit = min(int(cmd.EDTL), c.srv.opts.MaxData)
 	}
 	c.scsi.Execute(c.ctx, t)
+	if t.Crash != nil {
+		c.srv.fault(c.log, "a command ended by a fault of the program", t.Crash.Value, t.Crash.Stack)
+	}
 	t.Out, t.In = nil, t.In[:min(len(t.In), t.InLimit)]
 	c.commands.Add(1)
 	c.bytesWritten.Add(uint64(len(out)))

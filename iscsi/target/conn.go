@@ -3,7 +3,6 @@ package target
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -107,8 +106,7 @@ func (c *conn) serve() {
 	defer c.close()
 	defer func() {
 		if r := recover(); r != nil {
-			c.srv.panics.Add(1)
-			c.log.Error("connection ended by a fault of the program", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			c.srv.fault(c.log, "connection ended by a fault of the program", r, debug.Stack())
 		}
 	}()
 	c.in.buf = make([]byte, loginBuffer)

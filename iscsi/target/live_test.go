@@ -270,7 +270,7 @@ func TestKeepalive(t *testing.T) {
 	w.logged("refused login", "no login in time")
 }
 
-// TestPanic runs a device that panics: one session ends, the others go on.
+// TestPanic runs a device that panics: its command says so, and nothing else ends.
 func TestPanic(t *testing.T) {
 	w := newWorld(t, Options{})
 	w.become(twoTargets())
@@ -284,17 +284,14 @@ func TestPanic(t *testing.T) {
 			panic("a device that breaks")
 		}
 	}
-	m := i.command(rw10(0x28, 0, 1), 512)
-	m.Read = true
-	i.send(m, nil)
-	i.closed()
+	if r := i.read(0, 1); r.status != 2 || r.asc() != 0x4400 {
+		t.Errorf("the command: %+v", r)
+	}
 	w.logged("ended by a fault", "a device that breaks", "live_test.go")
 	if w.Panics() != 1 {
 		t.Errorf("%d panics", w.Panics())
 	}
 	w.panics.Store(0)
-	i = enter(t, webName, openIQN)
-	i.ready(0)
 	if r := i.read(0, 1); r.status != 0 {
 		t.Errorf("afterwards: %+v", r)
 	}

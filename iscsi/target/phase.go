@@ -177,10 +177,12 @@ func (c *conn) manage(f *frame) error {
 
 // function is the response to a task management function that it carries out.
 func (c *conn) function(m *pdu.TaskRequest) uint8 {
-	onUnit := func(do func(lun uint64) bool) uint8 {
-		if !do(m.LUN) {
+	onUnit := func(do func(lun uint64) func()) uint8 {
+		wait := do(m.LUN)
+		if wait == nil {
 			return session.NoLUN
 		}
+		wait()
 		c.tasks.AbortUnit(m.LUN)
 		return session.FunctionComplete
 	}
@@ -198,7 +200,7 @@ func (c *conn) function(m *pdu.TaskRequest) uint8 {
 		return onUnit(c.scsi.LUNReset)
 	case session.TargetWarmReset:
 		c.tasks.AbortAll()
-		c.scsi.TargetWarmReset()
+		c.scsi.TargetWarmReset()()
 		return session.FunctionComplete
 	case session.TaskReassign:
 		return session.NoReassign

@@ -254,8 +254,14 @@ func (s *Server) Sessions() []iscsi.SessionInfo {
 	return out
 }
 
-// Panics counts connections that ended by a fault of this program.
+// Panics counts connections and commands that ended by a fault of this program.
 func (s *Server) Panics() uint64 { return s.panics.Load() }
+
+// fault counts and logs a panic.
+func (s *Server) fault(log *slog.Logger, what string, value any, stack []byte) {
+	s.panics.Add(1)
+	log.Error(what, "panic", fmt.Sprint(value), "stack", string(stack))
+}
 
 // Close stops listening, ends every connection, and waits for them.
 func (s *Server) Close() error {
