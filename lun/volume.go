@@ -32,6 +32,17 @@ type Volume interface {
 	Extents(ctx context.Context, off, n int64, yield func(off, n int64, mapped bool) bool) error
 }
 
+// Prompt is a Volume that can do an access at once where nothing has to be
+// waited for. A false says nothing of the data: the same access by ReadAt or
+// WriteAt must follow.
+type Prompt interface {
+	Volume
+	// TryReadAt fills p from off if that is all in memory.
+	TryReadAt(p []byte, off int64) (bool, error)
+	// TryWriteAt writes p at off if that is a copy into memory.
+	TryWriteAt(p []byte, off int64) (bool, error)
+}
+
 // Gauge is a Volume that knows how full its pool is. It is asked before each
 // command, so it must be cheap.
 type Gauge interface {

@@ -220,6 +220,9 @@ func (d *drivers) unit(name string) (scsi.Device, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p, ok := v.(lun.Prompt); ok {
+		return promptDevice{device{v}, p}, nil
+	}
 	return device{v}, nil
 }
 
@@ -283,6 +286,22 @@ func (d device) Flush(ctx context.Context) error { return sense(d.v.Flush(ctx)) 
 
 func (d device) Extents(ctx context.Context, off, n int64, yield func(off, n int64, mapped bool) bool) error {
 	return sense(d.v.Extents(ctx, off, n, yield))
+}
+
+// promptDevice is a device whose volume can do some accesses at once.
+type promptDevice struct {
+	device
+	p lun.Prompt
+}
+
+func (d promptDevice) TryReadAt(p []byte, off int64) (bool, error) {
+	done, err := d.p.TryReadAt(p, off)
+	return done, sense(err)
+}
+
+func (d promptDevice) TryWriteAt(p []byte, off int64) (bool, error) {
+	done, err := d.p.TryWriteAt(p, off)
+	return done, sense(err)
 }
 
 // sense says in the target's words what a store said in its own. The hot path,

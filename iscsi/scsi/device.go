@@ -39,8 +39,9 @@ type Prompt interface {
 	// TryReadAt is ReadAt where that waits neither for the medium nor for
 	// another access. Elsewhere it is false, and p may hold anything.
 	TryReadAt(p []byte, off int64) (bool, error)
-	// TryWriteAt is WriteAt without fua where that waits for nothing.
-	// Elsewhere it is false, and nothing is written.
+	// TryWriteAt is WriteAt without fua where that is a copy into memory. The
+	// kernel may hold even that back for a moment while its memory is full of
+	// data for the disk. Elsewhere it is false, and WriteAt must follow.
 	TryWriteAt(p []byte, off int64) (bool, error)
 }
 

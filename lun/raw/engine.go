@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -45,14 +44,6 @@ func New(log *slog.Logger, o Options) *Engine {
 		log: log, options: o, open: openDisk,
 		pools: map[string]*pool{}, volumes: map[string]*volume{},
 	}
-}
-
-func openDisk(path string, flag int) (file, error) {
-	f, err := os.OpenFile(path, flag, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	return diskFile{f}, nil
 }
 
 // Observe is the pools and LUNs in service.

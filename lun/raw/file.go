@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +16,9 @@ type file interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
+	// TryReadAt is ReadAt of what is in memory. Where something is not, or is
+	// wrong, it is false, and p may hold anything.
+	TryReadAt(p []byte, off int64) bool
 	// Datasync puts data, and what is needed to read them, on stable storage.
 	Datasync() error
 	// Resize sets the size and puts it on stable storage.
@@ -25,7 +30,51 @@ type file interface {
 }
 
 // diskFile is a file of the host.
-type diskFile struct{ *os.File }
+type diskFile struct {
+	*os.File
+	conn  syscall.RawConn
+	calls *sync.Pool // *vectorCall
+}
+
+// openDisk is os.OpenFile with a mode for nobody else.
+func openDisk(path string, flag int) (file, error) {
+	f, err := os.OpenFile(path, flag, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return diskFile{File: f, conn: conn, calls: &sync.Pool{New: newVectorCall}}, nil
+}
+
+// vectorCall is a preadv2(2) that control can run without an allocation.
+type vectorCall struct {
+	p   [1][]byte
+	off int64
+	n   int
+	err error
+	run func(fd uintptr)
+}
+
+func newVectorCall() any {
+	c := &vectorCall{}
+	c.run = func(fd uintptr) { c.n, c.err = unix.Preadv2(int(fd), c.p[:], c.off, unix.RWF_NOWAIT) }
+	return c
+}
+
+// TryReadAt is preadv2(2) with RWF_NOWAIT, which reads no further than the page
+// cache goes.
+func (f diskFile) TryReadAt(p []byte, off int64) bool {
+	c := f.calls.Get().(*vectorCall)
+	c.p[0], c.off, c.n = p, off, 0
+	err := f.conn.Control(c.run)
+	ok := err == nil && c.err == nil && c.n == len(p)
+	c.p[0], c.err = nil, nil
+	f.calls.Put(c)
+	return ok
+}
 
 // Datasync is fdatasync(2).
 func (f diskFile) Datasync() error {
@@ -76,12 +125,8 @@ func (f diskFile) Data(size int64, yield func(off, end int64)) error {
 
 // control runs fn with a descriptor that stays open meanwhile.
 func (f diskFile) control(fn func(fd int) error) error {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
 	var inner error
-	if err := conn.Control(func(fd uintptr) { inner = fn(int(fd)) }); err != nil {
+	if err := f.conn.Control(func(fd uintptr) { inner = fn(int(fd)) }); err != nil {
 		return err
 	}
 	return inner

@@ -12,14 +12,37 @@ type stripes [64]sync.RWMutex
 // each calls do for the locks of n bytes at off, n > 0, always in the same
 // order, so that two callers never wait for each other.
 func (s *stripes) each(off, n int64, do func(*sync.RWMutex)) {
-	size := int64(len(s))
+	const size = int64(len(s))
 	first := off / regionSize
 	count := (off+n-1)/regionSize - first + 1
+	if count == 1 { // of nearly every access
+		do(&s[first%size])
+		return
+	}
 	for i := range size {
 		if (i-first%size+size)%size < count {
 			do(&s[i])
 		}
 	}
+}
+
+// tryShare shares the regions of n bytes at off, n > 0, if nobody has one of
+// them alone. It takes them only when they are few.
+func (s *stripes) tryShare(off, n int64) bool {
+	const size, few = int64(len(s)), 16
+	first, last := off/regionSize, (off+n-1)/regionSize
+	if last-first >= few {
+		return false
+	}
+	for i := first; i <= last; i++ {
+		if !s[i%size].TryRLock() {
+			for i--; i >= first; i-- {
+				s[i%size].RUnlock()
+			}
+			return false
+		}
+	}
+	return true
 }
 
 // all calls do for every lock.

@@ -28,6 +28,7 @@ type volume struct {
 	failed atomic.Pointer[error] // why there are no more writes
 	closed atomic.Bool           // set with all stripes held
 	syncer syncer
+	brake  brake // of TryWriteAt
 
 	stripes stripes
 	bitmap  bitmap // under the stripes
@@ -205,11 +206,16 @@ func (v *volume) check(ctx context.Context, off, n int64) error {
 	if v.closed.Load() {
 		return fmt.Errorf("LUN %s: %w", v.name, lun.ErrClosed)
 	}
-	block, size := int64(v.meta.Block), v.size.Load()
-	if off < 0 || n < 0 || n > size || off > size-n || off%block != 0 || n%block != 0 {
-		return fmt.Errorf("LUN %s: %d bytes at %d of %d: %w", v.name, n, off, size, lun.ErrRange)
+	if !v.fits(off, n) {
+		return fmt.Errorf("LUN %s: %d bytes at %d of %d: %w", v.name, n, off, v.size.Load(), lun.ErrRange)
 	}
 	return nil
+}
+
+// fits tells whether a range lies in the volume and on its blocks.
+func (v *volume) fits(off, n int64) bool {
+	block, size := int64(v.meta.Block), v.size.Load()
+	return off >= 0 && n >= 0 && n <= size && off <= size-n && (off|n)&(block-1) == 0
 }
 
 func (v *volume) writable() error {

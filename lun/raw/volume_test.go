@@ -30,7 +30,7 @@ func parts(r *rand.Rand, size int64, workers int) [][]part {
 type worker struct {
 	t     *testing.T
 	r     *rand.Rand
-	v     lun.Volume
+	v     lun.Prompt
 	model []byte
 	parts []part
 }
@@ -51,7 +51,7 @@ func (w *worker) step() error {
 		clear(want)
 		return w.v.WriteZeroes(ctx, off, n*512)
 	case 2:
-		if err := w.v.ReadAt(ctx, data, off); err != nil {
+		if err := w.read(data, off); err != nil {
 			return err
 		}
 		if !bytes.Equal(data, want) {
@@ -63,7 +63,22 @@ func (w *worker) step() error {
 	}
 	w.fill(data)
 	copy(want, data)
+	if w.r.IntN(2) == 0 {
+		if done, err := w.v.TryWriteAt(data, off); done || err != nil {
+			return err
+		}
+	}
 	return w.v.WriteAt(ctx, data, off, w.r.IntN(20) == 0)
+}
+
+// read reads in one of the ways that there are.
+func (w *worker) read(p []byte, off int64) error {
+	if w.r.IntN(2) == 0 {
+		if done, err := w.v.TryReadAt(p, off); done || err != nil {
+			return err
+		}
+	}
+	return w.v.ReadAt(w.t.Context(), p, off)
 }
 
 func (w *worker) fill(p []byte) {
