@@ -78,6 +78,9 @@ var laws = []law{
 	{`api/(server|client)`, `api/v1`, "the interface reaches the daemon through functions that it declares"},
 	{`internal/.*`, `internal/.*`, "machinery knows nothing above it"},
 	{`configs`, `^$`, "examples are files"},
+	{`test/peers/gotgt`, `^$`, "a yardstick shares nothing with what it measures"},
+	{`test/.*`, `test/.*|internal/.*`, "what measures the program knows it as a program"},
+	{`cmd/.*`, `(api|configs|controller|internal|iscsi|lun|vpn|vswitch)(/.*)?`, "nothing that is shipped links a yardstick"},
 }
 
 func TestImportLaws(t *testing.T) {
@@ -131,6 +134,8 @@ var owners = map[string]string{
 	"github.com/danielgtaylor/huma/v2": `api/server`,
 	"github.com/spf13/":                `cmd/ripstop`,
 	"github.com/coreos/go-systemd/v22": `cmd/ripstop`,
+	"github.com/gostor/gotgt":          `test/peers/gotgt`,
+	"github.com/sirupsen/logrus":       `test/peers/gotgt`,
 	"golang.org/x/sys":                 `.*`,
 	"golang.org/x/crypto":              `vpn|vpn/wg|iscsi/login`,
 }
@@ -198,7 +203,7 @@ func parse(t *testing.T, name string, mode parser.Mode) *ast.File {
 }
 
 // contextOutsideMain is where a context may begin.
-var contextOutsideMain = regexp.MustCompile(`^cmd/ripstop/main\.go$`)
+var contextOutsideMain = regexp.MustCompile(`^(cmd|test)/.*/main\.go$`)
 
 func TestContextsComeFromMain(t *testing.T) {
 	for _, p := range packages(t) {
