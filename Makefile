@@ -1,5 +1,5 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: quickstart test build gen fuzz lint clean
+.PHONY: quickstart test build gen fuzz bench-iscsi lint clean
 
 export CGO_ENABLED = 0
 
@@ -26,6 +26,10 @@ gen:
 # Every fuzz target for a while; by hand.
 fuzz:
 	scripts/fuzz 60s
+
+# Speed beside tgtd and gotgt into docs/benchmarks; by hand. A short run: SECONDS=1 ROUNDS=1 CELLS=hot-rr DOCS=
+bench-iscsi:
+	test/bench/run
 
 # Needs golangci-lint on the PATH; the laws that matter most are tests.
 lint:

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestCellsHaveNamesOfTheirOwn(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range cells() {
+		if seen[c.Name()] {
+			t.Errorf("two cells are called %s", c.Name())
+		}
+		seen[c.Name()] = true
+	}
+	for _, want := range []string{"hot-rr-4k-q1-s1", "hot-rw-4k-q128-s1", "cold-rr-4k-q32-s16", "cold-sw-256k-q8-s4"} {
+		if !seen[want] {
+			t.Errorf("no cell %s", want)
+		}
+	}
+}
+
+func TestParseLoad(t *testing.T) {
+	s, err := parseLoad("iops=17804 MBps=72.9 errs=0 wrong=0 p50us=43.5 p99us=188.4 p999us=655.4 maxus=900.0 ios=17805 secs=1.000 cpuus=25.27\n")
+	if err != nil || s.ios != 17805 || s.IOPS != 17804 || s.P50 != 43.5 || s.P99 != 188.4 || s.P999 != 655.4 || s.Load != 25.27 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for _, bad := range []string{"", "iops=0 ios=0", "iops=x ios=1", "killed"} {
+		if _, err := parseLoad(bad); err == nil {
+			t.Errorf("%q was read", bad)
+		}
+	}
+}
+
+func TestParseFio(t *testing.T) {
+	report := `{"jobs": [{"read": {"iops": 1000, "clat_ns": {"percentile": {"50.000000": 81000, "99.000000": 280000, "99.900000": 400000}}},
+		"write": {"iops": 7, "clat_ns": {}}}]}`
+	s, err := parseFio([]byte(report), Cell{Mode: "rr", Block: 4096})
+	if err != nil || s.IOPS != 1000 || s.MBps != 4.096 || s.P50 != 81 || s.P99 != 280 || s.P999 != 400 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if s, err := parseFio([]byte(report), Cell{Mode: "sw", Block: 4096}); err != nil || s.IOPS != 7 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if _, err := parseFio([]byte(`{}`), Cell{}); err == nil {
+		t.Error("a report without a job was read")
+	}
+}
+
+func TestCPUTime(t *testing.T) {
+	before, err := cpuTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for after := before; after < before+3e4; { // three ticks of work
+		if after, err = cpuTime(os.Getpid()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestSpread(t *testing.T) {
+	for _, c := range []struct {
+		values []float64
+		want   spread
+	}{
+		{[]float64{3}, spread{3, 3, 3}},
+		{[]float64{5, 1, 3}, spread{3, 1, 5}},
+		{[]float64{4, 1, 2, 3}, spread{2.5, 1, 4}},
+	} {
+		if got := spreadOf(c.values); got != c.want {
+			t.Errorf("%v: %v, want %v", c.values, got, c.want)
+		}
+	}
+	if spreadOf(nil).ok() {
+		t.Error("nothing has a median")
+	}
+}
+
+// measured are two rounds of one load, twice as fast as tgtd in the first and
+// four times in the second; gotgt failed in both.
+func measured() Results {
+	c := Cell{false, "rr", 4096, 32, 1}
+	sixteen := c
+	sixteen.Sessions = 16
+	return Results{Samples: []Sample{
+		{Cell: c, Target: "ripstop", Round: 0, IOPS: 2000, CPU: 4, P99: 90},
+		{Cell: c, Target: "tgtd", Round: 0, IOPS: 1000, CPU: 10, P99: 100},
+		{Cell: c, Target: "gotgt", Round: 0, Fault: "it <died>"},
+		{Cell: c, Target: "tgtd", Round: 1, IOPS: 500, CPU: 10, P99: 100},
+		{Cell: c, Target: "ripstop", Round: 1, IOPS: 2000, CPU: 3, P99: 130},
+		{Cell: sixteen, Target: "ripstop", Round: 0, IOPS: 5000},
+	}}
+}
+
+func TestRatiosAreTakenRoundByRound(t *testing.T) {
+	r := measured()
+	c := r.cells()[0]
+	if got := r.ratio(c, "ripstop", "tgtd", iops); got != (spread{3, 2, 4}) {
+		t.Errorf("speed: %v", got)
+	}
+	if got := r.ratio(c, "ripstop", "tgtd", cpu); math.Abs(got.Median-0.35) > 1e-9 {
+		t.Errorf("CPU: %v", got)
+	}
+	if got := r.ratio(c, "gotgt", "tgtd", iops); got.ok() {
+		t.Errorf("a failed target has a ratio: %v", got)
+	}
+}
+
+func TestGoals(t *testing.T) {
+	verdicts := map[string]bool{}
+	for _, g := range measured().goalList() {
+		if g.have.ok() {
+			verdicts[g.what] = g.met()
+		}
+	}
+	want := map[string]bool{
+		"4 KiB random read, QD 32: speed ÷ tgtd":                     true,
+		"4 KiB random read, QD 32: CPU per I/O ÷ tgtd":               true,
+		"4 KiB random read, QD 32: p99 ÷ tgtd":                       false,
+		"4 KiB random read, QD 32, 16 sessions: speed ÷ one session": true,
+	}
+	for what, met := range want {
+		if got, ok := verdicts[what]; !ok || got != met {
+			t.Errorf("%s: met is %v, %v", what, got, ok)
+		}
+	}
+	if len(verdicts) != len(want) {
+		t.Errorf("%v", verdicts)
+	}
+}
+
+func TestDocumentShowsWhatFailed(t *testing.T) {
+	d := measured().document()
+	for _, want := range []string{
+		"| 4 KiB random read, QD 32 | ripstop | 2000 |", "**3.00** (2.00–4.00)", "| gotgt | no figures: it failed |",
+		"| 4 KiB random read, QD 32: p99 ÷ tgtd | ≤ 1.0 | 1.10 (0.90–1.30) | missed |",
+	} {
+		if !strings.Contains(d, want) {
+			t.Errorf("no %q in\n%s", want, d)
+		}
+	}
+}
+
+func TestPictureIsXML(t *testing.T) {
+	d := xml.NewDecoder(strings.NewReader(measured().picture()))
+	bars := 0
+	for {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := token.(xml.StartElement); ok && e.Name.Local == "rect" {
+			bars++
+		}
+	}
+	if want := 1 + 3 + 2; bars != want { // the ground, the legend, ripstop and tgtd
+		t.Errorf("%d rectangles, want %d", bars, want)
+	}
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// targets are all that may have been measured, in the order of the tables.
+var targets = []string{"ripstop", "tgtd", "gotgt", "fio"}
+
+// table is all figures as a Markdown table: medians, and the spread of the
+// ratios to tgtd.
+func (r Results) table() string {
+	var b strings.Builder
+	for _, cold := range []bool{false, true} {
+		first := true
+		for _, c := range r.cells() {
+			if c.Cold != cold {
+				continue
+			}
+			if first {
+				fmt.Fprintf(&b, "\n**%s**\n\n", cacheTitle(cold))
+				b.WriteString("| load | target | IOPS | MB/s | p50 µs | p99 µs | p99.9 µs | CPU µs per I/O | IOPS ÷ tgtd (rounds) | CPU ÷ tgtd |\n|---|---|--:|--:|--:|--:|--:|--:|---|---|\n")
+				first = false
+			}
+			r.rows(&b, c)
+		}
+	}
+	return b.String()
+}
+
+func cacheTitle(cold bool) string {
+	if cold {
+		return "Cold: past the page cache (O_DIRECT), gotgt with an emptied one"
+	}
+	return "Hot: all data in the page cache"
+}
+
+func (r Results) rows(b *strings.Builder, c Cell) {
+	title := c.Title()
+	for _, t := range targets {
+		if len(r.of(c, t)) == 0 {
+			if r.tried(c, t) {
+				fmt.Fprintf(b, "| %s | %s | no figures: it failed | | | | | | | |\n", title, t)
+				title = ""
+			}
+			continue
+		}
+		get := func(f func(Sample) float64) float64 { return r.value(c, t, f).Median }
+		fmt.Fprintf(b, "| %s | %s | %.0f | %.0f | %.0f | %.0f | %.0f | %s | %s | %s |\n", title, t, get(iops), get(func(s Sample) float64 { return s.MBps }),
+			get(func(s Sample) float64 { return s.P50 }), get(p99), get(func(s Sample) float64 { return s.P999 }), processor(get(cpu)),
+			ratioText(r.ratio(c, t, "tgtd", iops), t), ratioText(r.ratio(c, t, "tgtd", cpu), t))
+		title = ""
+	}
+}
+
+func processor(us float64) string {
+	if us == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.1f", us)
+}
+
+func ratioText(s spread, target string) string {
+	if !s.ok() || target == "tgtd" || s.Median == 0 {
+		return ""
+	}
+	return fmt.Sprintf("**%.2f** (%.2f–%.2f)", s.Median, s.Least, s.Most)
+}
+
+func (r Results) tried(c Cell, target string) bool {
+	for _, s := range r.Samples {
+		if s.Cell == c && s.Target == target {
+			return true
+		}
+	}
+	return false
+}
+
+// goal is one figure that the target owes.
+type goal struct {
+	what  string
+	least bool // the figure has to be at least bound, at most otherwise
+	bound float64
+	have  spread
+}
+
+func (g goal) met() bool {
+	if g.least {
+		return g.have.Median >= g.bound
+	}
+	return g.have.Median <= g.bound
+}
+
+// goalList holds what was measured against what is owed.
+func (r Results) goalList() []goal {
+	var list []goal
+	for _, c := range r.cells() {
+		speed := r.ratio(c, "ripstop", "tgtd", iops)
+		if c.Sessions == 1 && !c.Cold {
+			bound := 1.3
+			if c.Block == 4096 && c.Depth == 32 {
+				bound = 2
+			}
+			if c.Depth < 128 {
+				list = append(list, goal{c.Title() + ": speed ÷ tgtd", true, bound, speed})
+			}
+			list = append(list, goal{c.Title() + ": CPU per I/O ÷ tgtd", false, 0.5, r.ratio(c, "ripstop", "tgtd", cpu)},
+				goal{c.Title() + ": p99 ÷ tgtd", false, 1, r.ratio(c, "ripstop", "tgtd", p99)})
+		}
+		if c.Sessions == 1 && c.Cold && c.Depth == 32 {
+			list = append(list, goal{"cold " + c.Title() + ": speed ÷ fio with io_uring", true, 0.9, r.ratio(c, "ripstop", "fio", iops)})
+		}
+		if c.Sessions == 16 && !c.Cold {
+			list = append(list, goal{c.Title() + ": speed ÷ one session", true, 1.5, r.overOne(c)})
+		}
+	}
+	return list
+}
+
+// overOne is a cell's speed in relation to the same load of one session.
+func (r Results) overOne(c Cell) spread {
+	one := c
+	one.Sessions = 1
+	alone := r.of(one, "ripstop")
+	var v []float64
+	for round, s := range r.of(c, "ripstop") {
+		if a, ok := alone[round]; ok {
+			v = append(v, s.IOPS/a.IOPS)
+		}
+	}
+	return spreadOf(v)
+}
+
+// goals is the list as a Markdown table.
+func (r Results) goals() string {
+	var b strings.Builder
+	b.WriteString("\n| figure | owed | measured (rounds) | |\n|---|---|---|---|\n")
+	for _, g := range r.goalList() {
+		if !g.have.ok() {
+			continue
+		}
+		sign, verdict := "≤", "missed"
+		if g.least {
+			sign = "≥"
+		}
+		if g.met() {
+			verdict = "met"
+		}
+		fmt.Fprintf(&b, "| %s | %s %.1f | %.2f (%.2f–%.2f) | %s |\n", g.what, sign, g.bound, g.have.Median, g.have.Least, g.have.Most, verdict)
+	}
+	return b.String()
+}
+
+// document is docs/benchmarks/iscsi.md.
+func (r Results) document() string {
+	f := r.Facts
+	var b strings.Builder
+	fmt.Fprintf(&b, `# iSCSI: ripstop beside tgtd and gotgt
+
+![IOPS in relation to tgtd](iscsi.svg)
+
+Written by %s on %s. Each load ran %g s on each target in turn, %d rounds, odd rounds backwards;
+figures are medians, ratios are taken round by round with the least and the most in brackets. The load generator (test/bench/iscsi-load.c,
+libiscsi) runs on the same machine and takes its share of it, so only the ratios count. QD is I/Os in flight of one session.
+
+| | |
+|---|---|
+| processor | %s, %d cores |
+| memory | %.0f GiB |
+| kernel | %s |
+| file system | %s, each LUN a file of %d MiB, wholly written before |
+| load average of the machine | %s before, %s after |
+| tgtd | Debian's, bstype rdwr, cold: bsoflags direct |
+| gotgt | v0.2.2, file store |
+| ripstop | %s |
+
+## What is owed
+%s
+## All figures
+%s`, "`"+f.Command+"`", f.When.Format("2006-01-02 15:04 MST"), f.Seconds, f.Rounds, f.CPU, f.Cores, f.MemoryGiB, f.Kernel, f.Filesys, f.SizeMiB,
+		f.LoadBefore, f.LoadAfter, ripstopFact, r.goals(), r.table())
+	return b.String()
+}
+
+// ripstopFact says how ripstop's LUNs are kept.
+const ripstopFact = "raw engine, hot: page cache; cold: page cache, emptied before each measurement"
