@@ -14,8 +14,7 @@ type SessionInfo struct {
 	Device       string         // the interface through which the session came, "" when the portal is bound to none
 	Remote       netip.AddrPort // the initiator's side
 	Since        time.Time      // when the login ended
-	Commands     uint64         // SCSI commands answered
-	ReadBytes    uint64         // data sent to the initiator
-	WrittenBytes uint64         // data taken from it
-	LUNs         []uint16       // the LUN numbers that it sees, sorted
+	DigestErrors uint64         // PDUs whose header or data digest was wrong
+	Stats        Stats
+	LUNs         []uint16 // the LUN numbers that it sees, sorted
 }

@@ -100,6 +100,7 @@ type LUN struct {
 	ID      string   `json:"id" doc:"32 hex digits that stay for the life of the data"`
 	Origin  Origin   `json:"origin" doc:"where it comes from"`
 	Targets []string `json:"targets" doc:"the targets that serve it, as IQN:NUMBER"`
+	IO               // of all sessions that see it
 }
 
 // Origin is where an object comes from.
@@ -114,24 +115,66 @@ const (
 
 // Target is one iSCSI target.
 type Target struct {
-	Name       string         `json:"name"`
-	Portals    []string       `json:"portals"`
-	LUNs       map[int]string `json:"luns" doc:"LUN number to LUN name"`
-	Initiators []string       `json:"initiators" doc:"who may log in; any is everyone"`
-	Sessions   int            `json:"sessions"`
+	Name         string         `json:"name"`
+	Portals      []string       `json:"portals"`
+	LUNs         map[int]string `json:"luns" doc:"LUN number to LUN name"`
+	Initiators   []string       `json:"initiators" doc:"who may log in; any is everyone"`
+	Sessions     int            `json:"sessions"`
+	Logins       uint64         `json:"logins" doc:"sessions that began"`
+	Refused      uint64         `json:"refused" doc:"logins that were refused"`
+	DigestErrors uint64         `json:"digestErrors" doc:"PDUs with a wrong header or data digest"`
+	IO                          // of all its sessions, those that ended included
 }
 
 // Session is one initiator's session with a target.
 type Session struct {
 	Initiator    string    `json:"initiator"`
-	Target       string    `json:"target"`
+	ISID         string    `json:"isid" doc:"12 hex digits that tell sessions of an initiator apart"`
+	Target       string    `json:"target" doc:"empty for a discovery session"`
 	Portal       string    `json:"portal"`
 	Remote       string    `json:"remote"`
-	Since        time.Time `json:"since"`
+	Since        time.Time `json:"since" doc:"when its login ended"`
 	LUNs         []int     `json:"luns"`
-	Commands     uint64    `json:"commands"`
-	ReadBytes    uint64    `json:"readBytes"`
-	WrittenBytes uint64    `json:"writtenBytes"`
+	DigestErrors uint64    `json:"digestErrors" doc:"PDUs with a wrong header or data digest"`
+	IO
+}
+
+// IO is what passed at a LUN, a target or in a session, counted from when it came
+// into service.
+type IO struct {
+	Commands       uint64   `json:"commands" doc:"SCSI commands answered: the sum of the next three"`
+	Reads          uint64   `json:"reads" doc:"READ commands"`
+	Writes         uint64   `json:"writes" doc:"commands that write blocks which they carry: WRITE, WRITE AND VERIFY, COMPARE AND WRITE, ORWRITE, WRITE ATOMIC"`
+	Others         uint64   `json:"others" doc:"all other commands"`
+	ReadBytes      uint64   `json:"readBytes" doc:"data sent to the initiator"`
+	WrittenBytes   uint64   `json:"writtenBytes" doc:"data taken from it"`
+	R2Ts           uint64   `json:"r2ts" doc:"requests for data-out (ready to transfer)"`
+	Depth          int      `json:"depth" doc:"commands that are not answered yet"`
+	MaxDepth       int      `json:"maxDepth" doc:"the most of them at one time; of a target, in one of its sessions"`
+	Errors         IOErrors `json:"errors"`
+	ReadLatencyNs  Latency  `json:"readLatencyNs" doc:"nanoseconds from a read's arrival to its answer"`
+	WriteLatencyNs Latency  `json:"writeLatencyNs" doc:"nanoseconds from a write's arrival to its answer, the time that its data took to come included"`
+}
+
+// IOErrors is commands that did not end with GOOD, by their status.
+type IOErrors struct {
+	CheckCondition      uint64 `json:"checkCondition"`
+	UnitAttention       uint64 `json:"unitAttention" doc:"of checkCondition, those that reported a unit attention"`
+	ReservationConflict uint64 `json:"reservationConflict"`
+	Busy                uint64 `json:"busy"`
+	TaskSetFull         uint64 `json:"taskSetFull"`
+	TaskAborted         uint64 `json:"taskAborted" doc:"ended by task management"`
+}
+
+// Latency is a distribution in integer nanoseconds. Quantiles are never less than
+// the true ones, and at most an eighth more. Of nothing all are 0.
+type Latency struct {
+	Count uint64 `json:"count"`
+	Mean  int64  `json:"mean"`
+	P50   int64  `json:"p50"`
+	P99   int64  `json:"p99"`
+	P999  int64  `json:"p999"`
+	Max   int64  `json:"max"`
 }
 
 // Snapshot is a LUN as it was at one moment.

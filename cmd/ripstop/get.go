@@ -22,7 +22,7 @@ type kind struct {
 }
 
 type column struct {
-	head, field string
+	head, field string           // a field inside an object follows a dot
 	show        func(any) string // nil prints the value plainly
 }
 
@@ -35,10 +35,10 @@ var kinds = []kind{
 	{"peer", []column{{"NAME", "name", nil}, {"TUNNEL", "tunnel", nil}, {"ENDPOINT", "endpoint", nil}, {"HANDSHAKE", "handshake", ago}, {"RX", "rxBytes", bytesOf}, {"TX", "txBytes", bytesOf}, {"ALLOWED IPS", "allowedIPs", nil}}},
 	{"route", []column{{"PREFIX", "prefix", nil}, {"DEVICE", "device", nil}, {"VIA", "via", nil}}},
 	{"pool", []column{{"NAME", "name", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"PROVISIONED", "provisioned", bytesOf}, {"OVERCOMMIT", "overcommit", nil}, {"PATH", "path", nil}}},
-	{"lun", []column{{"NAME", "name", nil}, {"POOL", "pool", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"BLOCK", "block", nil}, {"ORIGIN", "origin", nil}, {"TARGETS", "targets", nil}}},
+	{"lun", []column{{"NAME", "name", nil}, {"POOL", "pool", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"BLOCK", "block", nil}, {"ORIGIN", "origin", nil}, {"TARGETS", "targets", nil}, {"READ P99", "readLatencyNs.p99", lasting}, {"WRITE P99", "writeLatencyNs.p99", lasting}}},
 	{"snapshot", []column{{"NAME", "name", nil}, {"LUN", "lun", nil}, {"SINCE", "since", ago}, {"USED", "used", bytesOf}}},
-	{"target", []column{{"NAME", "name", nil}, {"PORTALS", "portals", nil}, {"LUNS", "luns", nil}, {"INITIATORS", "initiators", nil}, {"SESSIONS", "sessions", nil}}},
-	{"session", []column{{"INITIATOR", "initiator", nil}, {"TARGET", "target", nil}, {"PORTAL", "portal", nil}, {"REMOTE", "remote", nil}, {"SINCE", "since", ago}, {"LUNS", "luns", nil}, {"COMMANDS", "commands", nil}, {"READ", "readBytes", bytesOf}, {"WRITTEN", "writtenBytes", bytesOf}}},
+	{"target", []column{{"NAME", "name", nil}, {"PORTALS", "portals", nil}, {"LUNS", "luns", nil}, {"INITIATORS", "initiators", nil}, {"SESSIONS", "sessions", nil}, {"READ", "readBytes", bytesOf}, {"WRITTEN", "writtenBytes", bytesOf}}},
+	{"session", []column{{"INITIATOR", "initiator", nil}, {"TARGET", "target", nil}, {"PORTAL", "portal", nil}, {"REMOTE", "remote", nil}, {"SINCE", "since", ago}, {"LUNS", "luns", nil}, {"DEPTH", "depth", nil}, {"READ", "readBytes", bytesOf}, {"READ P99", "readLatencyNs.p99", lasting}, {"WRITTEN", "writtenBytes", bytesOf}, {"WRITE P99", "writeLatencyNs.p99", lasting}}},
 }
 
 func kindNames() []string {
@@ -116,11 +116,24 @@ func (k kind) table(w io.Writer, all []json.RawMessage) error {
 		}
 		line := make([]string, len(k.columns))
 		for i, c := range k.columns {
-			line[i] = or(c.text(o[c.field]))
+			line[i] = or(c.text(field(o, c.field)))
 		}
 		lines = append(lines, line)
 	}
 	return rows(w, lines)
+}
+
+// field is the value at a path like readLatencyNs.p99, nil where there is none.
+func field(o map[string]any, path string) any {
+	name, rest, deeper := strings.Cut(path, ".")
+	if !deeper {
+		return o[name]
+	}
+	inner, ok := o[name].(map[string]any)
+	if !ok {
+		return nil
+	}
+	return field(inner, rest)
 }
 
 func (c column) text(v any) string {
@@ -167,6 +180,19 @@ func number(v any) float64 {
 func bytesOf(v any) string { return size(int64(number(v))) }
 
 func seconds(v any) string { return fmt.Sprintf("%.0fs", number(v)) }
+
+// lasting prints nanoseconds to two digits: "85µs", "1.2ms". Nothing took no time.
+func lasting(v any) string {
+	d := time.Duration(number(v))
+	if d <= 0 {
+		return ""
+	}
+	unit := time.Nanosecond
+	for d >= 100*unit {
+		unit *= 10
+	}
+	return d.Round(unit).String()
+}
 
 func ago(v any) string {
 	t, err := time.Parse(time.RFC3339, fmt.Sprint(v))

@@ -12,6 +12,8 @@ import (
 	v1 "ripstop/api/v1"
 	"ripstop/controller/beside"
 	"ripstop/controller/config"
+	"ripstop/internal/hist"
+	"ripstop/iscsi"
 	"ripstop/lun"
 	"ripstop/vswitch"
 )
@@ -205,6 +207,7 @@ func (i inventory) luns(ctx context.Context) ([]v1.LUN, error) {
 		}
 	}
 	file, made := i.config(), i.made()
+	totals := i.drivers.iscsi.Totals()
 	var all []v1.LUN
 	for _, l := range i.drivers.lun.Stats().LUNs {
 		origin := v1.Retained // the file let go of it a moment ago
@@ -213,7 +216,9 @@ func (i inventory) luns(ctx context.Context) ([]v1.LUN, error) {
 		} else if _, ok := made.LUNs[l.Name]; ok {
 			origin = v1.FromVerb
 		}
-		all = append(all, lunOf(l, origin, at[l.Name]))
+		out, passed := lunOf(l, origin, at[l.Name]), totals.LUNs[l.Name]
+		out.IO = ioOf(&passed)
+		all = append(all, out)
 	}
 	for _, l := range i.drivers.lun.Retained() {
 		all = append(all, lunOf(l, v1.Retained, nil))
@@ -239,16 +244,14 @@ func (i inventory) targets(ctx context.Context) ([]v1.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	count := map[string]int{}
-	for _, s := range i.drivers.iscsi.Sessions() {
-		count[s.Target]++
-	}
+	totals := i.drivers.iscsi.Totals()
 	var all []v1.Target
 	for _, iqn := range slices.Sorted(maps.Keys(serving.Targets)) {
-		t := serving.Targets[iqn]
+		t, total := serving.Targets[iqn], totals.Targets[iqn]
 		out := v1.Target{
-			Name: iqn, LUNs: map[int]string{}, Portals: []string{}, Sessions: count[iqn],
-			Initiators: slices.Sorted(maps.Keys(t.Initiators)),
+			Name: iqn, LUNs: map[int]string{}, Portals: []string{}, Initiators: slices.Sorted(maps.Keys(t.Initiators)),
+			Sessions: total.Sessions, Logins: total.Logins, Refused: total.Refused, DigestErrors: total.DigestErrors,
+			IO: ioOf(&total.Stats),
 		}
 		if t.Any != nil {
 			out.Initiators = append(out.Initiators, "any")
@@ -269,7 +272,7 @@ func (i inventory) sessions(context.Context) ([]v1.Session, error) {
 	for _, s := range i.drivers.iscsi.Sessions() {
 		out := v1.Session{
 			Initiator: s.Initiator, Target: s.Target, Portal: s.Portal.String(), Remote: s.Remote.String(), Since: s.Since,
-			LUNs: []int{}, Commands: s.Commands, ReadBytes: s.ReadBytes, WrittenBytes: s.WrittenBytes,
+			ISID: hex.EncodeToString(s.ISID[:]), LUNs: []int{}, DigestErrors: s.DigestErrors, IO: ioOf(&s.Stats),
 		}
 		for _, n := range s.LUNs {
 			out.LUNs = append(out.LUNs, int(n))
@@ -277,6 +280,26 @@ func (i inventory) sessions(context.Context) ([]v1.Session, error) {
 		all = append(all, out)
 	}
 	return all, nil
+}
+
+// ioOf is what was counted in the API's words.
+func ioOf(s *iscsi.Stats) v1.IO {
+	return v1.IO{
+		Commands: s.Commands(), Reads: s.Reads, Writes: s.Writes, Others: s.Others,
+		ReadBytes: s.ReadBytes, WrittenBytes: s.WrittenBytes, R2Ts: s.R2Ts, Depth: s.Depth, MaxDepth: s.MaxDepth,
+		Errors: v1.IOErrors{
+			CheckCondition: s.CheckConditions, UnitAttention: s.UnitAttentions, ReservationConflict: s.Conflicts,
+			Busy: s.Busy, TaskSetFull: s.Full, TaskAborted: s.Aborted,
+		},
+		ReadLatencyNs: latencyOf(&s.ReadLatency), WriteLatencyNs: latencyOf(&s.WriteLatency),
+	}
+}
+
+func latencyOf(s *hist.Snapshot) v1.Latency {
+	return v1.Latency{
+		Count: s.Count(), Mean: int64(s.Mean()), Max: int64(s.Max),
+		P50: int64(s.Quantile(0.5)), P99: int64(s.Quantile(0.99)), P999: int64(s.Quantile(0.999)),
+	}
 }
 
 func texts(prefixes []netip.Prefix) []string {

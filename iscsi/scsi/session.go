@@ -90,9 +90,9 @@ func (s *Session) Close() {
 	}
 }
 
-// lunNumber decodes the single-level LUN formats of SAM-5: peripheral
-// device addressing on bus 0 and flat space addressing.
-func lunNumber(lun uint64) (uint16, bool) {
+// LUNNumber decodes the single-level LUN formats of SAM-5: peripheral device
+// addressing on bus 0 and flat space addressing. It is false for any other.
+func LUNNumber(lun uint64) (uint16, bool) {
 	top := uint16(lun >> 48)
 	if lun<<16 != 0 {
 		return 0, false
@@ -109,7 +109,7 @@ func lunNumber(lun uint64) (uint16, bool) {
 
 // at is the attachment behind the LUN field, nil if there is none.
 func (s *Session) at(lun uint64) *attachment {
-	n, ok := lunNumber(lun)
+	n, ok := LUNNumber(lun)
 	if !ok {
 		return nil
 	}

@@ -23,6 +23,8 @@ type taskSet struct {
 	oldest   *command
 	barriers int // ordered and head of queue commands in the set
 	dormant  int // commands that wait for their turn
+	size     int // commands in the set
+	most     int // that there ever were
 }
 
 func (s *taskSet) init() { s.ended.L = &s.mu }
@@ -38,6 +40,8 @@ func (s *taskSet) enter(c *command) bool {
 		s.oldest = c
 	}
 	s.newest = c
+	s.size++
+	s.most = max(s.most, s.size)
 	if c.isBarrier() {
 		s.barriers++
 	}
@@ -94,6 +98,7 @@ func (s *taskSet) leave(c *command) {
 		c.older.newer = c.newer
 	}
 	c.older, c.newer = nil, nil
+	s.size--
 	if c.isBarrier() {
 		s.barriers--
 	}

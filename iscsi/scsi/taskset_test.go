@@ -84,6 +84,8 @@ func TestTaskAttributes(t *testing.T) {
 	startRead(t, s, 3, 1, ended)
 	startRead(t, s, 4, attrHeadOfQueue, ended)
 	running(4)
+	now, most := u.Depth()
+	want(t, "depth", []int{now, most}, []int{5, 5})
 	g.release(0)
 	want(t, "simple", <-ended, "a good")
 	g.release(4)
@@ -100,6 +102,8 @@ func TestTaskAttributes(t *testing.T) {
 	g.release(5)
 	<-ended
 	<-ended
+	now, most = u.Depth()
+	want(t, "depth in the end", []int{now, most}, []int{0, 5})
 	want(t, "ACA", run(s, 0, unhex(tur), nil, 0).answer(), "good")
 	task := &Task{CDB: make([]byte, 16), Attr: attrACA}
 	want(t, "ACA ends", s.Begin(context.Background(), task), true)

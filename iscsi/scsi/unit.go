@@ -55,6 +55,14 @@ func (u *Unit) Resized() {
 	u.notifyLocked(attnCapacity, func(*attachment) bool { return true })
 }
 
+// Depth is how many commands have begun and not ended, and the most that there
+// ever were at one time.
+func (u *Unit) Depth() (now, most int) {
+	u.tasks.mu.Lock()
+	defer u.tasks.mu.Unlock()
+	return u.tasks.size, u.tasks.most
+}
+
 // notifyLocked queues a for the attachments that match.
 func (u *Unit) notifyLocked(a attention, match func(*attachment) bool) {
 	for at := range u.attached {

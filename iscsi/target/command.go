@@ -3,6 +3,7 @@ package target
 import (
 	"encoding/binary"
 	"errors"
+	"time"
 
 	"ripstop/iscsi/pdu"
 	"ripstop/iscsi/scsi"
@@ -60,6 +61,7 @@ func (c *conn) command(f *frame) error {
 	if fault != nil && !errors.Is(fault, pdu.ErrBidirectional) {
 		return c.reject(f, rejectField)
 	}
+	c.came, c.taken = c.account.arrive(cmd.LUN, time.Now()), 0
 	c.cdb = append(append(c.cdb[:0], cmd.CDB[:]...), tail...)
 	need := 0
 	if fault == nil {
@@ -107,6 +109,7 @@ func (c *conn) await(f *frame, need int, fault error) error {
 	if err := c.tasks.Add(t); err != nil {
 		return err // more commands than the window admits
 	}
+	c.waiting[t.Cmd.ITT] = c.came
 	if t.Fault != nil {
 		return nil
 	}
@@ -149,11 +152,19 @@ func (c *conn) data(f *frame) error {
 	if !t.Transfer.Swallow(d) {
 		return nil
 	}
-	c.tasks.Remove(t)
+	c.remove(t)
 	if t.Aborted {
+		c.account.end(c.came.meter, answer{op: t.Cmd.CDB[0], status: scsi.StatusTaskAborted, took: time.Since(c.came.at)})
 		return nil
 	}
 	return c.fail(t)
+}
+
+// remove takes a command out of those that wait.
+func (c *conn) remove(t *session.Task) {
+	c.tasks.Remove(t)
+	c.came, c.taken = c.waiting[t.Cmd.ITT], 0
+	delete(c.waiting, t.Cmd.ITT)
 }
 
 // take stores data that came in order.
@@ -162,7 +173,7 @@ func (c *conn) take(t *session.Task, d *pdu.DataOut, data []byte) error {
 	if !t.Transfer.Complete() {
 		return c.solicit(t)
 	}
-	c.tasks.Remove(t)
+	c.remove(t)
 	c.r2ts = t.Transfer.R2Ts()
 	return c.run(&t.Cmd, t.CDB, t.Out[:t.Transfer.Got()], t.Need)
 }
@@ -190,9 +201,7 @@ func (c *conn) run(cmd *pdu.SCSICommand, cdb, out []byte, need int) error {
 		c.srv.fault(c.log, "a command ended by a fault of the program", t.Crash.Value, t.Crash.Stack)
 	}
 	t.Out, t.In = nil, t.In[:min(len(t.In), t.InLimit)]
-	c.commands.Add(1)
-	c.bytesWritten.Add(uint64(len(out)))
-	c.bytesRead.Add(uint64(len(t.In)))
+	c.taken = len(out)
 	return c.answer(cmd, need)
 }
 
@@ -200,6 +209,8 @@ func (c *conn) run(cmd *pdu.SCSICommand, cdb, out []byte, need int) error {
 // the last Data-In carries it.
 func (c *conn) answer(cmd *pdu.SCSICommand, need int) error {
 	t := &c.task
+	c.account.end(c.came.meter, answer{op: cmd.CDB[0], status: t.Status, sense: t.Sense,
+		in: len(t.In), out: c.taken, r2ts: c.r2ts, took: time.Since(c.came.at)})
 	expected, actual := 0, t.ActualIn
 	switch {
 	case cmd.Write:

@@ -11,7 +11,6 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -47,14 +46,17 @@ type conn struct {
 	units     map[uint16]*unit
 	since     time.Time
 
-	commands, bytesRead, bytesWritten atomic.Uint64
+	account *account // nil in a discovery session
 
 	// loop
 	in       reader
 	out      writer
-	deadline time.Time // of the login
-	asked    bool      // a NOP-In waits for its answer
-	gathered time.Time // when the oldest reply that is not written was made
+	deadline time.Time          // of the login
+	asked    bool               // a NOP-In waits for its answer
+	came     arrival            // of the command that is answered
+	waiting  map[uint32]arrival // of commands that wait for their data, by ITT
+	taken    int                // bytes of data-out of the command that is answered
+	gathered time.Time          // when the oldest reply that is not written was made
 	login    login.Result
 	limits   session.Limits
 	window   session.Window
@@ -149,6 +151,7 @@ func (c *conn) close() {
 	}
 	if c.scsi != nil {
 		c.scsi.Close()
+		s.closeAccount(c.nexus.Target, c.account)
 	}
 	s.mu.Unlock()
 	c.out.release()
@@ -251,10 +254,13 @@ func (c *conn) stamp() (statSN, expCmdSN, maxCmdSN uint32) {
 
 // info is a copy of what the session does. The caller holds the server's lock.
 func (c *conn) info() iscsi.SessionInfo {
-	return iscsi.SessionInfo{
+	out := iscsi.SessionInfo{
 		Initiator: c.nexus.Initiator, ISID: c.nexus.ISID, Target: c.nexus.Target,
 		Portal: c.local, Device: c.lis.at.device, Remote: c.remote, Since: c.since,
-		Commands: c.commands.Load(), ReadBytes: c.bytesRead.Load(), WrittenBytes: c.bytesWritten.Load(),
 		LUNs: slices.Sorted(maps.Keys(c.units)),
 	}
+	if c.account != nil {
+		out.DigestErrors, out.Stats = c.account.digestErrors.Load(), c.account.stats()
+	}
+	return out
 }

@@ -53,6 +53,7 @@ func (c *conn) logIn() bool {
 	if errors.Is(err, io.EOF) {
 		err = errors.New("the initiator closed the connection in the middle: it may have refused the target's own proof")
 	}
+	c.srv.countRefusal(m.Target())
 	c.srv.refused.warn(c.log, "refused login", "initiator", m.Initiator(), "target", m.Target(), "reason", err.Error())
 	return false
 }
@@ -118,6 +119,7 @@ func (c *conn) begin(r *login.Result) error {
 		}
 		c.portal, _ = e.reached(c.lis.at)
 		c.units = e.visible(account)
+		c.account = s.openAccount(e.name, c.units)
 		c.scsi = scsi.NewSession(nexus, scsiUnits(c.units))
 		s.nexuses[nexus] = c
 		break
@@ -154,6 +156,7 @@ func (c *conn) settle(r *login.Result) error {
 	c.limits = session.Limits{MaxBurst: p.MaxBurst, FirstBurst: p.FirstBurst, MaxR2T: p.MaxR2T,
 		InitialR2T: p.InitialR2T, ImmediateData: p.ImmediateData}
 	c.tasks = session.NewTasks(c.srv.opts.MaxData)
+	c.waiting = map[uint32]arrival{}
 	c.in.headerDigest, c.out.headerDigest = p.HeaderDigest, p.HeaderDigest
 	c.in.dataDigest, c.out.dataDigest = p.DataDigest, p.DataDigest
 	if r.Target != "" {

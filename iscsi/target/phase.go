@@ -30,6 +30,9 @@ const maxDelay = 500 * time.Microsecond
 func (c *conn) fullFeature() error {
 	for {
 		f, err := c.in.next()
+		if errors.Is(err, errDigest) && c.account != nil {
+			c.account.digestErrors.Add(1)
+		}
 		if errors.Is(err, errDigest) && len(f.data) > 0 {
 			return errors.Join(err, c.reject(&f, rejectDigest), c.out.flush())
 		}

@@ -66,6 +66,7 @@ type Server struct {
 	conns     map[*conn]bool
 	logins    map[netip.Addr]int // connections before the end of login, by source
 	nexuses   map[scsi.Nexus]*conn
+	books     map[string]*books // by lower-case target name
 }
 
 // New makes a server without targets. Close it after use.
@@ -74,6 +75,7 @@ func New(log *slog.Logger, opts Options) *Server {
 		log: log, opts: opts.withDefaults(),
 		units: map[string]*unit{}, listeners: map[where]*listener{}, doors: map[netip.AddrPort]*listener{},
 		conns: map[*conn]bool{}, logins: map[netip.Addr]int{}, nexuses: map[scsi.Nexus]*conn{},
+		books: map[string]*books{},
 	}
 	s.table.Store(&table{})
 	return s
@@ -147,6 +149,7 @@ func (s *Server) publish(ctx context.Context, next table, e *entry) error {
 	key := strings.ToLower(e.name)
 	old := (*s.table.Load())[key]
 	s.table.Store(&next)
+	s.reviseBooks(next)
 	s.reviseSessions(key, old, e)
 	s.dropUnits()
 	return s.closeUnused(ctx)
@@ -189,7 +192,7 @@ func (s *Server) lookup(name string) (*unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &unit{name, dev, logical}
+	u := &unit{name: name, dev: dev, scsi: logical}
 	s.units[name] = u
 	return u, nil
 }
@@ -225,6 +228,7 @@ func (s *Server) reviseSessions(key string, old, e *entry) {
 		if units := e.visible(account); !maps.Equal(units, c.units) {
 			c.units = units
 			c.scsi.SetUnits(scsiUnits(units))
+			c.account.revise(units)
 		}
 	}
 }

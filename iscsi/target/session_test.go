@@ -137,7 +137,7 @@ func TestPipeline(t *testing.T) {
 			t.Fatalf("block %d holds %d", n, r.data[n*512])
 		}
 	}
-	if s := w.Sessions(); len(s) != 1 || s[0].Commands < 101 || s[0].WrittenBytes != 51200 || s[0].ReadBytes < 51200 ||
+	if s := w.Sessions(); len(s) != 1 || s[0].Stats.Writes != 100 || s[0].Stats.WrittenBytes != 51200 || s[0].Stats.ReadBytes < 51200 ||
 		s[0].Initiator != webName || len(s[0].LUNs) != 2 || s[0].Portal != loopback {
 		t.Errorf("sessions: %+v", s)
 	}

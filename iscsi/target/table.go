@@ -15,6 +15,7 @@ type unit struct {
 	name string
 	dev  scsi.Device
 	scsi *scsi.Unit
+	past past // of sessions that ended or see it no more; under the server's lock
 }
 
 // entry is one target as it is served: its portals listen, its LUNs have devices.
