@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"testing"
+	"time"
 
 	iscsilogin "ripstop/iscsi/login"
 	"ripstop/iscsi/pdu"
@@ -81,7 +82,8 @@ func (i *initiator) sendOut(itt, ttt uint32, data []byte, off, end int) {
 func TestLongRead(t *testing.T) {
 	s := New(slog.New(slog.DiscardHandler), Options{})
 	var sent []byte
-	c := &conn{srv: s, task: scsi.Task{ActualIn: 1 << 20}}
+	c := &conn{srv: s, task: scsi.Task{ActualIn: 1 << 20}, account: newAccount()}
+	c.came = c.account.arrive(0, time.Now())
 	c.login.Params = iscsilogin.Params{MaxRecv: 512, MaxBurst: 1 << 20}
 	c.out = writer{buffers: &s.buffers, write: func(p *net.Buffers) error {
 		free := s.buffers.get(1 << 20)
