@@ -55,6 +55,16 @@ func (c *Client) Apply(ctx context.Context, files []v1.File) (v1.Applied, error)
 	return call[v1.Applied](ctx, c, http.MethodPost, "apply", v1.Files{Files: files})
 }
 
+// AttachPort makes a port beside those of the file.
+func (c *Client) AttachPort(ctx context.Context, p v1.NewPort) (v1.Applied, error) {
+	return call[v1.Applied](ctx, c, http.MethodPost, "port/attach", p)
+}
+
+// DetachPort takes away a port that AttachPort made.
+func (c *Client) DetachPort(ctx context.Context, name string) (v1.Applied, error) {
+	return call[v1.Applied](ctx, c, http.MethodPost, "port/detach", v1.Name{Name: name})
+}
+
 // CreateLUN makes a LUN beside those of the file.
 func (c *Client) CreateLUN(ctx context.Context, l v1.NewLUN) (v1.Applied, error) {
 	return call[v1.Applied](ctx, c, http.MethodPost, "lun/create", l)

@@ -22,6 +22,8 @@ func register(api huma.API, b Backend) {
 	ask(api, "plan", "what apply would do", b.Plan)
 	ask(api, "apply", "make the configuration the host's; on failure the former one is put back", b.Apply)
 
+	verb(api, "port", "attach", "make a port beside those of the file", b.AttachPort)
+	verb(api, "port", "detach", "take away a port that attach made", b.DetachPort)
 	verb(api, "lun", "create", "make a LUN beside those of the file", b.CreateLUN)
 	verb(api, "lun", "resize", "make a LUN larger; I/O goes on", b.ResizeLUN)
 	verb(api, "lun", "delete", "destroy the data of a LUN", b.DeleteLUN)

@@ -33,6 +33,9 @@ type Backend struct {
 	Plan    func(context.Context, []v1.File) (v1.Plan, error)
 	Apply   func(context.Context, []v1.File) (v1.Applied, error)
 
+	AttachPort func(context.Context, v1.NewPort) (v1.Applied, error)
+	DetachPort func(context.Context, v1.Name) (v1.Applied, error)
+
 	CreateLUN func(context.Context, v1.NewLUN) (v1.Applied, error)
 	ResizeLUN func(context.Context, v1.LUNSize) (v1.Applied, error)
 	DeleteLUN func(context.Context, v1.Name) (v1.DeletedLUN, error)

@@ -33,6 +33,7 @@ type Port struct {
 	Tagged    []int             `json:"tagged" doc:"VLAN ids carried with a tag"`
 	Isolated  bool              `json:"isolated"`
 	Down      bool              `json:"down"`
+	Origin    Origin            `json:"origin" doc:"where it comes from"`
 	RxFrames  uint64            `json:"rxFrames" doc:"frames that came in at the port"`
 	RxBytes   uint64            `json:"rxBytes"`
 	TxFrames  uint64            `json:"txFrames"`

@@ -128,6 +128,20 @@ type Name struct {
 	Name string `json:"name"`
 }
 
+// NewPort asks for an access port beside those of the file: a tap, a veth pair
+// into a namespace, or a device of the host.
+type NewPort struct {
+	Name      string   `json:"name"`
+	Switch    string   `json:"switch"`
+	VLAN      string   `json:"vlan"`
+	Tap       bool     `json:"tap,omitempty"`
+	User      string   `json:"user,omitempty" doc:"who may open the tap: a name or a decimal uid; root without one"`
+	Netns     string   `json:"netns,omitempty" doc:"the namespace of a veth's far end, made if absent"`
+	IfName    string   `json:"ifname,omitempty" doc:"the far end's name: eth0 without one"`
+	Addresses []string `json:"addresses,omitempty" doc:"of the far end, as 10.0.0.2/24"`
+	Device    string   `json:"device,omitempty" doc:"an interface of the host"`
+}
+
 // DeletedLUN is a LUN whose data are gone.
 type DeletedLUN struct {
 	Name  string `json:"name"`

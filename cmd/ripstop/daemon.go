@@ -158,8 +158,14 @@ func (d *daemon) close() error {
 
 // source resolves c, and what verbs made beside it, anew for each pass.
 func (d *daemon) source(c *config.Config, o beside.Objects) controller.Source {
-	all := o.Merge(c)
-	return func() (controller.Desired, []controller.Problem) { return controller.Resolve(all, d.host) }
+	all, missing := o.Merge(c)
+	return func() (controller.Desired, []controller.Problem) {
+		desired, problems := controller.Resolve(all, d.host)
+		for _, m := range missing {
+			problems = append(problems, controller.Problem{Object: m.Object, Err: m.Err})
+		}
+		return desired, problems
+	}
 }
 
 // parse turns files into a configuration, or into the answer that says why not.

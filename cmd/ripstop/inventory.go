@@ -44,7 +44,7 @@ func (i inventory) vlans(ctx context.Context) ([]v1.VLAN, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := i.config()
+	c, _ := i.made().Merge(i.config())
 	var all []v1.VLAN
 	for _, name := range slices.Sorted(maps.Keys(c.VLANs)) {
 		v := c.VLANs[name]
@@ -86,10 +86,15 @@ func (i inventory) ports(ctx context.Context) ([]v1.Port, error) {
 	for _, c := range counters.Ports {
 		seen[c.Switch+"/"+c.Port] = c
 	}
+	file := i.config()
 	var all []v1.Port
 	for name, sw := range s.Switches {
 		for port, p := range sw.Ports {
-			all = append(all, portOf(name, port, p, seen[name+"/"+port]))
+			out := portOf(name, port, p, seen[name+"/"+port])
+			if _, ok := file.Switches[name].Ports[port]; !ok {
+				out.Origin = v1.FromVerb
+			}
+			all = append(all, out)
 		}
 	}
 	slices.SortFunc(all, func(a, b v1.Port) int { return cmp.Or(cmp.Compare(a.Switch, b.Switch), cmp.Compare(a.Name, b.Name)) })
@@ -99,7 +104,7 @@ func (i inventory) ports(ctx context.Context) ([]v1.Port, error) {
 func portOf(sw, name string, p vswitch.Port, c vswitch.PortCounters) v1.Port {
 	out := v1.Port{
 		Name: name, Switch: sw, Kind: string(p.Kind), Device: cmp.Or(p.Device, name), Netns: p.Netns, Addresses: texts(p.Addresses),
-		PVID: int(p.PVID), Tagged: []int{}, Isolated: p.Isolated, Down: p.Down,
+		PVID: int(p.PVID), Origin: v1.FromFile, Tagged: []int{}, Isolated: p.Isolated, Down: p.Down,
 		RxFrames: c.RxFrames, RxBytes: c.RxBytes, TxFrames: c.TxFrames, TxBytes: c.TxBytes, Drops: c.Drops,
 	}
 	for _, v := range p.Tagged {

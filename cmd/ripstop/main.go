@@ -4,7 +4,7 @@
 //
 //	main ─► root ─┬─ validate, schema      read files alone
 //	              ├─ plan, apply, status,  api/client ─► a daemon
-//	              │  get, lun, version
+//	              │  get, port, lun, version
 //	              └─ up, serve             daemon ─► controller ─► drivers
 //
 // # Caveats
@@ -94,7 +94,7 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(
 		newUp(g), newServe(g), newValidate(g), newPlan(g), newApply(g),
-		newStatus(g), newGet(g), newLUN(g), newDoctor(g), newSchema(), newVersion(g),
+		newStatus(g), newGet(g), newPort(g), newLUN(g), newDoctor(g), newSchema(), newVersion(g),
 	)
 	return root
 }

@@ -1,16 +1,21 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
+	"reflect"
+	"slices"
 
 	v1 "ripstop/api/v1"
 	"ripstop/controller"
 	"ripstop/controller/beside"
 	"ripstop/controller/config"
 	"ripstop/lun"
+	"ripstop/vswitch"
 )
 
 // refused is the answer to a verb that is not carried out.
@@ -51,7 +56,7 @@ func (d *daemon) createLUN(ctx context.Context, ask v1.NewLUN) (v1.Applied, erro
 				ask.Name, l.Pool, ask.Name)
 		}
 	}
-	return d.make(ctx, "create LUN "+ask.Name, made.With(ask.Name, config.LUN{Pool: ask.Pool, Size: ask.Size, Block: ask.Block}))
+	return d.make(ctx, "create LUN "+ask.Name, made.WithLUN(ask.Name, config.LUN{Pool: ask.Pool, Size: ask.Size, Block: ask.Block}))
 }
 
 // resizeLUN makes a LUN larger that a verb made.
@@ -74,7 +79,7 @@ func (d *daemon) resizeLUN(ctx context.Context, ask v1.LUNSize) (v1.Applied, err
 	if ask.Size < l.Size {
 		return v1.Applied{}, refused(http.StatusUnprocessableEntity, "resize LUN %s: it has %d bytes and does not shrink to %d, which would cut off data: copy the data to a smaller LUN", ask.Name, l.Size, ask.Size)
 	}
-	return d.make(ctx, "resize LUN "+ask.Name, made.With(ask.Name, to))
+	return d.make(ctx, "resize LUN "+ask.Name, made.WithLUN(ask.Name, to))
 }
 
 func unknownLUN(verb, name string) error {
@@ -110,7 +115,7 @@ func (d *daemon) deleteLUN(ctx context.Context, ask v1.Name) (v1.DeletedLUN, err
 	}
 	made := d.made()
 	if _, ok := made.LUNs[ask.Name]; ok {
-		if _, err := d.make(ctx, "delete LUN "+ask.Name, made.Without(ask.Name)); err != nil {
+		if _, err := d.make(ctx, "delete LUN "+ask.Name, made.WithoutLUN(ask.Name)); err != nil {
 			return v1.DeletedLUN{}, err
 		}
 	}
@@ -142,4 +147,76 @@ func (d *daemon) checkLUN(ctx context.Context, ask v1.Name) ([]v1.CheckedLUN, er
 		return nil, refused(http.StatusNotFound, "check %s: no LUN and no pool with LUNs in service has this name: `ripstop get lun` lists them", ask.Name)
 	}
 	return all, nil
+}
+
+// attachPort makes a port beside those of the file. A port that is there as
+// asked is no error: hooks are run twice.
+func (d *daemon) attachPort(ctx context.Context, ask v1.NewPort) (v1.Applied, error) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	p, err := portOfVerb(ask)
+	if err != nil {
+		return v1.Applied{}, refused(http.StatusUnprocessableEntity, "attach port %s: %v", ask.Name, err)
+	}
+	file, made := d.config(), d.made()
+	have, there := made.Ports[ask.Name]
+	if there && have.Switch == ask.Switch && reflect.DeepEqual(have.Port, p) {
+		return d.make(ctx, "attach port "+ask.Name, made)
+	}
+	if there {
+		return v1.Applied{}, refused(http.StatusConflict, "attach port %s: it is attached otherwise: run `ripstop port detach %s` first", ask.Name, ask.Name)
+	}
+	all, _ := made.Merge(file)
+	if err := config.CheckPort(all, ask.Switch, ask.Name, p); err != nil {
+		return v1.Applied{}, refused(http.StatusUnprocessableEntity, "attach port %s: %v", ask.Name, err)
+	}
+	return d.make(ctx, "attach port "+ask.Name, made.WithPort(ask.Name, beside.Port{Switch: ask.Switch, Port: p}))
+}
+
+// portOfVerb is a port in the words of the file.
+func portOfVerb(ask v1.NewPort) (config.Port, error) {
+	p := config.Port{VLAN: ask.VLAN, TapUser: ask.User, Netns: ask.Netns, IfName: ask.IfName, Device: ask.Device}
+	kinds := 0
+	if ask.Tap {
+		kinds, p.Kind = kinds+1, vswitch.Tap
+	}
+	if ask.Netns != "" {
+		kinds, p.Kind, p.IfName = kinds+1, vswitch.Veth, cmp.Or(ask.IfName, "eth0")
+	}
+	if ask.Device != "" {
+		kinds, p.Kind = kinds+1, vswitch.Device
+	}
+	switch {
+	case kinds != 1:
+		return p, errors.New("it needs exactly one of tap, netns and device")
+	case ask.User != "" && !ask.Tap:
+		return p, errors.New("a user is of use only with a tap")
+	case ask.Netns == "" && (ask.IfName != "" || len(ask.Addresses) > 0):
+		return p, errors.New("ifname and address are of use only with netns")
+	}
+	for _, text := range ask.Addresses {
+		a, err := netip.ParsePrefix(text)
+		if err != nil {
+			return p, fmt.Errorf("address %q: write it with its length, as 10.0.0.2/24", text)
+		}
+		p.Addresses = append(p.Addresses, a)
+	}
+	slices.SortFunc(p.Addresses, netip.Prefix.Compare)
+	return p, nil
+}
+
+// detachPort takes away a port that attach made. One that is not there is no
+// error, for the same reason; one of the file is.
+func (d *daemon) detachPort(ctx context.Context, ask v1.Name) (v1.Applied, error) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	made := d.made()
+	if _, there := made.Ports[ask.Name]; !there {
+		for sw, s := range d.config().Switches {
+			if _, named := s.Ports[ask.Name]; named {
+				return v1.Applied{}, refused(http.StatusConflict, "detach port %s: the file has it in switch %s: take it out there and apply", ask.Name, sw)
+			}
+		}
+	}
+	return d.make(ctx, "detach port "+ask.Name, made.WithoutPort(ask.Name))
 }

@@ -19,22 +19,51 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
+	"slices"
 
 	"ripstop/controller/config"
 	"ripstop/internal/keep"
+	"ripstop/vswitch"
 )
 
 const format = 1
 
-// Objects is what verbs have made. The zero value is nothing.
+// Objects is what verbs have made. The zero value is nothing. A value never
+// changes: With… and Without… give another one.
 type Objects struct {
-	LUNs map[string]config.LUN
+	LUNs  map[string]config.LUN
+	Ports map[string]Port // by name, which a host has once
+}
+
+// Port is a port and the switch that it is attached to.
+type Port struct {
+	Switch string
+	config.Port
+}
+
+// Missing is an object that cannot stand beside the file, and why.
+type Missing struct {
+	Object string // "port/SWITCH/NAME"
+	Err    error
 }
 
 // record is Objects as they are kept.
 type record struct {
-	Format int            `json:"format"`
-	LUNs   map[string]lun `json:"luns"`
+	Format int             `json:"format"`
+	LUNs   map[string]lun  `json:"luns"`
+	Ports  map[string]port `json:"ports"`
+}
+
+type port struct {
+	Switch    string         `json:"switch"`
+	VLAN      string         `json:"vlan"`
+	Kind      vswitch.Kind   `json:"kind"`
+	Netns     string         `json:"netns,omitempty"`
+	IfName    string         `json:"ifname,omitempty"`
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	User      string         `json:"user,omitempty"`
+	Device    string         `json:"device,omitempty"`
 }
 
 type lun struct {
@@ -73,18 +102,30 @@ func (s *Store) Load() (Objects, error) {
 	case err != nil:
 		return Objects{}, fmt.Errorf("read the objects that verbs made: %w: put back a copy of the state directory", err)
 	}
-	o := Objects{LUNs: map[string]config.LUN{}}
+	return r.objects(), nil
+}
+
+func (r record) objects() Objects {
+	o := Objects{LUNs: map[string]config.LUN{}, Ports: map[string]Port{}}
 	for n, l := range r.LUNs {
 		o.LUNs[n] = config.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block}
 	}
-	return o, nil
+	for n, p := range r.Ports {
+		o.Ports[n] = Port{p.Switch, config.Port{
+			VLAN: p.VLAN, Kind: p.Kind, Netns: p.Netns, IfName: p.IfName, Addresses: p.Addresses, TapUser: p.User, Device: p.Device,
+		}}
+	}
+	return o
 }
 
 // Save keeps o; it is on stable storage when the error is nil.
 func (s *Store) Save(o Objects) error {
-	r := record{Format: format, LUNs: map[string]lun{}}
+	r := record{Format: format, LUNs: map[string]lun{}, Ports: map[string]port{}}
 	for n, l := range o.LUNs {
 		r.LUNs[n] = lun{l.Pool, l.Size, l.Block}
+	}
+	for n, p := range o.Ports {
+		r.Ports[n] = port{p.Switch, p.VLAN, p.Kind, p.Netns, p.IfName, p.Addresses, p.TapUser, p.Device}
 	}
 	b, err := json.Marshal(r)
 	if err == nil {
@@ -96,38 +137,81 @@ func (s *Store) Save(o Objects) error {
 	return nil
 }
 
-// Merge is c with the objects in it that c does not name. c stays as it is.
-func (o Objects) Merge(c *config.Config) *config.Config {
+// Merge is c with the objects in it that c does not name; c stays as it is.
+// What has lost its place in the file is missing and not there.
+func (o Objects) Merge(c *config.Config) (*config.Config, []Missing) {
 	all := *c
-	all.LUNs = maps.Clone(o.LUNs)
-	if all.LUNs == nil {
-		all.LUNs = map[string]config.LUN{}
-	}
+	all.LUNs = copyOf(o.LUNs)
 	maps.Copy(all.LUNs, c.LUNs)
-	return &all
+	all.Switches = copyOf(c.Switches)
+	var missing []Missing
+	for _, name := range slices.Sorted(maps.Keys(o.Ports)) {
+		p := o.Ports[name]
+		if hasPort(c, name) {
+			continue
+		}
+		if err := config.CheckPort(&all, p.Switch, name, p.Port); err != nil {
+			missing = append(missing, Missing{"port/" + p.Switch + "/" + name, fmt.Errorf("a verb attached it, and %w: put that right, or run `ripstop port detach %s`", err, name)})
+			continue
+		}
+		sw := all.Switches[p.Switch]
+		sw.Ports = copyOf(sw.Ports)
+		sw.Ports[name] = p.Port
+		all.Switches[p.Switch] = sw
+	}
+	return &all, missing
+}
+
+// hasPort tells whether a switch of c has a port of the name.
+func hasPort(c *config.Config, name string) bool {
+	for _, s := range c.Switches {
+		if _, ok := s.Ports[name]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // Adopt is the objects without those that c names, and tells whether there
 // were such.
 func (o Objects) Adopt(c *config.Config) (rest Objects, changed bool) {
-	rest = Objects{LUNs: maps.Clone(o.LUNs)}
+	rest = Objects{LUNs: copyOf(o.LUNs), Ports: copyOf(o.Ports)}
 	maps.DeleteFunc(rest.LUNs, func(n string, _ config.LUN) bool { _, ok := c.LUNs[n]; return ok })
-	return rest, len(rest.LUNs) != len(o.LUNs)
+	maps.DeleteFunc(rest.Ports, func(n string, _ Port) bool { return hasPort(c, n) })
+	return rest, len(rest.LUNs) != len(o.LUNs) || len(rest.Ports) != len(o.Ports)
 }
 
-// With is the objects with a LUN made, or changed.
-func (o Objects) With(name string, l config.LUN) Objects {
-	luns := maps.Clone(o.LUNs)
-	if luns == nil {
-		luns = map[string]config.LUN{}
-	}
-	luns[name] = l
-	return Objects{LUNs: luns}
+// WithLUN is the objects with a LUN made, or changed.
+func (o Objects) WithLUN(name string, l config.LUN) Objects {
+	o.LUNs = copyOf(o.LUNs)
+	o.LUNs[name] = l
+	return o
 }
 
-// Without is the objects without a LUN.
-func (o Objects) Without(name string) Objects {
-	luns := maps.Clone(o.LUNs)
-	delete(luns, name)
-	return Objects{LUNs: luns}
+// WithoutLUN is the objects without a LUN.
+func (o Objects) WithoutLUN(name string) Objects {
+	o.LUNs = copyOf(o.LUNs)
+	delete(o.LUNs, name)
+	return o
+}
+
+// WithPort is the objects with a port attached.
+func (o Objects) WithPort(name string, p Port) Objects {
+	o.Ports = copyOf(o.Ports)
+	o.Ports[name] = p
+	return o
+}
+
+// WithoutPort is the objects without a port.
+func (o Objects) WithoutPort(name string) Objects {
+	o.Ports = copyOf(o.Ports)
+	delete(o.Ports, name)
+	return o
+}
+
+// copyOf is a map of its own, never nil.
+func copyOf[V any](m map[string]V) map[string]V {
+	n := make(map[string]V, len(m)+1)
+	maps.Copy(n, m)
+	return n
 }

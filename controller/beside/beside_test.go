@@ -1,6 +1,7 @@
 package beside
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,22 +11,27 @@ import (
 
 	"ripstop/controller/config"
 	"ripstop/internal/keep"
+	"ripstop/vswitch"
 )
+
+var prefixes = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 
 func TestSavedObjectsComeBack(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "verbs")
 	if o, err := Open(dir).Load(); err != nil || len(o.LUNs) != 0 {
 		t.Fatalf("nothing was saved: %v, %v", o, err)
 	}
-	want := Objects{}.With("scratch", config.LUN{Pool: "main", Size: 1 << 40, Block: 512}).With("b", config.LUN{Pool: "main", Size: 4096, Block: 4096})
+	want := Objects{}.WithLUN("scratch", config.LUN{Pool: "main", Size: 1 << 40, Block: 512}).WithLUN("b", config.LUN{Pool: "main", Size: 4096, Block: 4096}).
+		WithPort("vm7", Port{"lab", config.Port{Kind: vswitch.Tap, VLAN: "blue", TapUser: "qemu"}}).
+		WithPort("c1", Port{"lab", config.Port{Kind: vswitch.Veth, VLAN: "red", Netns: "c1", IfName: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24")}}})
 	if err := Open(dir).Save(want); err != nil {
 		t.Fatal(err)
 	}
 	got, err := Open(dir).Load()
-	if d := cmp.Diff(want, got); d != "" || err != nil {
+	if d := cmp.Diff(want, got, prefixes); d != "" || err != nil {
 		t.Errorf("%v %s", err, d)
 	}
-	if got = got.Without("b"); len(got.LUNs) != 1 || len(want.LUNs) != 2 {
+	if got = got.WithoutLUN("b"); len(got.LUNs) != 1 || len(want.LUNs) != 2 {
 		t.Errorf("without b: %v, of %v", got, want)
 	}
 }
@@ -33,7 +39,7 @@ func TestSavedObjectsComeBack(t *testing.T) {
 func TestARecordThatCannotBeReadIsNotNothing(t *testing.T) {
 	for _, tt := range []struct{ name, record, want string }{
 		{"newer", `{"format":2}`, "run a newer ripstop"},
-		{"newer with new fields", `{"format":2,"ports":{}}`, "run a newer ripstop"},
+		{"newer with new fields", `{"format":2,"taps":{}}`, "run a newer ripstop"},
 		{"not JSON", `{"luns"`, "put back a copy"},
 		{"unknown", `{"format":1,"luns":{},"x":1}`, "put back a copy"},
 		{"more", `{"format":1} {}`, "put back a copy"},
@@ -57,10 +63,11 @@ func TestARecordThatCannotBeReadIsNotNothing(t *testing.T) {
 
 func TestTheFileComesFirst(t *testing.T) {
 	file := &config.Config{LUNs: map[string]config.LUN{"data": {Pool: "main", Size: 2}}}
-	o := Objects{}.With("data", config.LUN{Pool: "main", Size: 1}).With("scratch", config.LUN{Pool: "main", Size: 3})
+	o := Objects{}.WithLUN("data", config.LUN{Pool: "main", Size: 1}).WithLUN("scratch", config.LUN{Pool: "main", Size: 3})
 	want := map[string]config.LUN{"data": {Pool: "main", Size: 2}, "scratch": {Pool: "main", Size: 3}}
-	if d := cmp.Diff(want, o.Merge(file).LUNs); d != "" {
-		t.Error(d)
+	all, missing := o.Merge(file)
+	if d := cmp.Diff(want, all.LUNs); d != "" || missing != nil {
+		t.Error(d, missing)
 	}
 	if len(file.LUNs) != 1 {
 		t.Error("Merge changed the file's configuration")
@@ -72,7 +79,34 @@ func TestTheFileComesFirst(t *testing.T) {
 	if _, changed = rest.Adopt(file); changed {
 		t.Error("adopted twice")
 	}
-	if m := (Objects{}).Merge(&config.Config{}); m.LUNs == nil {
+	if m, _ := (Objects{}).Merge(&config.Config{}); m.LUNs == nil || m.Switches == nil {
 		t.Error("maps are never nil")
+	}
+}
+
+// TestPortsFollowTheirSwitch: what the file still has room for is attached, and
+// what has lost its place says why.
+func TestPortsFollowTheirSwitch(t *testing.T) {
+	file := &config.Config{
+		VLANs:    map[string]config.VLAN{"blue": {ID: 10}},
+		Switches: map[string]config.Switch{"lab": {Ports: map[string]config.Port{"web": {Kind: vswitch.Tap, VLAN: "blue"}}}},
+	}
+	tap := config.Port{Kind: vswitch.Tap, VLAN: "blue"}
+	o := Objects{}.WithPort("vm7", Port{"lab", tap}).WithPort("web", Port{"lab", tap}).
+		WithPort("gone", Port{"lba", tap}).WithPort("red", Port{"lab", config.Port{Kind: vswitch.Tap, VLAN: "red"}})
+	all, missing := o.Merge(file)
+	if len(all.Switches["lab"].Ports) != 2 || len(file.Switches["lab"].Ports) != 1 {
+		t.Errorf("ports %v, of the file %v", all.Switches["lab"].Ports, file.Switches["lab"].Ports)
+	}
+	if len(missing) != 2 || missing[0].Object != "port/lba/gone" || missing[1].Object != "port/lab/red" {
+		t.Fatalf("missing %v", missing)
+	}
+	want := "a verb attached it, and there is no switch \"lba\": did you mean \"lab\"?: put that right, or run `ripstop port detach gone`"
+	if got := missing[0].Err.Error(); got != want {
+		t.Errorf("it says %q, want %q", got, want)
+	}
+	rest, changed := o.Adopt(file)
+	if _, ok := rest.Ports["web"]; ok || !changed || len(rest.WithoutPort("vm7").Ports) != 2 {
+		t.Errorf("after adoption %v", rest)
 	}
 }
