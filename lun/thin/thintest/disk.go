@@ -1,0 +1,301 @@
+package thintest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync"
+)
+
+// SectorSize is the bytes that a power cut leaves together.
+const SectorSize = 512
+
+const pageSize = 4096
+
+// ErrCut is what every operation gives once the power is gone.
+var ErrCut = errors.New("the power is cut")
+
+// Op is what is asked of a disk.
+type Op int
+
+// The operations that Inject sees.
+const (
+	Read Op = iota
+	Write
+	Sync
+	Grow
+	Punch
+)
+
+type page [pageSize]byte
+
+// change is an unsynced write; data nil are zeros.
+type change struct {
+	off, n int64
+	data   []byte
+}
+
+// Disk is a disk in memory. It is safe for concurrent use.
+type Disk struct {
+	mu     sync.Mutex
+	rand   *rand.Rand
+	inject func(op Op, off, n int64) error
+	left   int // changes until the power is cut; negative is never
+	cut    bool
+
+	stable, now []*page // nil is zeros; pages of stable are never changed
+	size        int64   // now
+	stableSize  int64
+	unsynced    []change
+}
+
+// New is a disk of zeros. Equal seeds and equal calls give equal crashes.
+func New(seed uint64, size int64) *Disk {
+	n := pages(size)
+	return &Disk{
+		rand: rand.New(rand.NewPCG(seed, 0)), left: -1,
+		stable: make([]*page, n), now: make([]*page, n), size: size, stableSize: size,
+	}
+}
+
+func pages(size int64) int { return int((size + pageSize - 1) / pageSize) }
+
+// Inject calls fn before every operation, with no lock held: an error is what
+// the operation gives, without any effect; blocking is a disk that hangs.
+func (d *Disk) Inject(fn func(op Op, off, n int64) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.inject = fn
+}
+
+// Cut lets the power fail in the n-th change from now: a write, sync, grow or
+// punch; 1 is the next one.
+func (d *Disk) Cut(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.left = n
+}
+
+// CutNow lets the power fail before the next operation.
+func (d *Disk) CutNow() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cut = true
+}
+
+func (d *Disk) ask(op Op, off, n int64) error {
+	d.mu.Lock()
+	fn := d.inject
+	d.mu.Unlock()
+	if fn == nil {
+		return nil
+	}
+	return fn(op, off, n)
+}
+
+// change counts down to the cut. With the lock held.
+func (d *Disk) change() error {
+	if d.left > 0 {
+		if d.left--; d.left == 0 {
+			d.cut = true
+		}
+	}
+	if d.cut {
+		return ErrCut
+	}
+	return nil
+}
+
+// ReadAt reads what was written last, synced or not.
+func (d *Disk) ReadAt(p []byte, off int64) (int, error) {
+	if err := d.ask(Read, off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.cut {
+		return 0, ErrCut
+	}
+	if off < 0 || off+int64(len(p)) > d.size {
+		return 0, io.EOF
+	}
+	for n := 0; n < len(p); {
+		at := off + int64(n)
+		part := p[n:min(len(p), n+int(pageSize-at%pageSize))]
+		if pg := d.now[at/pageSize]; pg != nil {
+			copy(part, pg[at%pageSize:])
+		} else {
+			clear(part)
+		}
+		n += len(part)
+	}
+	return len(p), nil
+}
+
+// WriteAt writes inside the size; a cut may let a part of it land.
+func (d *Disk) WriteAt(p []byte, off int64) (int, error) {
+	if err := d.ask(Write, off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if off < 0 || off+int64(len(p)) > d.size {
+		return 0, fmt.Errorf("write %d bytes at %d of %d: outside the disk", len(p), off, d.size)
+	}
+	alive := !d.cut
+	err := d.change()
+	if alive {
+		c := change{off: off, n: int64(len(p)), data: slices.Clone(p)}
+		d.unsynced = append(d.unsynced, c)
+		d.put(d.now, c, 0, c.n)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// put copies the bytes from..to of a change into pages, which it copies first
+// where they are those of stable.
+func (d *Disk) put(in []*page, c change, from, to int64) {
+	for at := from; at < to; {
+		i, o := (c.off+at)/pageSize, (c.off+at)%pageSize
+		n := min(to-at, pageSize-o)
+		if i >= int64(len(in)) {
+			return
+		}
+		pg := in[i]
+		if pg == nil || pg == d.stable[i] {
+			pg = new(page)
+			if in[i] != nil {
+				*pg = *in[i]
+			}
+			in[i] = pg
+		}
+		if c.data == nil {
+			clear(pg[o : o+n])
+		} else {
+			copy(pg[o:o+n], c.data[at:at+n])
+		}
+		at += n
+	}
+}
+
+// Sync makes everything written before it stable.
+func (d *Disk) Sync() error {
+	if err := d.ask(Sync, 0, 0); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.change(); err != nil {
+		return err
+	}
+	for _, c := range d.unsynced {
+		for i := c.off / pageSize; i*pageSize < c.off+c.n; i++ {
+			d.stable[i] = d.now[i]
+		}
+	}
+	d.unsynced = d.unsynced[:0]
+	d.stableSize = d.size
+	return nil
+}
+
+// Size is the bytes that the disk has now.
+func (d *Disk) Size() (int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.size, nil
+}
+
+// Grow makes the disk larger; until a sync a cut may take that back.
+func (d *Disk) Grow(size int64) error {
+	if err := d.ask(Grow, size, 0); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.change(); err != nil {
+		return err
+	}
+	if more := pages(size) - len(d.now); more > 0 {
+		d.now = append(d.now, make([]*page, more)...)
+		d.stable = append(d.stable, make([]*page, more)...)
+	}
+	d.size = max(d.size, size)
+	return nil
+}
+
+// Punch makes n bytes at off zeros.
+func (d *Disk) Punch(off, n int64) error {
+	if err := d.ask(Punch, off, n); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.change(); err != nil {
+		return err
+	}
+	c := change{off: off, n: n}
+	d.unsynced = append(d.unsynced, c)
+	d.put(d.now, c, 0, n)
+	return nil
+}
+
+// Crash is the disk after the power has come back: what was synced, and of
+// every unsynced change a random part. The old disk is of no more use.
+func (d *Disk) Crash() *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := &Disk{rand: d.rand, left: -1, size: d.stableSize, stable: d.stable}
+	if d.size > d.stableSize && d.rand.IntN(2) == 0 {
+		n.size = d.size
+	}
+	n.now = slices.Clone(d.stable)
+	lands := d.rand.IntN(101) // per cent, of this crash
+	for _, c := range d.unsynced {
+		for at := int64(0); at < c.n; {
+			step := min(c.n-at, SectorSize-(c.off+at)%SectorSize)
+			if d.rand.IntN(100) < lands {
+				n.put(n.now, c, at, at+step)
+			}
+			at += step
+		}
+	}
+	count := pages(n.size)
+	n.now = n.now[:count]
+	n.stable = slices.Clone(n.now)
+	n.stableSize = n.size
+	return n
+}
+
+// Clone is a copy of what the disk holds now, all of it stable.
+func (d *Disk) Clone() *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := &Disk{rand: rand.New(rand.NewPCG(d.rand.Uint64(), 1)), left: -1, size: d.size, stableSize: d.size}
+	n.stable = make([]*page, len(d.now))
+	for i, pg := range d.now {
+		if pg != nil {
+			c := *pg
+			n.stable[i] = &c
+		}
+	}
+	n.now = slices.Clone(n.stable)
+	return n
+}
+
+// Flip inverts one bit, at once and for good.
+func (d *Disk) Flip(off int64, bit uint) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var b byte
+	i := off / pageSize
+	if d.now[i] != nil {
+		b = d.now[i][off%pageSize]
+	}
+	d.put(d.now, change{off: off, n: 1, data: []byte{b ^ 1<<(bit%8)}}, 0, 1)
+	d.stable[i] = d.now[i]
+}
