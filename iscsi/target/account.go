@@ -184,6 +184,7 @@ type account struct {
 	depth        hist.Gauge
 	digestErrors atomic.Uint64
 	past         past
+	books        *books // of its target, which may have been served anew since
 }
 
 func newAccount() *account {

@@ -151,7 +151,7 @@ func (c *conn) close() {
 	}
 	if c.scsi != nil {
 		c.scsi.Close()
-		s.closeAccount(c.nexus.Target, c.account)
+		s.closeAccount(c.account)
 	}
 	s.mu.Unlock()
 	c.out.release()

@@ -12,18 +12,18 @@ import (
 func (s *Server) openAccount(target string, units map[uint16]*unit) *account {
 	a := newAccount()
 	a.revise(units)
-	if b := s.books[strings.ToLower(target)]; b != nil {
-		b.logins++
+	if a.books = s.books[strings.ToLower(target)]; a.books != nil {
+		a.books.logins++
 	}
 	return a
 }
 
 // closeAccount keeps what an ended session counted: for its target as long as
 // that is served, for its LUNs as long as they are in service.
-func (s *Server) closeAccount(target string, a *account) {
+func (s *Server) closeAccount(a *account) {
 	a.revise(nil)
-	if b := s.books[strings.ToLower(target)]; b != nil {
-		b.close(a)
+	if a.books != nil {
+		a.books.close(a)
 	}
 }
 
@@ -65,7 +65,7 @@ func (s *Server) targetStats(key string) iscsi.TargetStats {
 	b := s.books[key]
 	t := iscsi.TargetStats{Stats: b.past, Logins: b.logins, Refused: b.refused, DigestErrors: b.digestErrors}
 	for c := range s.conns {
-		if c.account == nil || strings.ToLower(c.nexus.Target) != key {
+		if c.account == nil || c.account.books != b {
 			continue
 		}
 		now := c.account.stats()
