@@ -24,8 +24,11 @@ type command struct {
 	queued       *command // the next one of whatever list waits
 	checked      bool     // check has been passed
 	turn         func()   // what to do when the turn has come
-	toLane       func()   // turn, and work, of commands that run beside the connection;
-	work         func()   // made once for each Task
+
+	// Of commands that go on beside the connection, made once for each Task.
+	proceed func()        // turn
+	work    func()        // of a lane
+	arrived func(ok bool) // for a Queue
 }
 
 // blocks is how many logical blocks the unit has.
@@ -102,6 +105,37 @@ func (c *command) end(err error) {
 	c.finish(err)
 	c.ctx.end()
 	c.unit.tasks.leave(c)
+}
+
+// goOn has c carried out: by the device while nobody waits, or in the lane. Who
+// has not been checked, or is aborted, has not much to do for a device.
+func (c *command) goOn() {
+	if c.checked && !c.ctx.aborted.Load() && c.unit.queue != nil && c.op.start != nil && c.started() {
+		return
+	}
+	c.unit.lane.submit(c)
+}
+
+// started is op.start; who panics there has not started, and panics again
+// where it is the command's own matter.
+func (c *command) started() (ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	return c.op.start(c)
+}
+
+// arrive ends c after the device has carried it out. The lane says what was
+// wrong, if that was the case.
+func (c *command) arrive(ok bool) {
+	if !ok {
+		c.unit.lane.submit(c)
+		return
+	}
+	c.end(nil)
+	c.task.Done()
 }
 
 // serve runs c and then what waits behind it in the lane, in a goroutine of

@@ -61,19 +61,19 @@ func prOut(name string, action byte) opcode {
 // blockCommands are those of SBC-3 with 6, 10 and 12 bytes.
 func blockCommands() []opcode {
 	return []opcode{
-		{name: "READ(6)", usage: "\x08\x1f\xff\xff\xff\x00", access: accessRead, run: read, try: tryRead},
-		{name: "WRITE(6)", usage: "\x0a\x1f\xff\xff\xff\x00", access: accessWrite, out: outBlocks, run: write, try: tryWrite},
+		{name: "READ(6)", usage: "\x08\x1f\xff\xff\xff\x00", access: accessRead, run: read, try: tryRead, start: queueRead},
+		{name: "WRITE(6)", usage: "\x0a\x1f\xff\xff\xff\x00", access: accessWrite, out: outBlocks, run: write, try: tryWrite, start: queueWrite},
 		{name: "READ CAPACITY(10)", usage: "\x25\x00\xff\xff\xff\xff\x00\x00\x01\x00", access: accessFree, prompt: true, run: readCapacity10},
-		{name: "READ(10)", usage: "\x28\x1a\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessRead, fua: true, run: read, try: tryRead},
-		{name: "WRITE(10)", usage: "\x2a\x1a\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessWrite, fua: true, out: outBlocks, run: write, try: tryWrite},
+		{name: "READ(10)", usage: "\x28\x1a\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessRead, fua: true, run: read, try: tryRead, start: queueRead},
+		{name: "WRITE(10)", usage: "\x2a\x1a\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessWrite, fua: true, out: outBlocks, run: write, try: tryWrite, start: queueWrite},
 		{name: "WRITE AND VERIFY(10)", usage: "\x2e\x16\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessWrite, out: outBlocks, run: writeVerify},
 		{name: "VERIFY(10)", usage: "\x2f\x16\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessRead, out: outVerify, run: verify},
 		{name: "PRE-FETCH(10)", usage: "\x34\x02\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessRead, prompt: true, run: prefetch},
 		{name: "SYNCHRONIZE CACHE(10)", usage: "\x35\x06\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessWrite, run: synchronize},
 		{name: "WRITE SAME(10)", usage: "\x41\x08\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessWrite, out: outPattern, run: writeSame},
 		{name: "UNMAP", usage: "\x42\x00\x00\x00\x00\x00\x1f\xff\xff\x00", access: accessWrite, out: outList10, run: unmap},
-		{name: "READ(12)", usage: "\xa8\x1a\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessRead, fua: true, run: read, try: tryRead},
-		{name: "WRITE(12)", usage: "\xaa\x1a\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessWrite, fua: true, out: outBlocks, run: write, try: tryWrite},
+		{name: "READ(12)", usage: "\xa8\x1a\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessRead, fua: true, run: read, try: tryRead, start: queueRead},
+		{name: "WRITE(12)", usage: "\xaa\x1a\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessWrite, fua: true, out: outBlocks, run: write, try: tryWrite, start: queueWrite},
 		{name: "WRITE AND VERIFY(12)", usage: "\xae\x16\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessWrite, out: outBlocks, run: writeVerify},
 		{name: "VERIFY(12)", usage: "\xaf\x16\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessRead, out: outVerify, run: verify},
 	}
@@ -83,9 +83,9 @@ func blockCommands() []opcode {
 func wideCommands() []opcode {
 	const lba, count, tail = "\xff\xff\xff\xff\xff\xff\xff\xff", "\xff\xff\xff\xff", "\x1f\x00"
 	return []opcode{
-		{name: "READ(16)", usage: "\x88\x1a" + lba + count + tail, access: accessRead, fua: true, run: read, try: tryRead},
+		{name: "READ(16)", usage: "\x88\x1a" + lba + count + tail, access: accessRead, fua: true, run: read, try: tryRead, start: queueRead},
 		{name: "COMPARE AND WRITE", usage: "\x89\x1a" + lba + "\x00\x00\x00\xff" + tail, access: accessWrite, fua: true, out: outCompare, run: compareWrite},
-		{name: "WRITE(16)", usage: "\x8a\x1a" + lba + count + tail, access: accessWrite, fua: true, out: outBlocks, run: write, try: tryWrite},
+		{name: "WRITE(16)", usage: "\x8a\x1a" + lba + count + tail, access: accessWrite, fua: true, out: outBlocks, run: write, try: tryWrite, start: queueWrite},
 		{name: "ORWRITE(16)", usage: "\x8b\x1a" + lba + count + tail, access: accessWrite, fua: true, out: outBlocks, run: orWrite},
 		{name: "WRITE AND VERIFY(16)", usage: "\x8e\x16" + lba + count + tail, access: accessWrite, out: outBlocks, run: writeVerify},
 		{name: "VERIFY(16)", usage: "\x8f\x16" + lba + count + tail, access: accessRead, out: outVerify, run: verify},

@@ -45,6 +45,19 @@ type Prompt interface {
 	TryWriteAt(p []byte, off int64) (bool, error)
 }
 
+// Queue is a Device that can carry out accesses while nobody waits for them.
+type Queue interface {
+	Device
+	// StartReadAt begins a ReadAt and returns. It is false where it cannot, and
+	// then nothing happens. Else done is called once, maybe before the return
+	// and from any goroutine, and must not wait; p is the device's until then.
+	// Where ok is false, p may hold anything, and ReadAt must follow.
+	StartReadAt(p []byte, off int64, done func(ok bool)) bool
+	// StartWriteAt begins a WriteAt without fua in the same way. Where ok is
+	// false, any part of p may be written, and WriteAt must follow.
+	StartWriteAt(p []byte, off int64, done func(ok bool)) bool
+}
+
 // Info is what a Device says of itself.
 type Info struct {
 	Name      string   // the logical unit's name in the file

@@ -69,6 +69,31 @@ func tryWrite(c *command) (bool, error) {
 	return c.unit.prompt.TryWriteAt(data, e.off)
 }
 
+// queueRead begins a read of whole blocks.
+func queueRead(c *command) bool {
+	e, err := c.transfer()
+	if err != nil || e.n == 0 || int64(max(c.task.InLimit, 0)) < e.n || c.fuaSet() {
+		return false
+	}
+	buf := c.task.In // tryRead may have taken it
+	if buf == nil {
+		buf = c.task.buffer(int(e.n))
+	}
+	return c.unit.queue.StartReadAt(buf, e.off, c.arrived)
+}
+
+// queueWrite begins a write of data that need not be stable.
+func queueWrite(c *command) bool {
+	if c.forced() {
+		return false
+	}
+	e, data, err := c.writeRange()
+	if err != nil || len(data) == 0 {
+		return false
+	}
+	return c.unit.queue.StartWriteAt(data, e.off, c.arrived)
+}
+
 // payload is the part of e for which data came: transports may bring less than
 // the CDB says and report it as residual, but not a part of a block.
 func (c *command) payload(e extent) ([]byte, error) {

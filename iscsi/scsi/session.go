@@ -170,15 +170,17 @@ func (s *Session) Begin(ctx context.Context, t *Task) (ended bool) {
 	return a.unit.tasks.enter(c) && c.begin()
 }
 
-// Start has a Task carried out of which Begin said that it has not ended, in a
-// goroutine of its unit and as soon as it may. At its end t.Done is called.
+// Start has a Task carried out of which Begin said that it has not ended, by its
+// device or in a goroutine of its unit, as soon as it may. At its end t.Done is
+// called.
 func (t *Task) Start() {
 	c := &t.command
 	if c.work == nil {
-		c.toLane = func() { c.unit.lane.submit(c) }
+		c.proceed = c.goOn
+		c.arrived = c.arrive
 		c.work = c.serve
 	}
-	c.turn = c.toLane
+	c.turn = c.proceed
 	c.unit.tasks.await(c)
 }
 

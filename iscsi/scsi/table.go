@@ -31,6 +31,9 @@ type opcode struct {
 	// try is run where that waits for nothing; false, and no error, where it
 	// would have to, and then nothing has happened. The unit's device is a Prompt.
 	try func(*command) (bool, error)
+	// start has the device carry it out and call c.arrived; false where it must
+	// be run. The unit's device is a Queue.
+	start func(*command) bool
 }
 
 func (o *opcode) code() byte          { return o.usage[0] }

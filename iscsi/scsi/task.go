@@ -22,8 +22,8 @@ type Task struct {
 	// overwritten. It is called at most once, and not for n = 0. Nil means make.
 	Buffer func(n int) []byte
 
-	// Done is called, from a goroutine of the unit, at the end of a Task that
-	// went on with Start.
+	// Done is called, from a goroutine of the unit or its device, at the end of a
+	// Task that went on with Start. It must not wait.
 	Done func()
 
 	Status   byte   // one of Status…

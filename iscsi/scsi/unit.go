@@ -11,6 +11,7 @@ import (
 type Unit struct {
 	dev     Device
 	prompt  Prompt // dev, if it is one
+	queue   Queue  // dev, if it is one
 	table   *table
 	mode    modePages
 	scratch sync.Pool // *[]byte of scratchSize, for what cannot go to the task's buffer
@@ -39,6 +40,7 @@ const scratchSize = 256 << 10
 func NewUnit(dev Device) *Unit {
 	u := &Unit{dev: dev, table: newTable(), attached: map[*attachment]struct{}{}}
 	u.prompt, _ = dev.(Prompt)
+	u.queue, _ = dev.(Queue)
 	u.mode.reset()
 	if now, ok := u.usage(); ok {
 		u.level.Store(now.level(0))
