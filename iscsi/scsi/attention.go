@@ -20,6 +20,7 @@ const (
 	attnResReleased
 	attnRegPreempted
 	attnCapacity
+	attnInquiry
 	attnLUNs
 	attnThreshold // the first of thresholds; the others follow
 )
@@ -35,6 +36,7 @@ var attentionCodes = [...]uint16{
 	attnResReleased:      codeResReleased,
 	attnRegPreempted:     codeRegPreempted,
 	attnCapacity:         codeCapacityChanged,
+	attnInquiry:          codeInquiryChanged,
 	attnLUNs:             codeLUNsChanged,
 	attnThreshold:        codeThreshold,
 	attnThreshold + attention(len(thresholds)-1): codeThreshold,

@@ -51,6 +51,7 @@ const (
 	codeNoRegistration    = 0x5504 // INSUFFICIENT REGISTRATION RESOURCES
 	codeNoSaving          = 0x3900 // SAVING PARAMETERS NOT SUPPORTED
 	codeSelfTest          = 0x3e03 // LOGICAL UNIT FAILED SELF-TEST
+	codeInquiryChanged    = 0x3f03
 	codeLUNsChanged       = 0x3f0e
 	codeInternal          = 0x4400
 	codeInvalidMessage    = 0x4900

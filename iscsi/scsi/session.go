@@ -23,13 +23,14 @@ type Session struct {
 
 	mu     sync.Mutex // writers of luns
 	closed bool
+	was    map[uint16][16]byte // which unit was last taken from a LUN, by its Info.ID
 }
 
 // NewSession attaches nexus n to units, by LUN (0-16383). Each unit answers
 // POWER ON, RESET, OR BUS DEVICE RESET OCCURRED (29h/00h) first. Close it.
 func NewSession(n Nexus, units map[uint16]*Unit) *Session {
 	n.Initiator = strings.ToLower(n.Initiator)
-	s := &Session{nexus: n}
+	s := &Session{nexus: n, was: map[uint16][16]byte{}}
 	luns := map[uint16]*attachment{}
 	for lun, u := range units {
 		luns[lun] = u.attach(s)
@@ -39,8 +40,11 @@ func NewSession(n Nexus, units map[uint16]*Unit) *Session {
 }
 
 // SetUnits replaces the LUN map. Where it differs, removed LUNs answer
-// 25h/00h, and each that stays says REPORTED LUNS DATA HAS CHANGED (3Fh/0Eh)
-// until one REPORT LUNS. After Close it does nothing.
+// 25h/00h and what runs there is aborted, and each LUN that stays says REPORTED
+// LUNS DATA HAS CHANGED (3Fh/0Eh) until one REPORT LUNS. A LUN with another unit
+// than it had says INQUIRY DATA HAS CHANGED (3Fh/03h), at once or when it comes
+// back: who does not look would write on the wrong disk. After Close it does
+// nothing.
 func (s *Session) SetUnits(units map[uint16]*Unit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,23 +54,38 @@ func (s *Session) SetUnits(units map[uint16]*Unit) {
 	old := *s.luns.Load()
 	luns := map[uint16]*attachment{}
 	changed := false
+	for lun, a := range old {
+		if units[lun] != a.unit {
+			s.was[lun], changed = a.unit.dev.Info().ID, true
+		}
+	}
 	for lun, u := range units {
 		a := old[lun]
 		if a == nil || a.unit != u {
-			a, changed = u.attach(s), true
+			a, changed = s.attach(lun, u), true
 		}
 		luns[lun] = a
 	}
 	s.luns.Store(&luns)
 	for lun, a := range old {
 		if luns[lun] != a {
-			changed = true
 			a.unit.detach(a)
+			a.unit.tasks.mark(nil, func(c *command) bool { return c.at == a })
 		}
 	}
 	if changed {
 		s.lunsChanged(old, luns)
 	}
+}
+
+// attach puts a unit at a LUN that had none, or another one.
+func (s *Session) attach(lun uint16, u *Unit) *attachment {
+	a := u.attach(s)
+	if id, ok := s.was[lun]; ok && id != u.dev.Info().ID {
+		a.attentions.add(attnInquiry)
+	}
+	delete(s.was, lun)
+	return a
 }
 
 // lunsChanged tells the LUNs that were there before and still are.

@@ -3,6 +3,7 @@ package scsi
 import (
 	"bytes"
 	"context"
+	"strings"
 	"testing"
 )
 
@@ -71,7 +72,9 @@ func TestAbsent(t *testing.T) {
 }
 
 func TestSetUnits(t *testing.T) {
-	a, b, c := NewUnit(newMemory(t, 8, 512)), NewUnit(newMemory(t, 8, 512)), NewUnit(newMemory(t, 8, 512))
+	another := newMemory(t, 8, 512)
+	another.info.ID[0]++
+	a, b, c := NewUnit(newMemory(t, 8, 512)), NewUnit(newMemory(t, 8, 512)), NewUnit(another)
 	s := open(t, "a", map[uint16]*Unit{0: a, 1: b})
 	at := func(lun uint16) string { return run(s, lunField(lun), unhex(tur), nil, 0).answer() }
 	s.SetUnits(map[uint16]*Unit{0: a, 1: b})
@@ -84,11 +87,41 @@ func TestSetUnits(t *testing.T) {
 	want(t, "list", len(do(s, "a0 00 00 000000 00000100 00 00", nil).In), 24)
 	want(t, "the list ended it", at(0), "good")
 	want(t, "replaced", at(2), "6 29/00")
+	want(t, "by another unit", at(2), "6 3f/03")
 	want(t, "detached", len(c.attached), 0)
+	s.SetUnits(map[uint16]*Unit{0: a})
+	s.SetUnits(map[uint16]*Unit{0: a, 2: b})
+	want(t, "the same unit again", []string{at(2), at(2)}, []string{"6 29/00", "good"})
+	s.SetUnits(map[uint16]*Unit{0: a})
+	s.SetUnits(map[uint16]*Unit{0: a, 2: c})
+	want(t, "another unit after a while", []string{at(2), at(2), at(2)}, []string{"6 29/00", "6 3f/03", "good"})
 	s.Close()
 	s.SetUnits(map[uint16]*Unit{0: a})
 	want(t, "closed", at(0), "5 25/00")
 	want(t, "all detached", len(a.attached)+len(b.attached), 0)
+}
+
+// TestRemovalEndsCommands takes a LUN away under commands of two sessions: those
+// of the one that lost it end, running or not, the others go on.
+func TestRemovalEndsCommands(t *testing.T) {
+	g := newGate(t)
+	u := NewUnit(g)
+	a, b := open(t, "a", map[uint16]*Unit{0: u}), open(t, "b", map[uint16]*Unit{0: u})
+	ofA, ofB := make(chan string, 8), make(chan string, 8)
+	startRead(t, a, 0, 1, ofA)
+	startRead(t, b, 1, 1, ofB)
+	<-g.begun
+	<-g.begun
+	startRead(t, a, 2, attrOrdered, ofA)
+	a.SetUnits(nil)
+	for range 2 {
+		if answer := <-ofA; !strings.HasSuffix(answer, "aborted") {
+			t.Error(answer)
+		}
+	}
+	g.release(1)
+	want(t, "the other session", <-ofB, "b good")
+	want(t, "removed", run(a, 0, unhex(tur), nil, 0).answer(), "5 25/00")
 }
 
 func TestResets(t *testing.T) {
