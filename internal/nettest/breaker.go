@@ -57,8 +57,8 @@ func NewBreaker(t testing.TB, to string, mean int64, seed uint64) *Breaker {
 // Breaks is how many connections were broken.
 func (b *Breaker) Breaks() int64 { return b.breaks.Load() }
 
-// Spare lets connections live from now on.
-func (b *Breaker) Spare() { b.spare.Store(true) }
+// Spare lets connections live from now on, or break again.
+func (b *Breaker) Spare(spare bool) { b.spare.Store(spare) }
 
 // Break breaks all connections that are open now.
 func (b *Breaker) Break() {

@@ -53,7 +53,7 @@ func TestBreaker(t *testing.T) {
 	if b.Breaks() != 1 {
 		t.Errorf("%d breaks, want 1", b.Breaks())
 	}
-	b.Spare()
+	b.Spare(true)
 	if c, err = net.Dial("tcp", b.Address); err != nil {
 		t.Fatal(err)
 	}

@@ -25,6 +25,9 @@ func TestTools(t *testing.T) {
 		{"discovery with CHAP", []string{"iscsi-ls", "-i", webName, "iscsi://web%" + secret + "@127.0.0.1"}, []string{"Target:" + dataIQN, "Target:" + openIQN}, "failed"},
 		{"inquiry", []string{"iscsi-inq", "iscsi://127.0.0.1/" + openIQN + "/0"}, []string{"Peripheral Device Type:DIRECT_ACCESS"}, "failed"},
 		{"capacity", []string{"iscsi-readcapacity16", "-i", webName, "iscsi://web%" + secret + "@127.0.0.1/" + dataIQN + "/1"}, []string{"Total size:8388608"}, "failed"},
+		{"write protection on", []string{"iscsi-swp", "-s", "on", "iscsi://127.0.0.1/" + openIQN + "/0"}, []string{"SWP:0"}, "failed"}, // what it was
+		{"write protection off", []string{"iscsi-swp", "-s", "off", "iscsi://127.0.0.1/" + openIQN + "/0"}, []string{"SWP:1"}, "failed"},
+		{"load", []string{"iscsi-perf", "-m", "32", "-b", "128", "-t", "2", "-r", "iscsi://127.0.0.1/" + openIQN + "/0"}, []string{"iops average"}, "failed"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
