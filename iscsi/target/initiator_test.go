@@ -5,6 +5,7 @@ import (
 	"crypto/md5"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -36,7 +37,12 @@ type received struct {
 
 func dial(t testing.TB, name string) *initiator {
 	t.Helper()
-	nc, err := net.Dial("tcp", loopback.String())
+	return dialAt(t, loopback.String(), name)
+}
+
+func dialAt(t testing.TB, at, name string) *initiator {
+	t.Helper()
+	nc, err := net.Dial("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,30 +85,44 @@ func (i *initiator) raw(p []byte) {
 // receive reads one PDU; ok is false when the target closed the connection.
 func (i *initiator) receive() (r received, ok bool) {
 	i.t.Helper()
-	i.nc.SetReadDeadline(time.Now().Add(10 * time.Second))
+	r, err := i.decode()
+	if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {
+		i.t.Fatal("the target neither answers nor closes")
+	}
+	if errors.Is(err, errWrong) {
+		i.t.Fatal(err)
+	}
+	return r, err == nil
+}
+
+// errWrong is a PDU that no target may send.
+var errWrong = errors.New("wrong PDU")
+
+// decode reads one PDU.
+func (i *initiator) decode() (r received, err error) {
+	if err := i.nc.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return r, err
+	}
 	bhs := make([]byte, pdu.BHSLen)
 	if _, err := io.ReadFull(i.nc, bhs); err != nil {
-		if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {
-			i.t.Fatal("the target neither answers nor closes")
-		}
-		return r, false
+		return r, err
 	}
 	for _, m := range []pdu.Message{&pdu.NOPIn{}, &pdu.SCSIResponse{}, &pdu.TaskResponse{}, &pdu.LoginResponse{},
-		&pdu.TextResponse{}, &pdu.DataIn{}, &pdu.LogoutResponse{}, &pdu.R2T{}, &pdu.Reject{}} {
+		&pdu.TextResponse{}, &pdu.DataIn{}, &pdu.LogoutResponse{}, &pdu.R2T{}, &pdu.Async{}, &pdu.Reject{}} {
 		if op, _ := pdu.Peek(bhs); op == m.Op() {
 			r.Message = m
 		}
 	}
 	if r.Message == nil {
-		i.t.Fatalf("unknown PDU %x", bhs)
+		return r, fmt.Errorf("%w: %x", errWrong, bhs)
 	}
 	if err := pdu.Decode(bhs, r.Message); err != nil {
-		i.t.Fatal(err)
+		return r, fmt.Errorf("%w: %w", errWrong, err)
 	}
 	h := r.Common()
 	rest := make([]byte, h.AHSLen+len(i.frame(bhs, make([]byte, h.DataLen)))-pdu.BHSLen)
 	if _, err := io.ReadFull(i.nc, rest); err != nil {
-		i.t.Fatalf("the rest of %v: %v", r.Message, err)
+		return r, fmt.Errorf("%w: the rest of %v: %w", errWrong, r.Message, err)
 	}
 	at := 0
 	if i.digest {
@@ -110,9 +130,9 @@ func (i *initiator) receive() (r received, ok bool) {
 	}
 	r.data = rest[at : at+h.DataLen]
 	if whole := append(bytes.Clone(bhs), rest...); !bytes.Equal(whole, i.frame(bhs, r.data)) {
-		i.t.Fatalf("digest or padding of %v is wrong", r.Message)
+		return r, fmt.Errorf("%w: digest or padding of %v", errWrong, r.Message)
 	}
-	return r, true
+	return r, nil
 }
 
 // get receives a PDU of one kind, answering pings and nothing else on the way.
