@@ -7,8 +7,8 @@ import (
 	"crypto/sha3"
 	"crypto/subtle"
 	"hash"
-	"strconv"
 	"strings"
+	"sync"
 
 	"ripstop/iscsi"
 	"ripstop/iscsi/pdu"
@@ -31,7 +31,7 @@ var algorithms = map[uint64]algorithm{
 // chooseAlgorithm gives the first of the offered numbers that is known.
 func chooseAlgorithm(offer string) (string, algorithm, bool) {
 	for name := range strings.SplitSeq(offer, ",") {
-		n, err := strconv.ParseUint(name, 10, 8)
+		n, err := pdu.Number(name)
 		if a, ok := algorithms[n]; err == nil && ok {
 			return name, a, true
 		}
@@ -59,8 +59,9 @@ type exchange struct {
 }
 
 // prove gives the account that user and response prove, nil for none. It looks
-// at every account whatever it finds.
-func (x *exchange) prove(accounts []iscsi.Initiator, user string, response []byte) *iscsi.Initiator {
+// at every account whatever it finds, and prefers one with mutual CHAP where
+// the target is asked to prove itself.
+func (x *exchange) prove(accounts []iscsi.Initiator, user string, response []byte, mutual bool) *iscsi.Initiator {
 	var found *iscsi.Initiator
 	for i := range accounts {
 		c := accounts[i].CHAP
@@ -69,7 +70,7 @@ func (x *exchange) prove(accounts []iscsi.Initiator, user string, response []byt
 		}
 		named := subtle.ConstantTimeCompare([]byte(c.User), []byte(user))
 		right := subtle.ConstantTimeCompare(x.alg.respond(x.id, c.Secret, x.challenge), response)
-		if named&right == 1 {
+		if named&right == 1 && (found == nil || mutual && found.Mutual == nil) {
 			found = &accounts[i]
 		}
 	}
@@ -77,8 +78,9 @@ func (x *exchange) prove(accounts []iscsi.Initiator, user string, response []byt
 }
 
 // answer proves the target to the initiator. It refuses what would let the
-// initiator learn the answer to the target's own challenge.
-func (x *exchange) answer(account *iscsi.Initiator, id, challenge string) (user, response string, err error) {
+// initiator learn the answer to a challenge of the target's own, on this
+// connection or another (RFC 7143 section 9.2.1).
+func (x *exchange) answer(account *iscsi.Initiator, id, challenge string, all *Challenges) (user, response string, err error) {
 	n, errID := pdu.Number(id)
 	c, errC := pdu.Binary(challenge)
 	switch {
@@ -86,10 +88,46 @@ func (x *exchange) answer(account *iscsi.Initiator, id, challenge string) (user,
 		return "", "", Refuse(InitiatorError, "malformed CHAP challenge")
 	case account.Mutual == nil:
 		return "", "", Refuse(AuthFailed, "the initiator wants the target to prove itself, and no mutual CHAP is set for it")
-	case subtle.ConstantTimeCompare(c, x.challenge) == 1:
+	case subtle.ConstantTimeCompare(c, x.challenge) == 1 || all.waits(c):
 		return "", "", Refuse(AuthFailed, "the initiator sent the target's own challenge back")
 	case subtle.ConstantTimeCompare([]byte(account.Mutual.Secret.Reveal()), []byte(account.CHAP.Secret.Reveal())) == 1:
 		return "", "", Refuse(AuthFailed, "CHAP and mutual CHAP have the same secret: give each its own")
 	}
 	return account.Mutual.User, pdu.Hex(x.alg.respond(byte(n), account.Mutual.Secret, c)), nil
+}
+
+// Challenges are those that wait for their answers in all logins of a target.
+// The zero value is ready, and it is safe for concurrent use. As long as one of
+// them waits, the target proves itself to nobody who sends the same.
+type Challenges struct {
+	mu      sync.Mutex
+	waiting map[string]int
+}
+
+func (c *Challenges) issue(challenge []byte) { c.count(challenge, 1) }
+
+// spend takes a challenge out whose login is over.
+func (c *Challenges) spend(challenge []byte) { c.count(challenge, -1) }
+
+func (c *Challenges) count(challenge []byte, by int) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting == nil {
+		c.waiting = map[string]int{}
+	}
+	if c.waiting[string(challenge)] += by; c.waiting[string(challenge)] <= 0 {
+		delete(c.waiting, string(challenge))
+	}
+}
+
+func (c *Challenges) waits(challenge []byte) bool {
+	if c == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.waiting[string(challenge)] > 0
 }

@@ -1,6 +1,7 @@
 package login
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -34,6 +35,9 @@ type Policy struct {
 	Discover func(initiator string) ([]iscsi.Initiator, error)
 	// Challenge gives n unpredictable bytes.
 	Challenge func(n int) []byte
+	// Challenges are those of all logins at the target, so that none of them is
+	// answered by the target itself. Nil is a target with one login at a time.
+	Challenges *Challenges
 	// TSIH is the handle that a new session will have, not 0.
 	TSIH uint16
 	// MaxConns is how many connections a session may have; 0 is 1.
@@ -105,6 +109,13 @@ func (m *Machine) Initiator() string { return m.result.Initiator }
 
 // Target is the name of the target that the initiator asked for so far, for the log.
 func (m *Machine) Target() string { return m.result.Target }
+
+// Close ends a login, whatever came of it.
+func (m *Machine) Close() {
+	if m.chap != nil {
+		m.policy.Challenges.spend(m.chap.challenge)
+	}
+}
 
 // Step takes one request with its data segment and gives the response.
 func (m *Machine) Step(req *pdu.Login, text []byte) Reply {
@@ -208,6 +219,11 @@ func (m *Machine) keys(pairs []pdu.Pair, r *Reply) *Refusal {
 		}
 	} else if err := m.skipSecurity(); err != nil {
 		return err
+	}
+	// FirstBurstLength may not exceed MaxBurstLength (RFC 7143 section 13.14), so
+	// that one is settled first wherever it stands.
+	if i := slices.IndexFunc(pairs, func(p pdu.Pair) bool { return p.Key == "FirstBurstLength" }); i >= 0 {
+		pairs = append(slices.Delete(slices.Clone(pairs), i, i+1), pairs[i])
 	}
 	for _, p := range pairs {
 		if err := m.operate(p, r); err != nil {

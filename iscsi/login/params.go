@@ -74,13 +74,26 @@ var rules = map[string]rule{
 	"DataSequenceInOrder":      {always("Yes"), ofSession, true},
 	"iSCSIProtocolLevel":       {lesser(bounds{0, 31, 1}, nil), ofSession, true},
 	"TaskReporting":            {oneOf("RFC3720"), ofSession, true},
-	// Markers are gone since RFC 7143 section 13.25; older initiators still offer them.
-	"IFMarker":   {always("No"), ofConnection, true},
-	"OFMarker":   {always("No"), ofConnection, true},
-	"IFMarkInt":  {func(*Machine, string) string { return answerIrrelevant }, ofConnection, true},
-	"OFMarkInt":  {func(*Machine, string) string { return answerIrrelevant }, ofConnection, true},
-	"AuthMethod": {func(*Machine, string) string { return answerReject }, ofConnection, false},
+	// Markers are gone, and the answers that are left for them are No and Reject
+	// (RFC 7143 section 13.25).
+	"IFMarker":  {always("No"), ofConnection, false},
+	"OFMarker":  {always("No"), ofConnection, false},
+	"IFMarkInt": {rejected, ofConnection, false},
+	"OFMarkInt": {rejected, ofConnection, false},
+	// What the initiator only tells (RFC 7143 section 13.26).
+	"X#NodeArchitecture": {unanswered, ofConnection, false},
+	// What belongs to another phase or to the target (RFC 7143 sections 12 and
+	// 13). The target declares its portal group itself, and a key comes once.
+	"AuthMethod":           {rejected, ofConnection, false},
+	"SendTargets":          {rejected, ofConnection, false},
+	"TargetAlias":          {rejected, ofConnection, false},
+	"TargetAddress":        {rejected, ofConnection, false},
+	"TargetPortalGroupTag": {unanswered, ofConnection, false},
 }
+
+func rejected(*Machine, string) string { return answerReject }
+
+func unanswered(*Machine, string) string { return "" }
 
 // digest chooses what the initiator prefers of CRC32C and None.
 func digest(field func(*Params) *bool) func(*Machine, string) string {
@@ -158,7 +171,8 @@ func greater(low, high, own int) func(*Machine, string) string {
 	}
 }
 
-// firstBurst settles on a length that MaxBurstLength allows.
+// firstBurst settles on a length that MaxBurstLength allows, which comes before
+// it: see Machine.keys.
 func firstBurst(m *Machine, value string) string {
 	b := bounds{512, pdu.MaxDataLen, min(FirstBurst, m.result.Params.MaxBurst)}
 	return lesser(b, func(p *Params) *int { return &p.FirstBurst })(m, value)

@@ -52,24 +52,26 @@ func (m *Machine) secure(values map[string]string, r *Reply) *Refusal {
 	return m.verify(values, r)
 }
 
-// choose settles the method: CHAP where there is something to prove, None only
-// where nothing is.
+// choose settles on the first offered method that serves: CHAP where there is
+// something to prove, None only where nothing must be (RFC 7143 section 6.2.1).
 func (m *Machine) choose(offer string, r *Reply) *Refusal {
-	methods := strings.Split(offer, ",")
-	switch {
-	case m.proved:
+	if m.proved {
 		return Refuse(InitiatorError, "AuthMethod after the end of authentication")
-	case m.closed() && slices.Contains(methods, methodCHAP):
-		m.method = methodCHAP
-	case m.open() && slices.Contains(methods, methodNone):
-		m.method, m.proved = methodNone, true
-	case m.open():
-		return Refuse(AuthFailed, "the initiator wants CHAP, and no CHAP is set for it")
-	default:
-		return Refuse(AuthFailed, "CHAP is required, and the initiator does not offer it")
 	}
-	r.say("AuthMethod", m.method)
-	return nil
+	if m.method != "" {
+		return Refuse(InitiatorError, "AuthMethod in the middle of authentication")
+	}
+	for method := range strings.SplitSeq(offer, ",") {
+		if method == methodCHAP && m.closed() || method == methodNone && m.open() {
+			m.method, m.proved = method, method == methodNone
+			r.say("AuthMethod", method)
+			return nil
+		}
+	}
+	if m.open() {
+		return Refuse(AuthFailed, "the initiator wants CHAP, and no CHAP is set for it")
+	}
+	return Refuse(AuthFailed, "CHAP is required, and the initiator does not offer it")
 }
 
 // challenge answers CHAP_A.
@@ -80,6 +82,7 @@ func (m *Machine) challenge(offer string, r *Reply) *Refusal {
 	}
 	random := m.policy.Challenge(alg.challenge + 1)
 	m.chap = &exchange{alg: alg, id: random[0], challenge: random[1:]}
+	m.policy.Challenges.issue(m.chap.challenge)
 	r.say("CHAP_A", number)
 	r.say("CHAP_I", strconv.Itoa(int(m.chap.id)))
 	r.say("CHAP_C", pdu.Hex(m.chap.challenge))
@@ -88,18 +91,20 @@ func (m *Machine) challenge(offer string, r *Reply) *Refusal {
 
 // verify checks CHAP_N and CHAP_R and, when asked, proves the target.
 func (m *Machine) verify(values map[string]string, r *Reply) *Refusal {
+	user, named := values["CHAP_N"]
 	response, err := pdu.Binary(values["CHAP_R"])
-	if err != nil {
-		return Refuse(AuthFailed, "no CHAP response")
-	}
-	account := m.chap.prove(m.accounts, values["CHAP_N"], response)
-	if account == nil {
-		return Refuse(AuthFailed, "wrong CHAP name or secret")
+	if err != nil || !named {
+		return Refuse(AuthFailed, "no CHAP name or response")
 	}
 	id, asked := values["CHAP_I"]
 	challenge, also := values["CHAP_C"]
-	if asked || also {
-		user, proof, err := m.chap.answer(account, id, challenge)
+	asked = asked || also
+	account := m.chap.prove(m.accounts, user, response, asked)
+	if account == nil {
+		return Refuse(AuthFailed, "wrong CHAP name or secret")
+	}
+	if asked {
+		user, proof, err := m.chap.answer(account, id, challenge, m.policy.Challenges)
 		if err != nil {
 			return refusal(err)
 		}

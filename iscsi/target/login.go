@@ -34,8 +34,10 @@ func (c *conn) logIn() bool {
 			rand.Read(p) // never fails
 			return p
 		},
-		TSIH: tsih, PortalGroup: portalGroup,
+		Challenges: &c.srv.challenges,
+		TSIH:       tsih, PortalGroup: portalGroup,
 	})
+	defer m.Close()
 	err := c.exchange(m)
 	if err == nil {
 		return true

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"ripstop/iscsi"
+	"ripstop/iscsi/login"
 	"ripstop/iscsi/scsi"
 )
 
@@ -49,14 +50,15 @@ func (o Options) withDefaults() Options {
 
 // Server serves the targets of one host. It is safe for concurrent use.
 type Server struct {
-	log     *slog.Logger
-	opts    Options
-	table   atomic.Pointer[table] // read without the lock
-	buffers pool
-	refused limiter // of log lines about refusals
-	tsih    atomic.Uint32
-	panics  atomic.Uint64
-	running sync.WaitGroup // listeners and connections
+	log        *slog.Logger
+	opts       Options
+	table      atomic.Pointer[table] // read without the lock
+	buffers    pool
+	refused    limiter // of log lines about refusals
+	tsih       atomic.Uint32
+	challenges login.Challenges
+	panics     atomic.Uint64
+	running    sync.WaitGroup // listeners and connections
 
 	mu        sync.Mutex // guards what follows, and publishing the table
 	closed    bool
