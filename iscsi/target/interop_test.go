@@ -47,6 +47,10 @@ func TestTools(t *testing.T) {
 		t.Errorf("the wrong secret is right:\n%s", out)
 	}
 	w.logged("refused login", webName, dataIQN, "wrong CHAP name or secret")
+	out, err = exec.Command("iscsi-ls", "-i", webName, "iscsi://web%wrongsecretxx@127.0.0.1").CombinedOutput()
+	if err == nil || strings.Contains(string(out), "Target:") {
+		t.Errorf("discovery with the wrong secret:\n%s", out)
+	}
 	if strings.Contains(w.logs.String(), secret) {
 		t.Error("the secret stands in the log")
 	}

@@ -85,11 +85,53 @@ func TestDiscovery(t *testing.T) {
 	if r, _ := get[*pdu.Reject](i); r.Reason != rejectProtocol {
 		t.Errorf("a command in discovery: %v", r)
 	}
+	if r := loginCHAP(dial(t, webName), "", "web", "another secret"); r.Status != 0x0201 {
+		t.Errorf("wrong proof: %v", r)
+	}
 	wrong := dial(t, webName)
 	if r := wrong.loginStep(1, 3, "InitiatorName="+webName, "TargetName=iqn.2026-11.org.example:hidden"); r.Status != 0x0203 {
 		t.Errorf("wrong portal: %v", r)
 	}
 	w.logged("refused login", "hidden", "not served at this portal")
+}
+
+// TestDiscoveryProof shows an initiator that proves itself what its proof opens.
+func TestDiscoveryProof(t *testing.T) {
+	w := newWorld(t, Options{})
+	targets := twoTargets()
+	other := targets[dataIQN]
+	other.Initiators = map[string]iscsi.Initiator{webName: {CHAP: &iscsi.CHAP{User: "other", Secret: "othersecretothe"}}}
+	targets["iqn.2026-11.org.example:other"] = other
+	w.become(targets)
+	shown := func(i *initiator) string {
+		m := &pdu.Text{Final: true, TTT: pdu.Reserved, CmdSN: i.cmdSN}
+		m.Immediate = true
+		i.send(m, []byte("SendTargets=All\x00"))
+		_, data := get[*pdu.TextResponse](i)
+		pairs, err := pdu.ParseText(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, p := range pairs {
+			if p.Key == "TargetName" {
+				names = append(names, p.Value[strings.LastIndex(p.Value, ":")+1:])
+			}
+		}
+		return strings.Join(names, " ")
+	}
+	for user, tt := range map[string]struct{ secret, want string }{"web": {secret, "data open"}, "other": {"othersecretothe", "open other"}} {
+		i := dial(t, webName)
+		if r := loginCHAP(i, "", user, tt.secret); r.Status != 0 {
+			t.Fatal(r)
+		}
+		if got := shown(i); got != tt.want {
+			t.Errorf("%s is shown %q, want %q", user, got, tt.want)
+		}
+	}
+	if got := shown(enter(t, webName, "")); got != "data open other" {
+		t.Errorf("without proof: %q", got)
+	}
 }
 
 // TestReinstatement ends a session when its initiator logs in again with the

@@ -109,14 +109,15 @@ func (c *conn) textReply(m *pdu.Text) error {
 }
 
 // sendTargets lists the targets that what stands for, with the portals under
-// which this initiator can reach them: all that are open to it, with proof or
-// without, one by name, or with "" the session's own.
+// which this initiator can reach them: all that are open to it, one by name, or
+// with "" the session's own. An initiator that proved itself in discovery is
+// shown what this proof opens and what asks none.
 func (c *conn) sendTargets(what string) []byte {
 	var out []byte
 	t := *c.srv.table.Load()
 	for _, key := range slices.Sorted(maps.Keys(t)) {
-		e, _, err := t.admit(c.login.Initiator, key, c.lis.at)
-		if err != nil {
+		e, account, err := t.admit(c.login.Initiator, key, c.lis.at)
+		if err != nil || c.login.Proof != nil && !opens(account, c.login.Proof) {
 			continue
 		}
 		named := what == "All" || what == e.name || what == "" && c.login.Target == key
