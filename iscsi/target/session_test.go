@@ -36,7 +36,7 @@ func TestReadWrite(t *testing.T) {
 		{"immediate alone", []string{"InitialR2T=No"}, 40960, 40960},
 		{"R2T alone", []string{"ImmediateData=No", "MaxBurstLength=8192"}, 0, 0},
 		{"unsolicited Data-Out", []string{"InitialR2T=No", "ImmediateData=No", "FirstBurstLength=16384"}, 0, 16384},
-		{"all three", []string{"InitialR2T=No", "FirstBurstLength=16384", "MaxBurstLength=4096", "MaxOutstandingR2T=3"}, 512, 12000},
+		{"all three", []string{"InitialR2T=No", "FirstBurstLength=16384", "MaxBurstLength=12288", "MaxOutstandingR2T=3"}, 512, 12000},
 		{"short segments", []string{"MaxRecvDataSegmentLength=513", "MaxBurstLength=1500"}, 0, 0},
 		{"digests", []string{"HeaderDigest=CRC32C", "DataDigest=CRC32C", "InitialR2T=No", "MaxRecvDataSegmentLength=4095"}, 1001, 9001},
 	}
