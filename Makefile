@@ -1,5 +1,5 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: quickstart test build gen fuzz bench-iscsi lint clean
+.PHONY: quickstart test build gen fuzz conformance bench-iscsi lint clean
 
 export CGO_ENABLED = 0
 
@@ -26,6 +26,10 @@ gen:
 # Every fuzz target for a while; by hand.
 fuzz:
 	scripts/fuzz 60s
+
+# libiscsi's suite beside tgtd and gotgt, into docs/conformance.md. UPDATE=1 makes the results what is expected.
+conformance:
+	test/conformance/run
 
 # Speed beside tgtd and gotgt into docs/benchmarks; by hand. A short run: SECONDS=1 ROUNDS=1 CELLS=hot-rr DOCS=
 bench-iscsi:
