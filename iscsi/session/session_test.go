@@ -27,7 +27,7 @@ func TestWindow(t *testing.T) {
 		{"half a circle away", 0, 1 << 31, false, Ignore, 0},
 	}
 	for _, tt := range tests {
-		w := Window{tt.exp}
+		w := Window{ExpCmdSN: tt.exp}
 		if got := w.Admit(tt.sn, tt.immediate); got != tt.want || w.ExpCmdSN != tt.next || w.Max() != tt.next+127 {
 			t.Errorf("%s: %v, then %d to %d; want %v, %d", tt.name, got, w.ExpCmdSN, w.Max(), tt.want, tt.next)
 		}
@@ -44,6 +44,11 @@ func out(ttt, sn uint32, off, n int, final bool) *pdu.DataOut {
 	d := &pdu.DataOut{TTT: ttt, DataSN: sn, Offset: uint32(off), Final: final}
 	d.DataLen = n
 	return d
+}
+
+func newTransfer(cmd *pdu.SCSICommand, need int, l Limits) (*Transfer, error) {
+	tr := &Transfer{}
+	return tr, tr.Start(cmd, need, l)
 }
 
 var limits = Limits{MaxBurst: 4096, FirstBurst: 2048, MaxR2T: 2, ImmediateData: true}
@@ -82,7 +87,7 @@ func TestTransferRefuses(t *testing.T) {
 			if tt.limit != nil {
 				tt.limit(&l)
 			}
-			tr, err := NewTransfer(tt.cmd, int(tt.cmd.EDTL), l)
+			tr, err := newTransfer(tt.cmd, int(tt.cmd.EDTL), l)
 			for ttt := uint32(1); err == nil; ttt++ {
 				if _, ok := tr.R2T(ttt); !ok {
 					break
@@ -115,7 +120,7 @@ func TestTransferDelivers(t *testing.T) {
 			cmd.DataLen = rnd.IntN(first + 1)
 		}
 		cmd.Final = l.InitialR2T || cmd.DataLen == first || rnd.IntN(2) == 0
-		tr, err := NewTransfer(cmd, need, l)
+		tr, err := newTransfer(cmd, need, l)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -178,7 +183,7 @@ func solicit(t *testing.T, rnd *rand.Rand, tr *Transfer, sent int, l Limits) {
 }
 
 func TestSwallow(t *testing.T) {
-	tr, err := NewTransfer(write(8192, 0, true), 8192, limits)
+	tr, err := newTransfer(write(8192, 0, true), 8192, limits)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,56 +235,53 @@ func TestResidual(t *testing.T) {
 	}
 }
 
-func waiting(itt uint32, lun uint64, n int) *Task {
-	tr := &Transfer{limits: limits, edtl: n, want: n}
-	tr.R2T(1)
-	task := &Task{Out: make([]byte, n), Transfer: tr}
-	task.Cmd.ITT, task.Cmd.LUN = itt, lun
-	return task
+// TestSkip has commands count as received that have not come.
+func TestSkip(t *testing.T) {
+	w := Window{ExpCmdSN: 0xfffffffe}
+	if w.Skip(0xfffffffd) || w.Skip(0x7e) || !w.Skip(0x7d) || !w.Skip(0) || !w.Skip(0) {
+		t.Error("only what is in the window can be skipped")
+	}
+	if v := w.Judge(0, false); v != Ignore || w.ExpCmdSN != 0xfffffffe {
+		t.Errorf("a skipped command that comes: %v", v)
+	}
+	if v := w.Admit(0xffffffff, false); v != Gap {
+		t.Errorf("one before it: %v", v)
+	}
+	if !w.Skip(0xfffffffe) || w.ExpCmdSN != 0xffffffff {
+		t.Errorf("then %d is expected", w.ExpCmdSN)
+	}
+	if v := w.Admit(0xffffffff, false); v != Take || w.ExpCmdSN != 1 {
+		t.Errorf("%v, then %d is expected", v, w.ExpCmdSN)
+	}
+	for sn := uint32(1); sn != 0x7d; sn++ {
+		if w.Admit(sn, false) != Take {
+			t.Fatalf("command %d", sn)
+		}
+	}
+	if w.ExpCmdSN != 0x7e || w.skipped != [2]uint64{} {
+		t.Errorf("%d is expected, %x is left", w.ExpCmdSN, w.skipped)
+	}
 }
 
-func TestTasks(t *testing.T) {
-	ts := NewTasks(3 * (1000 + perTaskOverhead))
-	for itt := range uint32(3) {
-		if err := ts.Add(waiting(itt, uint64(itt%2), 1000)); err != nil {
-			t.Fatal(err)
-		}
+func TestMemory(t *testing.T) {
+	m := NewMemory(1000)
+	if !m.Room(1000) || m.Room(1001) {
+		t.Error("the limit is not the limit")
 	}
-	if err := ts.Add(waiting(3, 0, 1)); !errors.Is(err, ErrFull) {
-		t.Errorf("a fourth: %v", err)
+	m.Wait(400)
+	m.Run(500)
+	if m.Room(101) || !m.Room(100) || !m.Running() || m.Used() != 900 {
+		t.Errorf("%+v", m)
 	}
-	if err := ts.Add(waiting(2, 0, 0)); !errors.Is(err, ErrTaskInProgress) {
-		t.Errorf("the same tag: %v", err)
+	m.Begin(400)
+	m.Free(500)
+	m.Free(400)
+	m.Wait(10)
+	if m.Running() || m.Used() != 10 {
+		t.Errorf("%+v", m)
 	}
-	if ts.Abort(1, 0) || ts.Abort(0, 9) || !ts.Abort(0, 0) || ts.Abort(0, 0) {
-		t.Error("only the task of that unit can be aborted, and once")
-	}
-	if ts.Bytes() != 2000+3*perTaskOverhead || ts.Len() != 3 || !ts.Get(0).Aborted {
-		t.Errorf("%d bytes in %d tasks after an abort whose data are due", ts.Bytes(), ts.Len())
-	}
-	ts.AbortUnit(1)
-	if !ts.Get(1).Aborted || ts.Get(2).Aborted {
-		t.Error("unit 1 has task 1 alone")
-	}
-	ts.Get(2).Transfer.Swallow(out(1, 0, 0, 1000, true))
-	ts.AbortAll()
-	if ts.Get(2) != nil || ts.Get(1) == nil {
-		t.Error("a task whose data came goes at once, the others stay")
-	}
-	for _, itt := range []uint32{0, 1} {
-		task := ts.Get(itt)
-		ts.Remove(task)
-		ts.Remove(task)
-	}
-	if ts.Bytes() != 0 || ts.Len() != 0 {
-		t.Errorf("%d bytes in %d tasks at the end", ts.Bytes(), ts.Len())
-	}
-	for i := range uint32(maxTasks) {
-		if err := ts.Add(waiting(i, 0, 0)); err != nil {
-			break
-		}
-	}
-	if ts.Room(0) {
-		t.Error("the table has no end")
+	m.Forget(10)
+	if m.Used() != 0 {
+		t.Errorf("%+v", m)
 	}
 }

@@ -45,11 +45,11 @@ type Transfer struct {
 	r2tSN       uint32
 }
 
-// NewTransfer starts the transfer of a command that takes need bytes, and
-// counts the immediate data that came with it. A fault leaves a transfer whose
-// rest can be swallowed.
-func NewTransfer(cmd *pdu.SCSICommand, need int, l Limits) (*Transfer, error) {
-	t := &Transfer{limits: l}
+// Start makes t the transfer of a command that takes need bytes, and counts the
+// immediate data that came with it. A fault leaves a transfer whose rest can be
+// swallowed. Whatever t was before is over.
+func (t *Transfer) Start(cmd *pdu.SCSICommand, need int, l Limits) error {
+	*t = Transfer{limits: l, open: t.open[:0]}
 	if cmd.Write {
 		t.edtl = int(cmd.EDTL)
 	}
@@ -58,13 +58,13 @@ func NewTransfer(cmd *pdu.SCSICommand, need int, l Limits) (*Transfer, error) {
 	t.got, t.asked = cmd.DataLen, cmd.DataLen
 	switch {
 	case cmd.DataLen > 0 && !l.ImmediateData:
-		return t, fmt.Errorf("%d bytes of immediate data: %w", cmd.DataLen, ErrUnsolicited)
+		return fmt.Errorf("%d bytes of immediate data: %w", cmd.DataLen, ErrUnsolicited)
 	case cmd.DataLen > min(t.edtl, l.FirstBurst):
-		return t, fmt.Errorf("%d bytes of immediate data: %w", cmd.DataLen, ErrAmount)
+		return fmt.Errorf("%d bytes of immediate data: %w", cmd.DataLen, ErrAmount)
 	case t.unsolicited && (l.InitialR2T || !cmd.Write):
-		return t, fmt.Errorf("unsolicited data announced: %w", ErrUnsolicited)
+		return fmt.Errorf("unsolicited data announced: %w", ErrUnsolicited)
 	}
-	return t, nil
+	return nil
 }
 
 // Want is the bytes that the command will be given.
@@ -143,7 +143,7 @@ func (t *Transfer) endSequence() {
 		t.unsolicited = false
 		t.asked = t.got
 	} else if len(t.open) > 0 {
-		t.open = t.open[1:]
+		t.open = append(t.open[:0], t.open[1:]...) // in place, for the next transfer
 	}
 }
 

@@ -5,28 +5,26 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"runtime/debug"
-	"slices"
+	"sync"
 	"syscall"
 	"time"
 
 	"ripstop/iscsi"
 	"ripstop/iscsi/login"
 	"ripstop/iscsi/pdu"
-	"ripstop/iscsi/scsi"
 	"ripstop/iscsi/session"
 )
 
-// conn is one connection, and the session that it carries after login.
+// conn is one connection.
 //
 //	login ─► full feature ─► logout ─► closed
 //	  └──────────┴── fault, end() ─────►▲
 //
-// Everything below "loop" belongs to its goroutine.
+// Everything below "reader" belongs to that goroutine.
 type conn struct {
 	srv    *Server
 	lis    *listener
@@ -36,56 +34,59 @@ type conn struct {
 	log    *slog.Logger
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	done   chan struct{} // closed when the goroutine is through
+	done   chan struct{} // closed when the connection is through, with all its commands
 
-	// Guarded by Server.mu.
+	// Guarded by Server.mu; nexus is set once, by the reader.
 	loggingIn bool
-	nexus     *scsi.Nexus // nil before login
+	nexus     *nexus // nil before login
+	cid       uint16
 	portal    iscsi.Portal
-	scsi      *scsi.Session // nil in a discovery session
-	units     map[uint16]*unit
-	since     time.Time
+	leaving   *time.Timer // it was asked to log out, and has until then
 
-	account *account // nil in a discovery session
+	finished finished
+	wake     chan struct{}  // something is in finished
+	stop     chan struct{}  // ends the writer
+	writer   sync.WaitGroup // the goroutine
+	lanes    sync.WaitGroup // commands that run beside the connection
 
-	// loop
-	in       reader
+	mu       sync.Mutex // orders what is written; guards what follows
 	out      writer
-	deadline time.Time          // of the login
-	asked    bool               // a NOP-In waits for its answer
-	came     arrival            // of the command that is answered
-	waiting  map[uint32]arrival // of commands that wait for their data, by ITT
-	taken    int                // bytes of data-out of the command that is answered
-	gathered time.Time          // when the oldest reply that is not written was made
-	login    login.Result
-	limits   session.Limits
-	window   session.Window
 	statSN   uint32
-	tag      uint32 // the last target transfer tag
-	tasks    *session.Tasks
-	task     scsi.Task
-	inBuf    *buffer // of the command that runs
-	r2ts     uint32  // that were sent for it
-	cdb      []byte
-	text     textExchange
-
-	cmd      pdu.SCSICommand // decoded headers, here to save an allocation each
-	dataOut  pdu.DataOut
+	maxRecv  int       // bytes in one data segment to the initiator
+	owed     int       // bytes of the session's memory that come free with the next write
+	answered time.Time // when the last answer was gathered
+	gathered time.Time // when the oldest one that is not written was
+	writeBy  time.Time // the deadline that is set
 	dataIn   pdu.DataIn
 	response pdu.SCSIResponse
+
+	// reader
+	in       reader
+	deadline time.Time // of the login
+	readBy   time.Time // the deadline that is set
+	came     time.Time // when the last input came
+	asked    bool      // a NOP-In waits for its answer
+	login    login.Result
+	limits   session.Limits
+	tag      uint32 // the last target transfer tag
+	spare    *task  // for the next command
+	ordered  bool   // nexus.order is held
+	text     textExchange
+	dataOut  pdu.DataOut // decoded headers, here to save an allocation each
 	r2t      pdu.R2T
 	coder    pdu.Coder
 }
 
 func newConn(s *Server, l *listener, nc *net.TCPConn) *conn {
+	now := time.Now()
 	c := &conn{srv: s, lis: l, nc: nc, local: addrPort(nc.LocalAddr()), remote: addrPort(nc.RemoteAddr()),
-		done: make(chan struct{}), statSN: 1, deadline: time.Now().Add(s.opts.LoginTimeout)}
+		done: make(chan struct{}), wake: make(chan struct{}, 1), stop: make(chan struct{}),
+		statSN: 1, came: now, deadline: now.Add(s.opts.LoginTimeout)}
 	c.ctx, c.cancel = context.WithCancelCause(l.ctx)
 	c.log = s.log.With("address", c.remote.String(), "portal", l.at.String())
 	digest := pdu.NewDigest()
 	c.in = reader{read: c.read, digest: digest, maxData: loginData}
 	c.out = writer{write: c.write, digest: digest, buffers: &s.buffers}
-	c.task.Buffer = c.buffer
 	return c
 }
 
@@ -94,23 +95,35 @@ type errEnd string
 
 func (e errEnd) Error() string { return string(e) }
 
-// end closes the connection from outside; its goroutine follows.
-func (c *conn) end(reason string) {
-	c.cancel(errEnd(reason))
+// end closes the connection from outside; its goroutines follow.
+func (c *conn) end(reason string) { c.fail(errEnd(reason)) }
+
+// fail is end for a fault.
+func (c *conn) fail(err error) {
+	c.cancel(err)
 	if err := c.nc.SetDeadline(time.Unix(1, 0)); err != nil && !errors.Is(err, net.ErrClosed) {
 		c.log.Debug("set deadline", "error", err)
 	}
+	if n := c.nexus; n != nil {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.changed.Broadcast()
+	}
 }
 
-// serve runs the connection to its end. A fault of this program ends it and
-// nothing else.
+// recovered has a fault of this program end the connection and nothing else. It
+// is to be deferred.
+func (c *conn) recovered() {
+	if r := recover(); r != nil {
+		c.srv.fault(c.log, "connection ended by a fault of the program", r, debug.Stack())
+		c.fail(errors.New("a fault of the program"))
+	}
+}
+
+// serve runs the connection to its end.
 func (c *conn) serve() {
 	defer c.close()
-	defer func() {
-		if r := recover(); r != nil {
-			c.srv.fault(c.log, "connection ended by a fault of the program", r, debug.Stack())
-		}
-	}()
+	defer c.recovered()
 	c.in.buf = make([]byte, loginBuffer)
 	if !c.logIn() {
 		return
@@ -122,15 +135,18 @@ func (c *conn) serve() {
 	c.logEnd(err)
 }
 
-// logEnd says how a session ended: what is not a matter of course as a warning.
+// logEnd says how a connection ended: what is not a matter of course as a warning.
 func (c *conn) logEnd(err error) {
 	log := c.log.With("initiator", c.login.Initiator, "target", c.login.Target)
+	if c.login.CID != 0 {
+		log = log.With("cid", c.login.CID)
+	}
 	switch {
 	case err == nil:
 		log.Info("session logged out")
 	case errors.Is(err, io.EOF):
 		log.Info("session ended", "reason", "the initiator closed the connection")
-	case c.scsi == nil && errors.Is(err, syscall.ECONNRESET):
+	case c.nexus.scsi == nil && errors.Is(err, syscall.ECONNRESET):
 		// open-iscsi leaves a discovery session so, with our logout response unread.
 		log.Debug("session ended", "reason", err.Error())
 	case errors.As(err, new(errEnd)):
@@ -140,35 +156,59 @@ func (c *conn) logEnd(err error) {
 	}
 }
 
-// close lets go of everything that the connection holds.
+// close ends the commands of the connection, waits for them, and lets go of
+// everything that it holds.
 func (c *conn) close() {
-	s := c.srv
-	s.mu.Lock()
-	s.loggedIn(c)
-	delete(s.conns, c)
-	if c.nexus != nil && s.nexuses[*c.nexus] == c {
-		delete(s.nexuses, *c.nexus)
-	}
-	if c.scsi != nil {
-		c.scsi.Close()
-		s.closeAccount(c.account)
-	}
-	s.mu.Unlock()
-	c.out.release()
 	c.cancel(nil)
+	c.leaveOrder()
+	if err := c.nc.SetDeadline(time.Unix(1, 0)); err != nil {
+		c.log.Debug("set deadline", "error", err)
+	}
+	c.abandon()
+	close(c.stop)
+	c.writer.Wait()
+	c.mu.Lock()
+	c.collect(false) // which has no error
+	c.out.release()
+	c.nexus.release(c.owed)
+	c.mu.Unlock()
 	if err := c.nc.Close(); err != nil {
 		c.log.Debug("close connection", "error", err)
 	}
+	c.srv.leave(c)
 	close(c.done)
+}
+
+// abandon ends the commands of the connection and waits until they have.
+func (c *conn) abandon() {
+	if c.nexus != nil {
+		c.nexus.abandon(c)
+	}
+	c.lanes.Wait()
+}
+
+func (n *nexus) abandon(c *conn) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, t := range n.tasks {
+		switch {
+		case t.conn != c:
+		case t.state == taskWaits:
+			n.forgetLocked(t)
+		case !t.ended.Load():
+			t.aborted.Store(true)
+			t.Abort()
+		}
+	}
 }
 
 // errSilent is the end of a session whose initiator does not answer.
 var errSilent = errors.New("the initiator does not answer")
 
-// read waits for input. Before it does, everything that was gathered is written.
+// read waits for input. Before it does, everything that is due is written.
 func (c *conn) read(p []byte) (int, error) {
 	for {
-		if err := c.out.flush(); err != nil {
+		if err := c.flush(); err != nil {
 			return 0, err
 		}
 		if err := c.setReadDeadline(); err != nil {
@@ -176,33 +216,51 @@ func (c *conn) read(p []byte) (int, error) {
 		}
 		n, err := c.nc.Read(p)
 		if n > 0 {
-			c.asked = false
+			c.asked, c.came = false, time.Now()
 			return n, nil
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return 0, err
 		}
-		if c.asked || c.loggingInNow() {
-			return 0, errSilent
+		c.readBy = time.Time{}
+		if cause := context.Cause(c.ctx); cause != nil {
+			return 0, cause
 		}
-		if err := c.ping(); err != nil {
+		if err := c.silent(); err != nil {
 			return 0, err
 		}
 	}
 }
 
-// loggingInNow tells whether the login is not over, for the goroutine itself.
+// silent is called when the read deadline has passed.
+func (c *conn) silent() error {
+	switch {
+	case c.asked || c.loggingInNow():
+		return errSilent
+	case time.Since(c.came) < c.srv.opts.KeepaliveIdle:
+		return nil // something came since the deadline was set
+	}
+	return c.ping()
+}
+
+// loggingInNow tells whether the login is not over, for the reader itself.
 func (c *conn) loggingInNow() bool { return c.login.Initiator == "" }
 
+// setReadDeadline sets a deadline where there is none. One that is too early is
+// left to pass: a new one for each read costs more.
 func (c *conn) setReadDeadline() error {
-	at := c.deadline
-	switch {
-	case c.asked:
-		at = time.Now().Add(c.srv.opts.KeepaliveWait)
-	case !c.loggingInNow():
-		at = time.Now().Add(c.srv.opts.KeepaliveIdle)
+	if !c.readBy.IsZero() {
+		return nil
 	}
-	if err := c.nc.SetReadDeadline(at); err != nil {
+	switch {
+	case c.loggingInNow():
+		c.readBy = c.deadline
+	case c.asked:
+		c.readBy = time.Now().Add(c.srv.opts.KeepaliveWait)
+	default:
+		c.readBy = c.came.Add(c.srv.opts.KeepaliveIdle)
+	}
+	if err := c.nc.SetReadDeadline(c.readBy); err != nil {
 		return err
 	}
 	return context.Cause(c.ctx) // end() may have set its own deadline before
@@ -213,28 +271,29 @@ func (c *conn) ping() error {
 	c.asked = true
 	m := pdu.NOPIn{TTT: c.nextTag()}
 	m.ITT = pdu.Reserved
-	m.StatSN, m.ExpCmdSN, m.MaxCmdSN = c.statSN, c.window.ExpCmdSN, c.window.Max()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.StatSN = c.statSN
+	m.ExpCmdSN, m.MaxCmdSN = c.nexus.windowNow()
 	return c.out.put(&m, nil)
 }
 
 // write sends what was gathered. An initiator that takes nothing for as long
-// as it may be silent has gone.
+// as it may be silent, and half of that again, has gone. mu is held.
 func (c *conn) write(p *net.Buffers) error {
 	c.gathered = time.Time{}
-	if err := c.nc.SetWriteDeadline(time.Now().Add(c.srv.opts.KeepaliveIdle + c.srv.opts.KeepaliveWait)); err != nil {
-		return err
+	allowed := c.srv.opts.KeepaliveIdle + c.srv.opts.KeepaliveWait
+	if now := time.Now(); c.writeBy.Sub(now) < allowed {
+		c.writeBy = now.Add(allowed + allowed/2)
+		if err := c.nc.SetWriteDeadline(c.writeBy); err != nil {
+			return err
+		}
 	}
 	if cause := context.Cause(c.ctx); cause != nil {
 		return cause
 	}
 	_, err := p.WriteTo(c.nc)
 	return err
-}
-
-// buffer gives room for the data-in of the command that runs.
-func (c *conn) buffer(n int) []byte {
-	c.inBuf = c.srv.buffers.get(n)
-	return c.inBuf.data(n)
 }
 
 func (c *conn) nextTag() uint32 {
@@ -245,22 +304,11 @@ func (c *conn) nextTag() uint32 {
 	return c.tag
 }
 
-// stamp gives the sequence numbers of a PDU with a status, and counts it.
+// stamp gives the sequence numbers of a PDU with a status, and counts it. mu is
+// held.
 func (c *conn) stamp() (statSN, expCmdSN, maxCmdSN uint32) {
 	statSN = c.statSN
 	c.statSN++
-	return statSN, c.window.ExpCmdSN, c.window.Max()
-}
-
-// info is a copy of what the session does. The caller holds the server's lock.
-func (c *conn) info() iscsi.SessionInfo {
-	out := iscsi.SessionInfo{
-		Initiator: c.nexus.Initiator, ISID: c.nexus.ISID, Target: c.nexus.Target,
-		Portal: c.local, Device: c.lis.at.device, Remote: c.remote, Since: c.since,
-		LUNs: slices.Sorted(maps.Keys(c.units)),
-	}
-	if c.account != nil {
-		out.DigestErrors, out.Stats = c.account.digestErrors.Load(), c.account.stats()
-	}
-	return out
+	expCmdSN, maxCmdSN = c.nexus.windowNow()
+	return statSN, expCmdSN, maxCmdSN
 }

@@ -28,6 +28,10 @@ func TestHostileBeforeLogin(t *testing.T) {
 	huge.DataLen = pdu.MaxDataLen
 	ahs := &pdu.Login{Transit: true, NSG: 3}
 	ahs.AHSLen = 1020
+	names := []byte("InitiatorName=" + webName + "\x00TargetName=" + openIQN + "\x00")
+	names = append(names, make([]byte, -len(names)&3)...)
+	foreign := &pdu.Login{Transit: true, CSG: 1, NSG: 3, TSIH: 17}
+	foreign.DataLen = len(names)
 	tests := map[string][]byte{
 		"ping":           bhs(&pdu.NOPOut{}),
 		"command":        bhs(&pdu.SCSICommand{Final: true}),
@@ -37,7 +41,7 @@ func TestHostileBeforeLogin(t *testing.T) {
 		"HTTP":           []byte("GET / HTTP/1.1\r\nHost: example\r\n\r\n" + strings.Repeat(" ", 48)),
 		"huge login":     append(bhs(huge), make([]byte, 8192)...),
 		"AHS":            append(bhs(ahs), make([]byte, 1020)...),
-		"existing TSIH":  bhs(&pdu.Login{Transit: true, NSG: 3, TSIH: 17}),
+		"unknown TSIH":   append(bhs(foreign), names...),
 		"version 9":      bhs(&pdu.Login{Transit: true, NSG: 3, VersionMin: 9}),
 		"stage 2":        bhs(&pdu.Login{CSG: 2}),
 		"no names":       bhs(&pdu.Login{Transit: true, NSG: 3}),
@@ -53,7 +57,7 @@ func TestHostileBeforeLogin(t *testing.T) {
 		})
 	}
 	w.logged("refused login", "a NOP-Out came before the login")
-	w.logged("refused login", "existing session 17")
+	w.logged("refused login", "no session 17")
 	enter(t, webName, openIQN).ready(0)
 }
 

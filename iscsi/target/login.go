@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"strings"
 	"time"
 
 	"ripstop/iscsi"
@@ -14,13 +15,15 @@ import (
 	"ripstop/iscsi/session"
 )
 
+// maxConns is how many connections a session may have.
+const maxConns = 8
+
 // portalGroup is the tag of the one portal group that every target has.
 const portalGroup = 1
 
 // logIn runs the login phase and tells whether there is a session now. Every
 // other end is logged with its reason.
 func (c *conn) logIn() bool {
-	tsih := uint16(c.srv.tsih.Add(1)%0xffff) + 1
 	m := login.New(login.Policy{
 		Admit: func(initiator, target string) (iscsi.Initiator, error) {
 			_, i, err := c.srv.table.Load().admit(initiator, target, c.lis.at)
@@ -35,7 +38,16 @@ func (c *conn) logIn() bool {
 			return p
 		},
 		Challenges: &c.srv.challenges,
-		TSIH:       tsih, PortalGroup: portalGroup,
+		TSIH:       c.srv.newTSIH(), PortalGroup: portalGroup, MaxConns: maxConns,
+		Join: func(id login.SessionID, cid uint16) (login.Session, error) {
+			c.srv.mu.Lock()
+			defer c.srv.mu.Unlock()
+			n, account, err := c.srv.joined(c, id, cid)
+			if err != nil {
+				return login.Session{}, err
+			}
+			return login.Session{Account: account, Params: n.params, Window: n.windowNow}, nil
+		},
 	})
 	defer m.Close()
 	err := c.exchange(m)
@@ -79,9 +91,10 @@ func (c *conn) exchange(m *login.Machine) error {
 		}
 		r := m.Step(&req, f.data)
 		if r.Done != nil {
-			if err := c.begin(r.Done); err != nil {
-				r.Refused = login.Refuse(login.Unavailable, "%v", err)
-				r.Response.Status, r.Response.Transit, r.Text = uint16(r.Refused.Status), false, nil
+			if err := c.enter(r.Done); err != nil {
+				refuse(&r, err)
+			} else {
+				r.Response.ExpCmdSN, r.Response.MaxCmdSN = c.nexus.windowNow()
 			}
 		}
 		if err := c.out.put(&r.Response, r.Text); err != nil {
@@ -91,18 +104,46 @@ func (c *conn) exchange(m *login.Machine) error {
 			return errors.Join(r.Refused, c.out.flush())
 		}
 		if r.Done != nil {
-			return c.settle(r.Done)
+			return c.adopt(r.Done)
 		}
 	}
 }
 
-// begin enters the session into the server's books. A session of the same
-// nexus ends first (RFC 7143 section 6.3.5).
-func (c *conn) begin(r *login.Result) error {
+// refuse makes a reply the refusal of a login that was right when it was made.
+func refuse(r *login.Reply, err error) {
+	if !errors.As(err, &r.Refused) {
+		r.Refused = login.Refuse(login.Unavailable, "%v", err)
+	}
+	r.Response.Status, r.Response.Transit, r.Text = uint16(r.Refused.Status), false, nil
+}
+
+// enter enters the connection into the server's books, with a new session or
+// into the one that it joins.
+func (c *conn) enter(r *login.Result) error {
 	s := c.srv
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	nexus := scsi.Nexus{Initiator: r.Initiator, ISID: r.ISID, TPGT: portalGroup}
+	var err error
+	if r.Joined {
+		err = c.join(r)
+	} else {
+		err = c.found(r)
+	}
+	if err != nil {
+		return err
+	}
+	c.cid = r.CID
+	c.nexus.conns[c.cid] = c
+	c.nexus.single.Store(len(c.nexus.conns) == 1)
+	s.loggedIn(c)
+	return context.Cause(c.ctx) // end may have come before there was a session to see
+}
+
+// found makes a new session. One of the same nexus ends first (RFC 7143 section
+// 6.3.5). The caller holds the server's lock.
+func (c *conn) found(r *login.Result) error {
+	s := c.srv
+	id := scsi.Nexus{Initiator: r.Initiator, ISID: r.ISID, TPGT: portalGroup}
 	for r.Target != "" {
 		e, account, err := s.table.Load().admit(r.Initiator, r.Target, c.lis.at)
 		if err != nil {
@@ -111,60 +152,128 @@ func (c *conn) begin(r *login.Result) error {
 		if !opens(account, r.Proof) {
 			return errors.New("the CHAP account changed during the login")
 		}
-		nexus.Target = e.name
-		if old := s.nexuses[nexus]; old != nil {
+		id.Target = e.name
+		if old := s.nexuses[id]; old != nil {
 			old.end("the initiator logged in again")
-			if err := c.waitFor(old); err != nil {
+			if err := c.waitFor(old.done); err != nil {
 				return err
 			}
 			continue // the table may have changed meanwhile
 		}
 		c.portal, _ = e.reached(c.lis.at)
-		c.units = e.visible(account)
-		c.account = s.openAccount(e.name, c.units)
-		c.scsi = scsi.NewSession(nexus, scsiUnits(c.units))
-		s.nexuses[nexus] = c
-		break
+		n := newNexus(s, id, r)
+		n.units = e.visible(account)
+		n.account = s.openAccount(e.name, n.units)
+		n.scsi = scsi.NewSession(id, scsiUnits(n.units))
+		s.nexuses[id], s.sessions[n], c.nexus = n, true, n
+		return nil
 	}
-	c.nexus, c.since = &nexus, time.Now()
-	s.loggedIn(c)
-	return context.Cause(c.ctx) // end may have come before there was a session to see
+	n := newNexus(s, id, r)
+	s.sessions[n], c.nexus = true, n
+	return nil
 }
 
-// waitFor waits without the lock until another connection is through.
-func (c *conn) waitFor(old *conn) error {
+// join adds the connection to its session. One with the same CID ends first
+// (RFC 7143 section 6.3.4). The caller holds the server's lock.
+func (c *conn) join(r *login.Result) error {
+	id := login.SessionID{Initiator: r.Initiator, Target: r.Target, ISID: r.ISID, TSIH: r.TSIH}
+	for {
+		n, account, err := c.srv.joined(c, id, r.CID)
+		if err != nil {
+			return err
+		}
+		if !opens(account, r.Proof) {
+			return errors.New("the CHAP account changed during the login")
+		}
+		old := n.conns[r.CID]
+		if old == nil {
+			e := (*c.srv.table.Load())[r.Target]
+			c.portal, _ = e.reached(c.lis.at)
+			c.nexus = n
+			return nil
+		}
+		n.held++ // it must not end with its only connection
+		old.end("the initiator replaced the connection")
+		err = c.waitFor(old.done)
+		n.held--
+		if err != nil {
+			c.srv.endIfEmpty(n)
+			return err
+		}
+	}
+}
+
+// joined finds the session that a connection wants to join. The caller holds the
+// server's lock. Its error is a login.Refusal.
+func (s *Server) joined(c *conn, id login.SessionID, cid uint16) (*nexus, iscsi.Initiator, error) {
+	for n := range s.sessions {
+		if n.scsi == nil || n.tsih != id.TSIH || n.id.Initiator != id.Initiator || n.id.ISID != id.ISID ||
+			strings.ToLower(n.id.Target) != id.Target {
+			continue
+		}
+		_, account, err := s.table.Load().admit(id.Initiator, id.Target, c.lis.at)
+		switch {
+		case err != nil:
+			return nil, account, err
+		case n.conns[cid] == nil && len(n.conns) >= n.params.MaxConns:
+			return nil, account, login.Refuse(login.TooManyConns, "session %d has %d connections, and no more were agreed", id.TSIH, len(n.conns))
+		}
+		return n, account, nil
+	}
+	return nil, iscsi.Initiator{}, login.Refuse(login.NoSession, "there is no session %d of this initiator, ISID and target", id.TSIH)
+}
+
+// newTSIH is a handle that no session has.
+func (s *Server) newTSIH() uint16 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		s.tsih = s.tsih%0xffff + 1
+		taken := false
+		for n := range s.sessions {
+			taken = taken || n.tsih == s.tsih
+		}
+		if !taken {
+			return s.tsih
+		}
+	}
+}
+
+// waitFor waits without the lock until something is through.
+func (c *conn) waitFor(done <-chan struct{}) error {
 	c.srv.mu.Unlock()
 	defer c.srv.mu.Lock()
 	timer := time.NewTimer(c.srv.opts.LoginTimeout)
 	defer timer.Stop()
 	select {
-	case <-old.done:
+	case <-done:
 		return nil
 	case <-c.ctx.Done():
 		return context.Cause(c.ctx)
 	case <-timer.C:
-		return errors.New("the session that this one replaces does not end")
+		return errors.New("the session or connection that this one replaces does not end")
 	}
 }
 
-// settle writes the last response, and then takes what was negotiated into use.
-func (c *conn) settle(r *login.Result) error {
-	if err := c.out.flush(); err != nil {
+// adopt writes the last response, and then takes what was negotiated into use.
+func (c *conn) adopt(r *login.Result) error {
+	if err := c.flush(); err != nil {
 		return err
 	}
 	p := r.Params
-	c.login, c.statSN = *r, r.StatSN
-	c.window.ExpCmdSN = r.CmdSN
+	c.login, c.readBy, c.came = *r, time.Time{}, time.Now()
 	c.limits = session.Limits{MaxBurst: p.MaxBurst, FirstBurst: p.FirstBurst, MaxR2T: p.MaxR2T,
 		InitialR2T: p.InitialR2T, ImmediateData: p.ImmediateData}
-	c.tasks = session.NewTasks(c.srv.opts.MaxData)
-	c.waiting = map[uint32]arrival{}
+	c.mu.Lock()
+	c.statSN, c.maxRecv = r.StatSN, p.MaxRecv
 	c.in.headerDigest, c.out.headerDigest = p.HeaderDigest, p.HeaderDigest
 	c.in.dataDigest, c.out.dataDigest = p.DataDigest, p.DataDigest
+	c.mu.Unlock()
 	if r.Target != "" {
 		c.in.maxData = login.MaxRecv
 		c.in.grow(sessionRoom)
 		c.log.Info("session logged in", "initiator", r.Initiator, "target", r.Target)
 	}
+	c.writer.Go(c.writeFinished)
 	return nil
 }

@@ -24,6 +24,7 @@ type memory struct {
 	mu    sync.Mutex
 	bytes []byte
 	fault func() // runs inside of every read
+	slow  bool   // every access waits for the medium
 }
 
 func newMemory(name string, size int64) *memory {
@@ -46,6 +47,20 @@ func (m *memory) ReadAt(_ context.Context, p []byte, off int64) error {
 	}
 	copy(p, m.bytes[off:])
 	return nil
+}
+
+func (m *memory) TryReadAt(p []byte, off int64) (bool, error) {
+	if m.slow {
+		return false, nil
+	}
+	return true, m.ReadAt(nil, p, off)
+}
+
+func (m *memory) TryWriteAt(p []byte, off int64) (bool, error) {
+	if m.slow {
+		return false, nil
+	}
+	return true, m.WriteAt(nil, p, off, false)
 }
 
 func (m *memory) WriteAt(_ context.Context, p []byte, off int64, _ bool) error {

@@ -3,6 +3,7 @@ package target
 import (
 	"math/bits"
 	"sync"
+	"unsafe"
 
 	"ripstop/iscsi/pdu"
 )
@@ -14,20 +15,24 @@ const (
 	backRoom  = 3 + 4
 )
 
-// Pooled buffers hold from 4 KiB to 4 MiB of data; longer ones are made anew.
+// Pooled buffers hold from 4 KiB to 8 MiB of data; longer ones are made anew.
+// Data begin at a multiple of align in memory, so that a device may pass them to
+// the kernel without a copy (O_DIRECT).
 const (
 	minShift = 12
-	maxShift = 22
+	maxShift = 23
+	align    = 4096
 )
 
-// pool keeps buffers for data-in by size.
+// pool keeps buffers for data by size.
 type pool struct {
 	class [maxShift - minShift + 1]sync.Pool // of *buffer
 }
 
-// buffer is room for data-in: data stand at frontRoom.
+// buffer is room for data, which stand at at, with frontRoom before them.
 type buffer struct {
 	class int // -1 for one that is not pooled
+	at    int
 	bytes []byte
 }
 
@@ -35,16 +40,26 @@ type buffer struct {
 func (p *pool) get(n int) *buffer {
 	class := max(0, bits.Len(uint(max(n, 1)-1))-minShift)
 	if class >= len(p.class) {
-		return &buffer{-1, make([]byte, frontRoom+n+backRoom)}
+		return newBuffer(-1, n)
 	}
 	if b, ok := p.class[class].Get().(*buffer); ok {
 		return b
 	}
-	return &buffer{class, make([]byte, frontRoom+1<<(class+minShift)+backRoom)}
+	return newBuffer(class, 1<<(class+minShift))
 }
 
-// data is where n bytes of data-in stand in b.
-func (b *buffer) data(n int) []byte { return b.bytes[frontRoom : frontRoom+n : frontRoom+n] }
+func newBuffer(class, n int) *buffer {
+	b := &buffer{class: class, bytes: make([]byte, frontRoom+align-1+n+backRoom)}
+	start := uintptr(unsafe.Pointer(unsafe.SliceData(b.bytes))) // the heap does not move
+	b.at = frontRoom + int(-(start+frontRoom)&(align-1))
+	return b
+}
+
+// data is where n bytes of data stand in b.
+func (b *buffer) data(n int) []byte { return b.bytes[b.at : b.at+n : b.at+n] }
+
+// holds tells whether p, which is not empty, begins where the data of b do.
+func (b *buffer) holds(p []byte) bool { return &p[0] == &b.bytes[b.at] }
 
 func (p *pool) put(b *buffer) {
 	if b.class >= 0 {

@@ -137,7 +137,11 @@ func (s *Server) closeUnused(ctx context.Context) error {
 		errs = append(errs, l.close())
 		s.log.Debug("stopped listening", "portal", at.String())
 		for c := range s.conns {
-			if c.lis == l {
+			switch {
+			case c.lis != l:
+			case c.nexus != nil && c.nexus.scsi != nil:
+				c.retire("the portal is gone")
+			default:
 				c.end("the portal is gone")
 			}
 		}

@@ -33,15 +33,17 @@ type Options struct {
 	LoginTimeout  time.Duration // from accept to the end of login: 15 s
 	KeepaliveIdle time.Duration // silence before the target asks with a NOP-In: 15 s
 	KeepaliveWait time.Duration // silence after that before it hangs up: 15 s
+	LogoutWait    time.Duration // in which an initiator may log out of what was taken from it: 3 s
 	MaxConns      int           // connections in all: 1024
 	MaxLogins     int           // connections that are not logged in yet: 128, an eighth of them from one address
-	MaxData       int           // bytes of data that one command, and all waiting ones of a connection, may hold: 64 MiB
+	MaxData       int           // bytes of data that one command, and all of a session, may hold: 64 MiB
 }
 
 func (o Options) withDefaults() Options {
 	o.LoginTimeout = cmp.Or(o.LoginTimeout, 15*time.Second)
 	o.KeepaliveIdle = cmp.Or(o.KeepaliveIdle, 15*time.Second)
 	o.KeepaliveWait = cmp.Or(o.KeepaliveWait, 15*time.Second)
+	o.LogoutWait = cmp.Or(o.LogoutWait, 3*time.Second)
 	o.MaxConns = cmp.Or(o.MaxConns, 1024)
 	o.MaxLogins = cmp.Or(o.MaxLogins, 128)
 	o.MaxData = cmp.Or(o.MaxData, 64<<20)
@@ -55,7 +57,6 @@ type Server struct {
 	table      atomic.Pointer[table] // read without the lock
 	buffers    pool
 	refused    limiter // of log lines about refusals
-	tsih       atomic.Uint32
 	challenges login.Challenges
 	panics     atomic.Uint64
 	running    sync.WaitGroup // listeners and connections
@@ -67,8 +68,10 @@ type Server struct {
 	doors     map[netip.AddrPort]*listener
 	conns     map[*conn]bool
 	logins    map[netip.Addr]int // connections before the end of login, by source
-	nexuses   map[scsi.Nexus]*conn
-	books     map[string]*books // by lower-case target name
+	sessions  map[*nexus]bool
+	nexuses   map[scsi.Nexus]*nexus // the sessions that are not for discovery
+	tsih      uint16                // the last that was given
+	books     map[string]*books     // by lower-case target name
 }
 
 // New makes a server without targets. Close it after use.
@@ -76,8 +79,8 @@ func New(log *slog.Logger, opts Options) *Server {
 	s := &Server{
 		log: log, opts: opts.withDefaults(),
 		units: map[string]*unit{}, listeners: map[where]*listener{}, doors: map[netip.AddrPort]*listener{},
-		conns: map[*conn]bool{}, logins: map[netip.Addr]int{}, nexuses: map[scsi.Nexus]*conn{},
-		books: map[string]*books{},
+		conns: map[*conn]bool{}, logins: map[netip.Addr]int{},
+		sessions: map[*nexus]bool{}, nexuses: map[scsi.Nexus]*nexus{}, books: map[string]*books{},
 	}
 	s.table.Store(&table{})
 	return s
@@ -217,21 +220,32 @@ func (s *Server) reviseSessions(key string, old, e *entry) {
 		return
 	}
 	step := iscsi.SetTarget{Name: e.name, From: old.target, To: e.target}
-	for c := range s.conns {
-		n := c.nexus
-		if n == nil || strings.ToLower(n.Target) != key {
-			continue
+	for n := range s.sessions {
+		if strings.ToLower(n.id.Target) == key {
+			n.revise(step, e)
 		}
-		account, ok := e.target.Admit(n.Initiator)
-		if !ok || step.Ends(n.Initiator, c.portal) {
-			c.end("the target is no longer open to it")
-			continue
+	}
+}
+
+// revise retires the connections that the step does not allow. When none is left
+// the units go at once. The caller holds the server's lock.
+func (n *nexus) revise(step iscsi.SetTarget, e *entry) {
+	account, ok := e.target.Admit(n.id.Initiator)
+	stays := false
+	for _, c := range n.conns {
+		if !ok || step.Ends(n.id.Initiator, c.portal) {
+			c.retire("the target is no longer open to it")
 		}
-		if units := e.visible(account); !maps.Equal(units, c.units) {
-			c.units = units
-			c.scsi.SetUnits(scsiUnits(units))
-			c.account.revise(units)
-		}
+		stays = stays || c.leaving == nil
+	}
+	units := map[uint16]*unit{}
+	if stays {
+		units = e.visible(account)
+	}
+	if !maps.Equal(units, n.units) {
+		n.units = units
+		n.scsi.SetUnits(scsiUnits(units))
+		n.account.revise(units)
 	}
 }
 
@@ -249,9 +263,9 @@ func (s *Server) Sessions() []iscsi.SessionInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := []iscsi.SessionInfo{}
-	for c := range s.conns {
-		if c.nexus != nil {
-			out = append(out, c.info())
+	for n := range s.sessions {
+		if len(n.conns) > 0 {
+			out = append(out, n.info())
 		}
 	}
 	slices.SortFunc(out, func(a, b iscsi.SessionInfo) int {
@@ -269,7 +283,8 @@ func (s *Server) fault(log *slog.Logger, what string, value any, stack []byte) {
 	log.Error(what, "panic", fmt.Sprint(value), "stack", string(stack))
 }
 
-// Close stops listening, ends every connection, and waits for them.
+// Close stops listening, ends every connection, and waits for them. Nobody is
+// asked to log out: initiators may come back at once, to the next server here.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true

@@ -12,6 +12,7 @@ import (
 	iscsilogin "ripstop/iscsi/login"
 	"ripstop/iscsi/pdu"
 	"ripstop/iscsi/scsi"
+	"ripstop/iscsi/session"
 )
 
 func pattern(n int, seed uint64) []byte {
@@ -82,9 +83,9 @@ func (i *initiator) sendOut(itt, ttt uint32, data []byte, off, end int) {
 func TestLongRead(t *testing.T) {
 	s := New(slog.New(slog.DiscardHandler), Options{})
 	var sent []byte
-	c := &conn{srv: s, task: scsi.Task{ActualIn: 1 << 20}, account: newAccount()}
-	c.came = c.account.arrive(0, time.Now())
-	c.login.Params = iscsilogin.Params{MaxRecv: 512, MaxBurst: 1 << 20}
+	c := &conn{srv: s, maxRecv: 512, limits: session.Limits{MaxBurst: 1 << 20}}
+	c.nexus = newNexus(s, scsi.Nexus{}, &iscsilogin.Result{})
+	c.nexus.account = newAccount()
 	c.out = writer{buffers: &s.buffers, write: func(p *net.Buffers) error {
 		free := s.buffers.get(1 << 20)
 		clear(free.bytes)
@@ -94,10 +95,15 @@ func TestLongRead(t *testing.T) {
 		}
 		return nil
 	}}
-	c.task.In = c.buffer(1 << 20)
+	task := c.fresh()
+	task.came = c.nexus.account.arrive(0, time.Now())
+	task.cmd = pdu.SCSICommand{Read: true, EDTL: 1 << 20}
+	task.InLimit, task.ActualIn, task.In = 1<<20, 1<<20, task.buffer(1<<20)
 	want := pattern(1<<20, 77)
-	copy(c.task.In, want)
-	if err := errors.Join(c.answer(&pdu.SCSICommand{Read: true, EDTL: 1 << 20}, 0), c.out.flush()); err != nil {
+	copy(task.In, want)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := errors.Join(c.answer(task), c.flushLocked()); err != nil {
 		t.Fatal(err)
 	}
 	for off := 0; off < len(want); off += 512 {
@@ -108,40 +114,54 @@ func TestLongRead(t *testing.T) {
 	}
 }
 
-// TestPipeline sends many commands at once: all are answered, in order, with
-// statuses numbered without a gap.
+// TestPipeline sends many commands at once: all are answered, with statuses
+// numbered without a gap, and in order where none waits for the medium.
 func TestPipeline(t *testing.T) {
-	w := newWorld(t, Options{})
-	w.become(twoTargets())
-	i := enter(t, webName, openIQN, "InitialR2T=No")
-	i.ready(0)
-	var batch []byte
-	var tags []uint32
-	for n := range uint32(100) {
-		m := i.command(rw10(0x2a, n, 1), 512)
-		m.Write = true
-		m.DataLen = 512
-		p := make([]byte, pdu.BHSLen)
-		pdu.Encode(p, m)
-		batch = append(batch, i.frame(p, bytes.Repeat([]byte{byte(n)}, 512))...)
-		tags = append(tags, m.ITT)
-	}
-	i.raw(batch[:20000])
-	i.raw(batch[20000:])
-	for _, itt := range tags {
-		if r := i.finish(itt); r.status != 0 {
-			t.Fatalf("%+v", r)
+	for _, slow := range []bool{false, true} {
+		w := newWorld(t, Options{})
+		w.devices["data"].(*memory).slow = slow
+		w.become(twoTargets())
+		i := enter(t, webName, openIQN, "InitialR2T=No")
+		i.ready(0)
+		var batch []byte
+		var tags []uint32
+		for n := range uint32(100) {
+			m := i.command(rw10(0x2a, n, 1), 512)
+			m.Write = true
+			m.DataLen = 512
+			p := make([]byte, pdu.BHSLen)
+			pdu.Encode(p, m)
+			batch = append(batch, i.frame(p, bytes.Repeat([]byte{byte(n)}, 512))...)
+			tags = append(tags, m.ITT)
 		}
-	}
-	r := i.read(0, 100)
-	for n := range 100 {
-		if r.data[n*512] != byte(n) {
-			t.Fatalf("block %d holds %d", n, r.data[n*512])
+		i.raw(batch[:20000])
+		i.raw(batch[20000:])
+		left := map[uint32]bool{}
+		for _, itt := range tags {
+			left[itt] = !left[itt]
+			r, _ := get[*pdu.SCSIResponse](i)
+			i.count(r.StatSN)
+			if r.Status != 0 || !slow && r.ITT != itt {
+				t.Fatalf("%+v", r)
+			}
+			left[r.ITT] = !left[r.ITT]
 		}
-	}
-	if s := w.Sessions(); len(s) != 1 || s[0].Stats.Writes != 100 || s[0].Stats.WrittenBytes != 51200 || s[0].Stats.ReadBytes < 51200 ||
-		s[0].Initiator != webName || len(s[0].LUNs) != 2 || s[0].Portal != loopback {
-		t.Errorf("sessions: %+v", s)
+		for itt, odd := range left {
+			if odd {
+				t.Errorf("slow %v: command %d was not answered once", slow, itt)
+			}
+		}
+		r := i.read(0, 100)
+		for n := range 100 {
+			if r.data[n*512] != byte(n) {
+				t.Fatalf("block %d holds %d", n, r.data[n*512])
+			}
+		}
+		if s := w.Sessions(); len(s) != 1 || s[0].Stats.Writes != 100 || s[0].Stats.WrittenBytes != 51200 || s[0].Stats.ReadBytes < 51200 ||
+			s[0].Initiator != webName || len(s[0].LUNs) != 2 || s[0].Portal != loopback {
+			t.Errorf("sessions: %+v", s)
+		}
+		w.Close()
 	}
 }
 

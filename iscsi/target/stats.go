@@ -64,14 +64,14 @@ func (s *Server) Totals() iscsi.Totals {
 func (s *Server) targetStats(key string) iscsi.TargetStats {
 	b := s.books[key]
 	t := iscsi.TargetStats{Stats: b.past, Logins: b.logins, Refused: b.refused, DigestErrors: b.digestErrors}
-	for c := range s.conns {
-		if c.account == nil || c.account.books != b {
+	for n := range s.sessions {
+		if n.account == nil || n.account.books != b {
 			continue
 		}
-		now := c.account.stats()
+		now := n.account.stats()
 		t.Merge(&now)
 		t.Sessions++
-		t.DigestErrors += c.account.digestErrors.Load()
+		t.DigestErrors += n.account.digestErrors.Load()
 	}
 	return t
 }
@@ -79,9 +79,9 @@ func (s *Server) targetStats(key string) iscsi.TargetStats {
 func (s *Server) unitStats(u *unit) iscsi.Stats {
 	var sum iscsi.Stats
 	u.past.addTo(&sum)
-	for c := range s.conns {
-		if c.account != nil {
-			c.account.addUnit(u, &sum)
+	for n := range s.sessions {
+		if n.account != nil {
+			n.account.addUnit(u, &sum)
 		}
 	}
 	sum.Depth, sum.MaxDepth = u.scsi.Depth()

@@ -81,7 +81,7 @@ func (c *conn) textKeys(pairs []pdu.Pair) bool {
 			}
 			continue
 		}
-		if p.Value == "All" && c.scsi != nil {
+		if p.Value == "All" && c.nexus.scsi != nil {
 			return false // for discovery sessions only (RFC 7143 appendix C)
 		}
 		x.out = append(x.out, c.sendTargets(p.Value)...)
@@ -93,7 +93,9 @@ func (c *conn) textKeys(pairs []pdu.Pair) bool {
 // what was negotiated holds.
 func (c *conn) textReply(m *pdu.Text) error {
 	x := &c.text
-	n := min(len(x.out), c.login.Params.MaxRecv)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := min(len(x.out), c.maxRecv)
 	part := x.out[:n]
 	x.out = x.out[n:]
 	r := pdu.TextResponse{LUN: m.LUN, TTT: pdu.Reserved, Final: true}
@@ -102,6 +104,7 @@ func (c *conn) textReply(m *pdu.Text) error {
 		r.TTT, r.Final, r.Continue = x.tag, false, len(x.out) > 0
 	} else {
 		c.login.Params, *x = x.params, textExchange{}
+		c.maxRecv = c.login.Params.MaxRecv
 	}
 	r.ITT = m.ITT
 	r.StatSN, r.ExpCmdSN, r.MaxCmdSN = c.stamp()
@@ -121,7 +124,7 @@ func (c *conn) sendTargets(what string) []byte {
 			continue
 		}
 		named := what == "All" || what == e.name || what == "" && c.login.Target == key
-		if !named || c.scsi != nil && c.login.Target != key {
+		if !named || c.nexus.scsi != nil && c.login.Target != key {
 			continue
 		}
 		out = pdu.AppendText(out, "TargetName", e.name)

@@ -117,11 +117,11 @@ func (w *writer) put(m pdu.Message, data []byte) error {
 	return w.after(data, tail)
 }
 
-// putInPlace gathers one PDU whose data stand in b at frontRoom+off. The first
+// putInPlace gathers one PDU whose data stand in b, off bytes into them. The first
 // has its header in front of it, and the last its tail behind it.
 func (w *writer) putInPlace(m pdu.Message, b *buffer, off, n int, last bool) error {
 	m.Common().DataLen = n
-	from, to := frontRoom+off, frontRoom+off+n
+	from, to := b.at+off, b.at+off+n
 	head := w.headLen()
 	tail := w.tailLen(n)
 	if off == 0 {
@@ -135,12 +135,12 @@ func (w *writer) putInPlace(m pdu.Message, b *buffer, off, n int, last bool) err
 		w.header(p, m)
 	}
 	if last {
-		w.tail(b.bytes[frontRoom+off:to+tail], n)
+		w.tail(b.bytes[b.at+off:to+tail], n)
 		w.piece(b.bytes[from : to+tail])
 		return nil
 	}
 	w.piece(b.bytes[from:to])
-	return w.after(b.bytes[frontRoom+off:to], tail)
+	return w.after(b.bytes[b.at+off:to], tail)
 }
 
 // after gathers padding and digest of data that have no room behind them.
