@@ -1,0 +1,251 @@
+package uring
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Ring is one io_uring. It is safe for concurrent use.
+type Ring struct {
+	q     *queues
+	event *os.File // readable when something has completed
+
+	mu         sync.Mutex
+	idle       sync.Cond // transfers have ended
+	serving    bool
+	submitting bool     // somebody hands entries to the kernel, and goes on until none is left
+	queued     uint32   // entries that are not yet handed over
+	flying     int      // transfers that have begun and not ended
+	slots      []slot   // by the kernel's user_data
+	free       []uint32 // slots
+	files      []*File  // of the kernel's table, nil for a free place
+}
+
+// slot is a transfer. It keeps the buffer while the kernel has its address.
+type slot struct {
+	p    []byte
+	file *File
+	done func(ok bool)
+}
+
+// File is a file in the ring's table.
+type File struct {
+	ring   *Ring
+	index  uint32
+	flying int // under the ring's lock
+	closed bool
+}
+
+const maxFiles = 4096
+
+// New makes a ring that carries up to depth transfers, a power of two of at
+// most 4096, while Serve runs.
+func New(depth int) (*Ring, error) {
+	q, err := setup(uint32(depth), setupSubmitAll|setupCoopTask)
+	if err != nil {
+		return nil, err
+	}
+	r := &Ring{q: q, slots: make([]slot, depth), files: make([]*File, maxFiles)}
+	r.idle.L = &r.mu
+	for i := range r.slots {
+		r.free = append(r.free, uint32(i))
+	}
+	if err := r.prepare(); err != nil {
+		return nil, errors.Join(err, q.close())
+	}
+	return r, nil
+}
+
+// prepare registers what the kernel shall know of: the event and a table of files.
+func (r *Ring) prepare() error {
+	if err := r.q.makeFiles(maxFiles); err != nil {
+		return err
+	}
+	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("eventfd", err)
+	}
+	r.event = os.NewFile(uintptr(fd), "eventfd")
+	if err := r.q.setEventfd(int32(fd)); err != nil {
+		return errors.Join(err, r.event.Close())
+	}
+	return nil
+}
+
+// Register makes a file known. The descriptor may be closed afterwards.
+func (r *Ring) Register(fd int) (*File, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, f := range r.files {
+		if f != nil {
+			continue
+		}
+		if err := r.q.setFile(uint32(i), int32(fd)); err != nil {
+			return nil, err
+		}
+		r.files[i] = &File{ring: r, index: uint32(i)}
+		return r.files[i], nil
+	}
+	return nil, errors.New("register a file: the ring has no place for another")
+}
+
+// Close waits for the transfers that have begun and takes the file out.
+func (f *File) Close() error {
+	r := f.ring
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f.closed {
+		return os.ErrClosed
+	}
+	f.closed = true
+	for f.flying > 0 {
+		r.idle.Wait()
+	}
+	r.files[f.index] = nil
+	return r.q.setFile(f.index, -1)
+}
+
+// Read fills p from off. It is false, and done will not be called, where the
+// ring is full, does not serve, or the file is closed. Else done is called from
+// Serve's goroutine; ok tells that all of p has been filled, and if not, p may
+// hold anything. p belongs to the kernel until then; done must not wait.
+func (f *File) Read(p []byte, off int64, done func(ok bool)) bool {
+	return f.start(opRead, p, off, done)
+}
+
+// Write is Read's counterpart; without ok any part of p may have been written.
+func (f *File) Write(p []byte, off int64, done func(ok bool)) bool {
+	return f.start(opWrite, p, off, done)
+}
+
+func (f *File) start(op uint8, p []byte, off int64, done func(ok bool)) bool {
+	r := f.ring
+	r.mu.Lock()
+	if !r.serving || f.closed || len(r.free) == 0 || len(p) == 0 {
+		r.mu.Unlock()
+		return false
+	}
+	last := len(r.free) - 1
+	i := r.free[last]
+	r.free = r.free[:last]
+	r.slots[i] = slot{p: p, file: f, done: done}
+	r.flying++
+	f.flying++
+	tail := r.q.sqTail.Load()
+	r.q.sqes[tail&r.q.sqMask] = sqe{
+		opcode: op, flags: sqeFixedFile, fd: int32(f.index), off: uint64(off),
+		addr: uint64(uintptr(unsafe.Pointer(&p[0]))), length: uint32(len(p)), userData: uint64(i),
+	}
+	r.q.sqTail.Store(tail + 1)
+	r.queued++
+	r.submitLocked()
+	return true
+}
+
+// submitLocked hands over what is queued, unless somebody does so already; it
+// lets go of the lock. There is room for every slot in both queues.
+func (r *Ring) submitLocked() {
+	if r.submitting {
+		r.mu.Unlock()
+		return
+	}
+	r.submitting = true
+	var back []uint32
+	for r.queued > 0 {
+		n := r.queued
+		r.queued = 0
+		r.mu.Unlock()
+		err := r.q.enter(n)
+		r.mu.Lock()
+		if err != nil {
+			back = r.takeBack(back)
+		}
+	}
+	r.submitting = false
+	r.mu.Unlock()
+	for _, i := range back {
+		r.end(i, -1)
+	}
+}
+
+// takeBack takes what the kernel did not want out of the submission queue.
+func (r *Ring) takeBack(slots []uint32) []uint32 {
+	head, tail := r.q.sqHead.Load(), r.q.sqTail.Load()
+	for ; head != tail; tail-- {
+		slots = append(slots, uint32(r.q.sqes[(tail-1)&r.q.sqMask].userData))
+	}
+	r.q.sqTail.Store(head)
+	r.queued = 0
+	return slots
+}
+
+// end ends the transfer in slot i, which moved n bytes, or none where n < 0.
+func (r *Ring) end(i uint32, n int32) {
+	r.mu.Lock()
+	s := r.slots[i]
+	r.slots[i] = slot{}
+	r.free = append(r.free, i)
+	r.flying--
+	s.file.flying--
+	if r.flying == 0 || s.file.closed {
+		r.idle.Broadcast()
+	}
+	r.mu.Unlock()
+	s.done(int(n) == len(s.p))
+}
+
+// Serve ends transfers until ctx is cancelled, and then those that are still
+// under way; new ones are refused meanwhile and afterwards. It calls ready when
+// the ring takes transfers.
+func (r *Ring) Serve(ctx context.Context, ready func()) error {
+	r.setServing(true)
+	stop := context.AfterFunc(ctx, func() { r.setServing(false) })
+	defer stop()
+	ready()
+	var count [8]byte
+	for r.reap(); r.wanted(); r.reap() {
+		if _, err := r.event.Read(count[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setServing also wakes Serve, as a completion would.
+func (r *Ring) setServing(on bool) {
+	r.mu.Lock()
+	r.serving = on
+	r.mu.Unlock()
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	r.event.Write(one[:]) // fails only when the counter is at its end, and then Serve wakes anyway
+}
+
+// wanted tells whether Serve has something to wait for.
+func (r *Ring) wanted() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.serving || r.flying > 0
+}
+
+// reap ends what has completed.
+func (r *Ring) reap() {
+	head := r.q.cqHead.Load()
+	for head != r.q.cqTail.Load() {
+		c := r.q.cqes[head&r.q.cqMask]
+		head++
+		r.q.cqHead.Store(head)
+		r.end(uint32(c.userData), c.res)
+	}
+}
+
+// Close lets go of the ring. Serve must have ended.
+func (r *Ring) Close() error {
+	return errors.Join(r.q.close(), r.event.Close())
+}
