@@ -43,6 +43,19 @@ type Prompt interface {
 	TryWriteAt(p []byte, off int64) (bool, error)
 }
 
+// Queue is a Volume that can carry out accesses while nobody waits for them.
+type Queue interface {
+	Volume
+	// StartReadAt begins a ReadAt and returns. It is false where it cannot, and
+	// then nothing happens. Else done is called once, maybe before the return
+	// and from any goroutine, and must not wait; p is the volume's until then.
+	// Where ok is false, p may hold anything, and ReadAt must follow.
+	StartReadAt(p []byte, off int64, done func(ok bool)) bool
+	// StartWriteAt begins a WriteAt without fua in the same way. Where ok is
+	// false, any part of p may be written, and WriteAt must follow.
+	StartWriteAt(p []byte, off int64, done func(ok bool)) bool
+}
+
 // Gauge is a Volume that knows how full its pool is. It is asked before each
 // command, so it must be cheap.
 type Gauge interface {

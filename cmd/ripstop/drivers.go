@@ -18,6 +18,7 @@ import (
 	"ripstop/internal/keep"
 	"ripstop/internal/link"
 	"ripstop/internal/run"
+	"ripstop/internal/uring"
 	"ripstop/iscsi"
 	"ripstop/iscsi/scsi"
 	"ripstop/iscsi/target"
@@ -34,6 +35,10 @@ import (
 // dataplane's tables. They are not used after their age, gathered or not.
 const ageEvery = 30 * time.Second
 
+// ringDepth is how many accesses to disks may be under way without a thread for
+// each; further ones take one.
+const ringDepth = 512
+
 // drivers is everything that touches the world.
 type drivers struct {
 	log     *slog.Logger
@@ -42,6 +47,7 @@ type drivers struct {
 	ebpf    *ebpf.Driver
 	vswitch *vswitch.Mux
 	vpn     *wg.Driver
+	ring    *uring.Ring // nil where the kernel has none for us
 	lun     *raw.Engine
 	iscsi   *target.Server
 	kept    records // reservations
@@ -65,7 +71,10 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 		return nil, errors.Join(err, d.ebpf.Close(), d.host.Close())
 	}
 	d.vswitch = vswitch.NewMux(map[vswitch.Dataplane]vswitch.Driver{vswitch.Bridge: bridge.New(d.host, id), vswitch.EBPF: d.ebpf})
-	d.lun = raw.New(log, raw.Options{StateDir: state, OnResize: func(lun string) { d.iscsi.Resized(lun) }})
+	if d.ring, err = uring.New(ringDepth); err != nil {
+		log.Info("reads of disks take a thread each", "because", err)
+	}
+	d.lun = raw.New(log, raw.Options{StateDir: state, Ring: d.ring, OnResize: func(lun string) { d.iscsi.Resized(lun) }})
 	d.kept = records{keep.New(filepath.Join(state, "reservations"))}
 	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: d.kept})
 	return d, nil
@@ -124,7 +133,7 @@ func (d *drivers) parts() []controller.Part {
 
 // tasks is what the drivers need to have run beside passes.
 func (d *drivers) tasks() []run.Task {
-	return []run.Task{
+	tasks := []run.Task{
 		{Name: "link events", Run: func(ctx context.Context, ready func()) error {
 			events := link.Watch(ctx, d.log)
 			ready()
@@ -149,6 +158,10 @@ func (d *drivers) tasks() []run.Task {
 			})
 		}},
 	}
+	if d.ring != nil {
+		tasks = append(tasks, run.Task{Name: "disk ring", Run: d.ring.Serve})
+	}
+	return tasks
 }
 
 func every(ctx context.Context, period time.Duration, f func()) error {
@@ -211,7 +224,14 @@ func (d *drivers) works(ctx context.Context) func(vswitch.Dataplane) error {
 
 // close lets go of what the process holds; the kernel keeps what it has.
 func (d *drivers) close() error {
-	return errors.Join(d.iscsi.Close(), d.lun.Close(), d.vpn.Release(), d.ebpf.Close(), d.host.Close())
+	return errors.Join(d.iscsi.Close(), d.lun.Close(), d.closeRing(), d.vpn.Release(), d.ebpf.Close(), d.host.Close())
+}
+
+func (d *drivers) closeRing() error {
+	if d.ring == nil {
+		return nil
+	}
+	return d.ring.Close()
 }
 
 // unit gives a LUN in service to the target.
@@ -220,8 +240,8 @@ func (d *drivers) unit(name string) (scsi.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p, ok := v.(lun.Prompt); ok {
-		return promptDevice{device{v}, p}, nil
+	if f, ok := v.(fastVolume); ok {
+		return fastDevice{device{v}, f}, nil
 	}
 	return device{v}, nil
 }
@@ -288,20 +308,34 @@ func (d device) Extents(ctx context.Context, off, n int64, yield func(off, n int
 	return sense(d.v.Extents(ctx, off, n, yield))
 }
 
-// promptDevice is a device whose volume can do some accesses at once.
-type promptDevice struct {
+// fastVolume does without waiting what it can.
+type fastVolume interface {
+	lun.Prompt
+	lun.Queue
+}
+
+// fastDevice is the device of a fastVolume.
+type fastDevice struct {
 	device
-	p lun.Prompt
+	fast fastVolume
 }
 
-func (d promptDevice) TryReadAt(p []byte, off int64) (bool, error) {
-	done, err := d.p.TryReadAt(p, off)
+func (d fastDevice) TryReadAt(p []byte, off int64) (bool, error) {
+	done, err := d.fast.TryReadAt(p, off)
 	return done, sense(err)
 }
 
-func (d promptDevice) TryWriteAt(p []byte, off int64) (bool, error) {
-	done, err := d.p.TryWriteAt(p, off)
+func (d fastDevice) TryWriteAt(p []byte, off int64) (bool, error) {
+	done, err := d.fast.TryWriteAt(p, off)
 	return done, sense(err)
+}
+
+func (d fastDevice) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
+	return d.fast.StartReadAt(p, off, done)
+}
+
+func (d fastDevice) StartWriteAt(p []byte, off int64, done func(ok bool)) bool {
+	return d.fast.StartWriteAt(p, off, done)
 }
 
 // sense says in the target's words what a store said in its own. The hot path,

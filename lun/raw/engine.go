@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ripstop/internal/uring"
 	"ripstop/lun"
 )
 
@@ -20,6 +21,8 @@ type Options struct {
 	// StateDir is the directory under which pools may be made with missing
 	// parents; "" is nowhere.
 	StateDir string
+	// Ring, when set, carries out what would have to wait for a disk.
+	Ring *uring.Ring
 	// OnResize, when set, is called with a LUN's name after it has grown.
 	OnResize func(lun string)
 }
@@ -40,10 +43,12 @@ type Engine struct {
 
 // New is an engine with nothing in service.
 func New(log *slog.Logger, o Options) *Engine {
-	return &Engine{
-		log: log, options: o, open: openDisk,
+	e := &Engine{
+		log: log, options: o,
 		pools: map[string]*pool{}, volumes: map[string]*volume{},
 	}
+	e.open = e.openDisk
+	return e
 }
 
 // Observe is the pools and LUNs in service.

@@ -8,10 +8,12 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"ripstop/internal/uring"
 )
 
 // file is what a volume needs of its data file. Every method may be called
-// while another is, Close too: it waits for none and lets each end.
+// while another is, Close too: it lets each end.
 type file interface {
 	io.ReaderAt
 	io.WriterAt
@@ -19,6 +21,9 @@ type file interface {
 	// TryReadAt is ReadAt of what is in memory. Where something is not, or is
 	// wrong, it is false, and p may hold anything.
 	TryReadAt(p []byte, off int64) bool
+	// StartReadAt begins a ReadAt where that can be done while nobody waits;
+	// done is called at its end, and ok tells that all of p is filled.
+	StartReadAt(p []byte, off int64, done func(ok bool)) bool
 	// Datasync puts data, and what is needed to read them, on stable storage.
 	Datasync() error
 	// Resize sets the size and puts it on stable storage.
@@ -33,11 +38,13 @@ type file interface {
 type diskFile struct {
 	*os.File
 	conn  syscall.RawConn
-	calls *sync.Pool // *vectorCall
+	calls *sync.Pool  // *vectorCall
+	queue *uring.File // nil where there is no ring
 }
 
-// openDisk is os.OpenFile with a mode for nobody else.
-func openDisk(path string, flag int) (file, error) {
+// openDisk is os.OpenFile with a mode for nobody else. What is opened for reading
+// and writing is known to the ring, if there is one.
+func (e *Engine) openDisk(path string, flag int) (file, error) {
 	f, err := os.OpenFile(path, flag, 0o600)
 	if err != nil {
 		return nil, err
@@ -46,7 +53,31 @@ func openDisk(path string, flag int) (file, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return diskFile{File: f, conn: conn, calls: &sync.Pool{New: newVectorCall}}, nil
+	d := diskFile{File: f, conn: conn, calls: &sync.Pool{New: newVectorCall}}
+	if e.options.Ring != nil && flag == os.O_RDWR {
+		err := d.control(func(fd int) (err error) {
+			d.queue, err = e.options.Ring.Register(fd)
+			return err
+		})
+		if err != nil {
+			e.log.Debug("file without ring", "file", path, "error", err)
+		}
+	}
+	return d, nil
+}
+
+// Close waits for what the ring still does with the file.
+func (f diskFile) Close() error {
+	var err error
+	if f.queue != nil {
+		err = f.queue.Close()
+	}
+	return errors.Join(err, f.File.Close())
+}
+
+// StartReadAt is a read by the ring.
+func (f diskFile) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
+	return f.queue != nil && f.queue.Read(p, off, done)
 }
 
 // vectorCall is a preadv2(2) that control can run without an allocation.

@@ -8,12 +8,53 @@ import (
 	"ripstop/lun"
 )
 
-var _ lun.Prompt = (*volume)(nil)
+var (
+	_ lun.Prompt = (*volume)(nil)
+	_ lun.Queue  = (*volume)(nil)
+)
 
 // TryReadAt reads what the page cache holds. What is wrong with the range or
 // the volume is for ReadAt to say.
 func (v *volume) TryReadAt(p []byte, off int64) (bool, error) {
-	return len(p) <= promptMax && v.fits(off, int64(len(p))) && v.file.TryReadAt(p, off), nil
+	if len(p) > promptMax || !v.fits(off, int64(len(p))) || !v.luck.worth() {
+		return false, nil
+	}
+	ok := v.file.TryReadAt(p, off)
+	v.luck.note(ok)
+	return ok, nil
+}
+
+// StartReadAt reads through the ring.
+func (v *volume) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
+	return v.fits(off, int64(len(p))) && v.file.StartReadAt(p, off, done)
+}
+
+// StartWriteAt takes nothing: what a write into the page cache waits for, it
+// waits for in a ring too, with a thread of the kernel's.
+func (*volume) StartWriteAt([]byte, int64, func(ok bool)) bool { return false }
+
+// luck tells whether it is worth to look into the page cache first: a look in
+// vain costs as much as half of a read through the ring. After a row of misses
+// only one read in eight looks, until one hits. Its zero value looks.
+type luck struct{ misses atomic.Uint32 }
+
+const badLuck = 16 // misses in a row
+
+func (l *luck) worth() bool {
+	n := l.misses.Load()
+	return n < badLuck || l.misses.Add(1)%8 == 0
+}
+
+func (l *luck) note(hit bool) {
+	if hit {
+		if l.misses.Load() != 0 {
+			l.misses.Store(0)
+		}
+		return
+	}
+	if l.misses.Load() < badLuck {
+		l.misses.Add(1)
+	}
 }
 
 // TryWriteAt copies whole mapped blocks into the page cache, unless somebody

@@ -29,6 +29,7 @@ type volume struct {
 	closed atomic.Bool           // set with all stripes held
 	syncer syncer
 	brake  brake // of TryWriteAt
+	luck   luck  // of TryReadAt
 
 	stripes stripes
 	bitmap  bitmap // under the stripes

@@ -30,7 +30,7 @@ func parts(r *rand.Rand, size int64, workers int) [][]part {
 type worker struct {
 	t     *testing.T
 	r     *rand.Rand
-	v     lun.Prompt
+	v     *volume
 	model []byte
 	parts []part
 }
@@ -73,9 +73,15 @@ func (w *worker) step() error {
 
 // read reads in one of the ways that there are.
 func (w *worker) read(p []byte, off int64) error {
-	if w.r.IntN(2) == 0 {
+	switch w.r.IntN(3) {
+	case 0:
 		if done, err := w.v.TryReadAt(p, off); done || err != nil {
 			return err
+		}
+	case 1:
+		ended := make(chan bool, 1)
+		if w.v.StartReadAt(p, off, func(ok bool) { ended <- ok }) && <-ended {
+			return nil
 		}
 	}
 	return w.v.ReadAt(w.t.Context(), p, off)
@@ -108,7 +114,7 @@ func TestModel(t *testing.T) {
 	for seed := range uint64(4) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		dir := t.TempDir()
-		e := newEngine(t, Options{})
+		e := newEngine(t, Options{Ring: newRing(t)})
 		do(t, e, openPool(dir, 64<<20), openLUN("l", half, 512))
 		v := vol(t, e, "l")
 		model := make([]byte, size)

@@ -1,0 +1,116 @@
+package raw
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"ripstop/internal/uring"
+	"ripstop/lun"
+)
+
+// newRing is a ring that serves until everything that the test made after it is
+// closed.
+func newRing(t testing.TB) *uring.Ring {
+	t.Helper()
+	r, err := uring.New(16)
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- r.Serve(ctx, func() { close(ready) }) }()
+	<-ready
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-ended, r.Close()); err != nil {
+			t.Errorf("ring: %v", err)
+		}
+	})
+	return r
+}
+
+// started reads by the ring; taken tells whether it took it.
+func started(v *volume, p []byte, off int64) (taken, ok bool) {
+	ended := make(chan bool, 1)
+	if !v.StartReadAt(p, off, func(ok bool) { ended <- ok }) {
+		return false, false
+	}
+	return true, <-ended
+}
+
+func TestQueue(t *testing.T) {
+	e := newEngine(t, Options{Ring: newRing(t)})
+	do(t, e, openPool(t.TempDir(), 16<<20), openLUN("l", 1<<20, 4096))
+	v := vol(t, e, "l")
+	want, got := bytes.Repeat([]byte{3}, 8192), make([]byte, 8192)
+	must(t, v.WriteAt(t.Context(), want, 4096, true))
+	must(t, v.file.(diskFile).control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) }))
+	if taken, ok := started(v, got, 4096); !taken || !ok || !bytes.Equal(got, want) {
+		t.Errorf("taken %v, ok %v, or wrong data", taken, ok)
+	}
+	if taken, ok := started(v, got, 512<<10); !taken || !ok || !bytes.Equal(got, make([]byte, 8192)) {
+		t.Errorf("a hole: taken %v, ok %v, or no zeros", taken, ok)
+	}
+	for _, off := range []int64{-4096, 512, 1<<20 - 4096} {
+		if taken, _ := started(v, got, off); taken {
+			t.Errorf("took a read at %d", off)
+		}
+	}
+	must(t, v.file.(diskFile).Truncate(8192)) // somebody cuts the file behind our back
+	if taken, ok := started(v, got, 4096); !taken || ok {
+		t.Errorf("read of a cut file: taken %v, ok %v", taken, ok)
+	}
+	must(t, v.file.(diskFile).Truncate(1<<20))
+	do(t, e, lun.CloseLUN{Name: "l"})
+	if taken, _ := started(v, got, 4096); taken {
+		t.Error("took a read of a closed LUN")
+	}
+}
+
+// TestQueueWithoutRing: where there is none, nothing is taken.
+func TestQueueWithoutRing(t *testing.T) {
+	_, v := promptLUN(t, 4096)
+	if taken, _ := started(v, make([]byte, 4096), 0); taken {
+		t.Error("took a read")
+	}
+	if v.StartWriteAt(make([]byte, 4096), 0, nil) {
+		t.Error("took a write")
+	}
+}
+
+// TestLuck: after a row of misses few reads look into memory, until one hits.
+func TestLuck(t *testing.T) {
+	var l luck
+	looks := func(n int) (looked int) {
+		for range n {
+			if l.worth() {
+				looked++
+				l.note(false)
+			}
+		}
+		return looked
+	}
+	if n := looks(badLuck); n != badLuck {
+		t.Errorf("%d of the first %d look", n, badLuck)
+	}
+	if n := looks(800); n != 100 {
+		t.Errorf("%d of 800 look after a row of misses", n)
+	}
+	l.note(true)
+	if n := looks(badLuck); n != badLuck {
+		t.Errorf("%d of %d look after a hit", n, badLuck)
+	}
+}
+
+func TestQueueAllocatesNothing(t *testing.T) {
+	e := newEngine(t, Options{Ring: newRing(t)})
+	do(t, e, openPool(t.TempDir(), 16<<20), openLUN("l", 1<<20, 4096))
+	v := vol(t, e, "l")
+	p, ended := make([]byte, 4096), make(chan bool, 1)
+	done := func(ok bool) { ended <- ok }
+	if n := testing.AllocsPerRun(200, func() { v.StartReadAt(p, 0, done); <-ended }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
