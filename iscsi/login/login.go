@@ -73,6 +73,17 @@ type Reply struct {
 	Refused  *Refusal // the connection ends after the response
 }
 
+// Refuse makes a reply one that ends the login, whatever it was; an error that
+// is no Refusal has the status Unavailable.
+func (r *Reply) Refuse(err error) {
+	a := &r.Response
+	if r.Done != nil && !r.Done.Joined {
+		a.TSIH = 0
+	}
+	r.Refused, r.Done, r.Text = refusal(err), nil, nil
+	a.Transit, a.NSG, a.DataLen, a.Status = false, 0, 0, uint16(r.Refused.Status)
+}
+
 // Machine is one login. Make it with New.
 //
 //	start ─► security ─► operational ─► done
@@ -125,9 +136,7 @@ func (m *Machine) Step(req *pdu.Login, text []byte) Reply {
 	}}
 	m.statSN++
 	if err := m.step(req, text, &r); err != nil {
-		r.Refused = err
-		r.Text, r.Done = nil, nil
-		r.Response.Transit, r.Response.NSG, r.Response.Status = false, 0, uint16(err.Status)
+		r.Refuse(err)
 	}
 	if m.join != nil {
 		r.Response.ExpCmdSN, r.Response.MaxCmdSN = m.join.Window()

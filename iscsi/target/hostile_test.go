@@ -311,40 +311,6 @@ func TestNoise(t *testing.T) {
 	enter(t, webName, openIQN).ready(0)
 }
 
-// TestLoginFlood opens connections that do not log in: they cost little, are
-// bounded, and do not keep another address out.
-func TestLoginFlood(t *testing.T) {
-	w := newWorld(t, Options{MaxLogins: 64})
-	w.become(twoTargets())
-	before := heap()
-	var all []*initiator
-	for range 8 {
-		i := dial(t, webName)
-		i.raw(bhs(&pdu.Login{Continue: true})[:47])
-		all = append(all, i)
-	}
-	nettest.Eventually(t, limit, "eight logins begin", func() bool {
-		w.Server.mu.Lock()
-		defer w.Server.mu.Unlock()
-		return len(w.logins) == 1
-	})
-	dial(t, webName).closed()
-	w.logged("refused connection", "too many connections from this address")
-	if cost := (heap() - before) / 8; cost > 40<<10 {
-		t.Errorf("a connection before login costs %d bytes", cost)
-	}
-	all[0].nc.Close()
-	nettest.Eventually(t, limit, "a login fits again", func() bool {
-		w.Server.mu.Lock()
-		defer w.Server.mu.Unlock()
-		for _, n := range w.logins {
-			return n == 7
-		}
-		return false
-	})
-	enter(t, webName, openIQN).ready(0)
-}
-
 func heap() int64 {
 	var m runtime.MemStats
 	runtime.GC()

@@ -92,7 +92,7 @@ func (c *conn) exchange(m *login.Machine) error {
 		r := m.Step(&req, f.data)
 		if r.Done != nil {
 			if err := c.enter(r.Done); err != nil {
-				refuse(&r, err)
+				r.Refuse(err)
 			} else {
 				r.Response.ExpCmdSN, r.Response.MaxCmdSN = c.nexus.windowNow()
 			}
@@ -107,14 +107,6 @@ func (c *conn) exchange(m *login.Machine) error {
 			return c.adopt(r.Done)
 		}
 	}
-}
-
-// refuse makes a reply the refusal of a login that was right when it was made.
-func refuse(r *login.Reply, err error) {
-	if !errors.As(err, &r.Refused) {
-		r.Refused = login.Refuse(login.Unavailable, "%v", err)
-	}
-	r.Response.Status, r.Response.Transit, r.Text = uint16(r.Refused.Status), false, nil
 }
 
 // enter enters the connection into the server's books, with a new session or
@@ -144,6 +136,9 @@ func (c *conn) enter(r *login.Result) error {
 func (c *conn) found(r *login.Result) error {
 	s := c.srv
 	id := scsi.Nexus{Initiator: r.Initiator, ISID: r.ISID, TPGT: portalGroup}
+	if err := s.roomFor(id); err != nil {
+		return err
+	}
 	for r.Target != "" {
 		e, account, err := s.table.Load().admit(r.Initiator, r.Target, c.lis.at)
 		if err != nil {

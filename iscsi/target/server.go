@@ -30,13 +30,15 @@ type Options struct {
 	// initiators are told so.
 	Keeper scsi.Keeper
 
-	LoginTimeout  time.Duration // from accept to the end of login: 15 s
-	KeepaliveIdle time.Duration // silence before the target asks with a NOP-In: 15 s
-	KeepaliveWait time.Duration // silence after that before it hangs up: 15 s
-	LogoutWait    time.Duration // in which an initiator may log out of what was taken from it: 3 s
-	MaxConns      int           // connections in all: 1024
-	MaxLogins     int           // connections that are not logged in yet: 128, an eighth of them from one address
-	MaxData       int           // bytes of data that one command, and all of a session, may hold: 64 MiB
+	LoginTimeout    time.Duration // from accept to the end of login: 15 s
+	KeepaliveIdle   time.Duration // silence before the target asks with a NOP-In: 15 s
+	KeepaliveWait   time.Duration // silence after that before it hangs up: 15 s
+	LogoutWait      time.Duration // in which an initiator may log out of what was taken from it: 3 s
+	MaxConns        int           // connections in all: 1024
+	MaxPerAddress   int           // connections from one address: half of MaxConns
+	MaxPerInitiator int           // sessions of one initiator, discovery among them: a quarter of MaxConns
+	MaxLogins       int           // connections that are not logged in yet: 128, an eighth of them from one address
+	MaxData         int           // bytes of data that one command, and all of a session, may hold: 64 MiB
 }
 
 func (o Options) withDefaults() Options {
@@ -45,6 +47,8 @@ func (o Options) withDefaults() Options {
 	o.KeepaliveWait = cmp.Or(o.KeepaliveWait, 15*time.Second)
 	o.LogoutWait = cmp.Or(o.LogoutWait, 3*time.Second)
 	o.MaxConns = cmp.Or(o.MaxConns, 1024)
+	o.MaxPerAddress = cmp.Or(o.MaxPerAddress, max(1, o.MaxConns/2))
+	o.MaxPerInitiator = cmp.Or(o.MaxPerInitiator, max(1, o.MaxConns/4))
 	o.MaxLogins = cmp.Or(o.MaxLogins, 128)
 	o.MaxData = cmp.Or(o.MaxData, 64<<20)
 	return o
