@@ -230,7 +230,10 @@ func expand(keys []string, last map[string]string) []byte {
 			case "many":
 				return strings.Repeat("x", 8000)
 			}
-			_, alg, _ := chooseAlgorithm(last["CHAP_A"])
+			_, alg, ok := chooseAlgorithm(last["CHAP_A"])
+			if !ok {
+				return "0x00" // there was no challenge
+			}
 			id, _ := pdu.Number(last["CHAP_I"])
 			c, _ := pdu.Binary(last["CHAP_C"])
 			return pdu.Hex(alg.respond(byte(id), iscsi.Secret(secrets[f[2]]), c))
