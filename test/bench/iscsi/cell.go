@@ -19,6 +19,9 @@ func cells() []Cell {
 			for _, depth := range []int{1, 32, 128} {
 				all = append(all, Cell{cold, mode, 4096, depth, 1})
 			}
+			if !cold { // what 16 initiators that wait for each answer get
+				all = append(all, Cell{cold, mode, 4096, 1, 16})
+			}
 			for _, sessions := range []int{4, 16} {
 				all = append(all, Cell{cold, mode, 4096, 32, sessions})
 			}

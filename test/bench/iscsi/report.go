@@ -20,7 +20,7 @@ func (r Results) table() string {
 			}
 			if first {
 				fmt.Fprintf(&b, "\n**%s**\n\n", cacheTitle(cold))
-				b.WriteString("| load | target | IOPS | MB/s | p50 µs | p99 µs | p99.9 µs | CPU µs per I/O | IOPS ÷ tgtd (rounds) | CPU ÷ tgtd |\n|---|---|--:|--:|--:|--:|--:|--:|---|---|\n")
+				b.WriteString("| load | target | IOPS | MB/s | p50 µs | p99 µs | p99.9 µs | CPU µs per I/O | load's CPU µs | IOPS ÷ tgtd (rounds) | CPU ÷ tgtd |\n|---|---|--:|--:|--:|--:|--:|--:|--:|---|---|\n")
 				first = false
 			}
 			r.rows(&b, c)
@@ -41,14 +41,14 @@ func (r Results) rows(b *strings.Builder, c Cell) {
 	for _, t := range targets {
 		if len(r.of(c, t)) == 0 {
 			if r.tried(c, t) {
-				fmt.Fprintf(b, "| %s | %s | no figures: it failed | | | | | | | |\n", title, t)
+				fmt.Fprintf(b, "| %s | %s | no figures: it failed | | | | | | | | |\n", title, t)
 				title = ""
 			}
 			continue
 		}
 		get := func(f func(Sample) float64) float64 { return r.value(c, t, f).Median }
-		fmt.Fprintf(b, "| %s | %s | %.0f | %.0f | %.0f | %.0f | %.0f | %s | %s | %s |\n", title, t, get(iops), get(func(s Sample) float64 { return s.MBps }),
-			get(func(s Sample) float64 { return s.P50 }), get(p99), get(func(s Sample) float64 { return s.P999 }), processor(get(cpu)),
+		fmt.Fprintf(b, "| %s | %s | %.0f | %.0f | %.0f | %.0f | %.0f | %s | %s | %s | %s |\n", title, t, get(iops), get(func(s Sample) float64 { return s.MBps }),
+			get(func(s Sample) float64 { return s.P50 }), get(p99), get(func(s Sample) float64 { return s.P999 }), processor(get(cpu)), processor(get(func(s Sample) float64 { return s.Load })),
 			ratioText(r.ratio(c, t, "tgtd", iops), t), ratioText(r.ratio(c, t, "tgtd", cpu), t))
 		title = ""
 	}
@@ -162,7 +162,8 @@ func (r Results) document() string {
 
 Written by %s on %s. Each load ran %g s on each target in turn, %d rounds, odd rounds backwards;
 figures are medians, ratios are taken round by round with the least and the most in brackets. The load generator (test/bench/iscsi-load.c,
-libiscsi) runs on the same machine and takes its share of it, so only the ratios count. QD is I/Os in flight of one session.
+libiscsi) runs on the same machine and takes its share of it, so only the ratios count: where IOPS times both CPU times comes near
+the number of cores, the machine is full. QD is I/Os in flight of one session.
 
 | | |
 |---|---|
