@@ -149,6 +149,11 @@ func (c *command) serve() {
 
 // check is what comes before any command: CDB, unit attention, reservation.
 func (c *command) check() error {
+	if c.unit.sanitize.guard.Load() && !c.op.calm() && c.at.attentions.empty() {
+		if err := c.unit.sanitize.blocks(); err != nil {
+			return err
+		}
+	}
 	if err := c.op.checkCDB(c.cdb); err != nil {
 		return err
 	}

@@ -39,6 +39,10 @@ func spcCommands() []opcode {
 		prOut("PREEMPT AND ABORT", prPreemptAbort),
 		prOut("REGISTER AND IGNORE EXISTING KEY", prRegisterIgnore),
 		prOut("REGISTER AND MOVE", prMove),
+		{name: "EXTENDED COPY(LID1)", usage: "\x83\x00" + copyUsage, action: true, access: accessWrite, out: outCopy, run: extendedCopy},
+		copyIn("RECEIVE COPY STATUS(LID1)", 0, copyStatus),
+		copyIn("RECEIVE COPY OPERATING PARAMETERS", 3, copyParameters),
+		copyIn("RECEIVE COPY FAILURE DETAILS(LID1)", 4, copyFailure),
 		{name: "REPORT LUNS", usage: "\xa0\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x00", quiet: true, prompt: true, run: reportLUNs},
 		{name: "REPORT TARGET PORT GROUPS", usage: "\xa3\xea\x00\x00\x00\x00\xff\xff\xff\xff\x00\x00", action: true, access: accessOpen, prompt: true, run: reportGroups},
 		{name: "REPORT SUPPORTED OPERATION CODES", usage: "\xa3\x0c\x87\xff\xff\xff\xff\xff\xff\xff\x00\x00", action: true, access: accessRead, prompt: true, run: reportOpcodes},
@@ -58,6 +62,15 @@ func prOut(name string, action byte) opcode {
 	return opcode{name: name, usage: string(usage), action: true, access: accessOut, out: outReserve, run: reserveOut}
 }
 
+// copyUsage is the parameter list or allocation length of third-party copies.
+const copyUsage = "\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x00"
+
+func copyIn(name string, action byte, run func(*command) error) opcode {
+	usage := []byte("\x84\x00" + copyUsage)
+	usage[1], usage[2] = action, 0xff // LIST IDENTIFIER
+	return opcode{name: name, usage: string(usage), action: true, access: accessWrite, prompt: true, run: run}
+}
+
 // blockCommands are those of SBC-3 with 6, 10 and 12 bytes.
 func blockCommands() []opcode {
 	return []opcode{
@@ -72,6 +85,9 @@ func blockCommands() []opcode {
 		{name: "SYNCHRONIZE CACHE(10)", usage: "\x35\x06\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessWrite, run: synchronize},
 		{name: "WRITE SAME(10)", usage: "\x41\x08\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessWrite, out: outPattern, run: writeSame},
 		{name: "UNMAP", usage: "\x42\x00\x00\x00\x00\x00\x1f\xff\xff\x00", access: accessWrite, out: outList10, run: unmap},
+		{name: "SANITIZE, OVERWRITE", usage: "\x48\xa1\x00\x00\x00\x00\x00\xff\xff\x00", action: true, access: accessWrite, out: outList10, run: sanitize},
+		{name: "SANITIZE, BLOCK ERASE", usage: "\x48\xa2\x00\x00\x00\x00\x00\x00\x00\x00", action: true, access: accessWrite, run: sanitize},
+		{name: "SANITIZE, EXIT FAILURE MODE", usage: "\x48\xbf\x00\x00\x00\x00\x00\x00\x00\x00", action: true, access: accessWrite, run: sanitizeExitFailure},
 		{name: "READ(12)", usage: "\xa8\x1a\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessRead, fua: true, run: read, try: tryRead, start: queueRead},
 		{name: "WRITE(12)", usage: "\xaa\x1a\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessWrite, fua: true, out: outBlocks, run: write, try: tryWrite, start: queueWrite},
 		{name: "WRITE AND VERIFY(12)", usage: "\xae\x16\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessWrite, out: outBlocks, run: writeVerify},

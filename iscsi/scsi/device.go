@@ -29,7 +29,8 @@ type Device interface {
 	// Flush puts everything acknowledged before it on stable storage.
 	Flush(ctx context.Context) error
 	// Extents calls yield for the runs of n bytes at off, in order, until it
-	// returns false; mapped tells whether a run takes space.
+	// returns false; mapped tells whether a run takes space. yield does not
+	// use the device.
 	Extents(ctx context.Context, off, n int64, yield func(off, n int64, mapped bool) bool) error
 }
 
@@ -76,6 +77,9 @@ var (
 	// ErrGone: the device went out of service (25h/00h).
 	ErrGone = errors.New("the device is out of service")
 )
+
+// errNoExtents: a device says nothing of a range that it was asked about.
+var errNoExtents = errors.New("the device tells no extents")
 
 // MediumError says that a block cannot be read or written (11h/00h, 0Ch/00h).
 type MediumError struct {

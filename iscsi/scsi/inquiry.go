@@ -41,7 +41,7 @@ func standardInquiry(device byte) []byte {
 	b[2] = 6        // SPC-4
 	b[3] = 0x10 | 2 // HISUP, response data format
 	b[4] = 96 - 5   // additional length
-	b[5] = 0x10     // TPGS: implicit only
+	b[5] = 0x10 | 8 // TPGS: implicit only, 3PC
 	b[6] = 0x10     // MULTIP
 	b[7] = 0x02     // CMDQUE
 	copy(b[8:], vendor+product+version)

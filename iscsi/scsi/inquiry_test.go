@@ -34,7 +34,7 @@ func page(t *testing.T, s *Session, code byte) []byte {
 func TestVitalPages(t *testing.T) {
 	s, _, _ := disk(t, 64, 512)
 	list := page(t, s, 0)[4:]
-	want(t, "pages", list, []byte{0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2, 0xb9})
+	want(t, "pages", list, []byte{0x00, 0x80, 0x83, 0x86, 0x8f, 0xb0, 0xb1, 0xb2, 0xb9})
 	for _, code := range list {
 		page(t, s, code)
 	}
@@ -61,10 +61,10 @@ func TestDesignators(t *testing.T) {
 			want(t, "NAA length", b[3], 16)
 		}
 	}
-	want(t, "kinds", kinds, []byte{0x03, 0x01, 0x94, 0x95, 0x98, 0xa8})
-	want(t, "vendor", texts[1], "RIPSTOP 01020300000000000000000000000009")
-	want(t, "port", texts[4], "iqn.2026-11.test:disk,t,0x0001")
-	want(t, "device", texts[5], "iqn.2026-11.test:disk")
+	want(t, "kinds", kinds, []byte{0x03, 0x02, 0x01, 0x94, 0x95, 0x98, 0xa8})
+	want(t, "vendor", texts[2], "RIPSTOP 01020300000000000000000000000009")
+	want(t, "port", texts[5], "iqn.2026-11.test:disk,t,0x0001")
+	want(t, "device", texts[6], "iqn.2026-11.test:disk")
 	a, b := naa([16]byte{1}), naa([16]byte{2})
 	if bytes.Equal(a, b) {
 		t.Error("two identifiers with one NAA")

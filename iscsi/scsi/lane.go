@@ -14,6 +14,8 @@ type lane struct {
 	running int
 	first   *command // linked by queued
 	last    *command
+
+	background sync.WaitGroup // what runs for no command
 }
 
 // submit has c carried out.
@@ -32,6 +34,9 @@ func (l *lane) submit(c *command) {
 	}
 	l.last = c
 }
+
+// start runs work in a goroutine of its own.
+func (l *lane) start(work func()) { l.background.Go(work) }
 
 // next gives what is to be run after a command ended, nil for nothing.
 func (l *lane) next() *command {

@@ -15,6 +15,9 @@ func requestSense(c *command) error {
 	s, ok := c.at.attentions.take()
 	if !ok {
 		s = &sense{key: keyNone, code: codeNone}
+		if state, is := c.unit.sanitize.blocks().(*sense); is {
+			s = state
+		}
 	}
 	return c.reply(s.bytes(c.cdb[1]&1 != 0), uint32(c.cdb[4]))
 }

@@ -25,6 +25,7 @@ type record struct {
 	Registrations []keptRegistration `json:"registrations,omitempty"`
 	Reservation   *keptReservation   `json:"reservation,omitempty"`
 	Mode          *modeFlags         `json:"mode,omitempty"`
+	Sanitize      *sanitizeJob       `json:"sanitize,omitempty"`
 }
 
 const recordFormat = 1
@@ -63,7 +64,7 @@ func recordOf(r reservations, mode *modeFlags) record {
 }
 
 func (k record) encode() ([]byte, error) {
-	if len(k.Registrations) == 0 && k.Mode == nil {
+	if len(k.Registrations) == 0 && k.Mode == nil && k.Sanitize == nil {
 		return nil, nil
 	}
 	b, err := json.MarshalIndent(k, "", "  ")
@@ -85,6 +86,9 @@ func decodeRecord(b []byte) (record, error) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(&k); err != nil {
 		return k, err
+	}
+	if k.Sanitize != nil && !k.Sanitize.proper() {
+		return k, errors.New("its sanitize operation is none that this version knows")
 	}
 	if _, err := k.reservations(); err != nil {
 		return k, err
@@ -147,6 +151,7 @@ func OpenUnit(dev Device, k Keeper) (*Unit, error) {
 	u.mode.reset()
 	u.kept = b
 	u.guardLocked()
+	u.resumeSanitize(kept.Sanitize)
 	return u, nil
 }
 
@@ -156,7 +161,9 @@ func (u *Unit) keep(r reservations) error {
 	if u.keeper == nil {
 		return nil
 	}
-	b, err := recordOf(r, u.mode.saved.Load()).encode()
+	next := recordOf(r, u.mode.saved.Load())
+	next.Sanitize = u.sanitize.current()
+	b, err := next.encode()
 	if err != nil || bytes.Equal(b, u.kept) {
 		return err
 	}

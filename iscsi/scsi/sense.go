@@ -10,11 +10,13 @@ import (
 // Sense keys of SPC-4.
 const (
 	keyNone           = 0x0
+	keyNotReady       = 0x2
 	keyMedium         = 0x3
 	keyHardware       = 0x4
 	keyIllegalRequest = 0x5
 	keyUnitAttention  = 0x6
 	keyDataProtect    = 0x7
+	keyCopyAborted    = 0xa
 	keyAborted        = 0xb
 	keyMiscompare     = 0xe
 )
@@ -23,6 +25,9 @@ const (
 // (SPC-4, ASC and ASCQ assignments).
 const (
 	codeNone              = 0x0000
+	codeInProgress        = 0x0016 // OPERATION IN PROGRESS
+	codeSanitizing        = 0x041b // LOGICAL UNIT NOT READY, SANITIZE IN PROGRESS
+	codeUnreachable       = 0x0804 // UNREACHABLE COPY TARGET
 	codeWriteError        = 0x0c00
 	codeInvalidIU         = 0x0e03 // INVALID FIELD IN COMMAND INFORMATION UNIT
 	codeUnrecoveredRead   = 0x1100
@@ -34,6 +39,12 @@ const (
 	codeNoSuchLUN         = 0x2500
 	codeInvalidParameter  = 0x2600
 	codeInvalidRelease    = 0x2604
+	codeManyDevices       = 0x2606 // TOO MANY TARGET DESCRIPTORS
+	codeDeviceType        = 0x2607 // UNSUPPORTED TARGET DESCRIPTOR TYPE CODE
+	codeManySegments      = 0x2608 // TOO MANY SEGMENT DESCRIPTORS
+	codeSegmentType       = 0x2609 // UNSUPPORTED SEGMENT DESCRIPTOR TYPE CODE
+	codeInexactSegment    = 0x260a
+	codeInlineLength      = 0x260b // INLINE DATA LENGTH EXCEEDED
 	codeWriteProtected    = 0x2700
 	codeSoftwareProtected = 0x2702
 	codeNoSpace           = 0x2707 // SPACE ALLOCATION FAILED WRITE PROTECT
@@ -47,6 +58,7 @@ const (
 	codeUnitReset         = 0x2903
 	codeCleared           = 0x2f00 // COMMANDS CLEARED BY ANOTHER INITIATOR
 	codePreviousConflict  = 0x2c09 // PREVIOUS RESERVATION CONFLICT STATUS
+	codeSanitizeFailed    = 0x3103
 	codeThreshold         = 0x3807 // THIN PROVISIONING SOFT THRESHOLD REACHED
 	codeNoRegistration    = 0x5504 // INSUFFICIENT REGISTRATION RESOURCES
 	codeNoSaving          = 0x3900 // SAVING PARAMETERS NOT SUPPORTED
@@ -65,6 +77,7 @@ const (
 	pointNowhere = iota
 	pointCDB
 	pointList
+	pointProgress // field is the part that is done, of 65536
 )
 
 // sense is why a command ended with CHECK CONDITION.
@@ -73,6 +86,9 @@ type sense struct {
 	code  uint16 // ASC, ASCQ
 	info  uint64 // INFORMATION, when valid
 	valid bool
+
+	special    uint64 // COMMAND-SPECIFIC INFORMATION, if any
+	hasSpecial bool
 
 	point byte   // pointNowhere, pointCDB or pointList
 	field uint16 // byte that is wrong
@@ -117,6 +133,7 @@ func (s *sense) bytes(descriptor bool) []byte {
 		b[0] |= 0x80
 		binary.BigEndian.PutUint32(b[3:], uint32(s.info))
 	}
+	binary.BigEndian.PutUint32(b[8:], uint32(s.special))
 	if s.point != pointNowhere {
 		s.putPointer(b[15:18])
 	}
@@ -124,13 +141,17 @@ func (s *sense) bytes(descriptor bool) []byte {
 }
 
 func (s *sense) descriptor() []byte {
-	b := make([]byte, 8, 8+12+8)
+	b := make([]byte, 8, 8+12+12+8)
 	b[0] = 0x72
 	b[1] = s.key
 	binary.BigEndian.PutUint16(b[2:], s.code)
 	if s.valid {
 		b = append(b, 0x00, 0x0a, 0x80, 0)
 		b = binary.BigEndian.AppendUint64(b, s.info)
+	}
+	if s.hasSpecial {
+		b = append(b, 0x01, 0x0a, 0, 0)
+		b = binary.BigEndian.AppendUint64(b, s.special)
 	}
 	if s.point != pointNowhere {
 		d := [8]byte{0x02, 0x06}
@@ -147,7 +168,7 @@ func (s *sense) putPointer(b []byte) {
 	if s.point == pointCDB {
 		b[0] |= 0x40
 	}
-	if s.bit >= 0 {
+	if s.bit >= 0 && s.point != pointProgress {
 		b[0] |= 0x08 | byte(s.bit)
 	}
 	binary.BigEndian.PutUint16(b[1:], s.field)

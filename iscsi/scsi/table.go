@@ -76,6 +76,11 @@ func (o *opcode) accessOf(cdb []byte) access {
 	}
 }
 
+// calm tells whether the command works while the medium is being sanitized.
+func (o *opcode) calm() bool {
+	return o.quiet || o.code() == 0x48 || o.code() == 0x4d || o.code() == 0xa3 // SANITIZE, LOG SENSE, REPORT …
+}
+
 // table finds commands by their CDB.
 type table struct {
 	ops   []opcode // sorted by opcode, then service action

@@ -25,6 +25,7 @@ type taskSet struct {
 	dormant  int // commands that wait for their turn
 	size     int // commands in the set
 	most     int // that there ever were
+	draining int // commands that wait for all others
 }
 
 func (s *taskSet) init() { s.ended.L = &s.mu }
@@ -77,6 +78,9 @@ func (s *taskSet) await(c *command) {
 	if !s.mayStart(c) {
 		c.waits = true
 		s.dormant++
+		if s.draining > 0 {
+			s.ended.Broadcast()
+		}
 		s.mu.Unlock()
 		return
 	}
@@ -102,7 +106,7 @@ func (s *taskSet) leave(c *command) {
 	if c.isBarrier() {
 		s.barriers--
 	}
-	if c.ctx.aborted.Load() {
+	if c.ctx.aborted.Load() || s.draining > 0 {
 		s.ended.Broadcast()
 	}
 	awake := s.wakeLocked()
@@ -169,6 +173,27 @@ func (s *taskSet) wait(self *command, match func(*command) bool) {
 	for s.lingers(self, match) {
 		s.ended.Wait()
 	}
+}
+
+// drain returns when no command but self has started and not ended, or when
+// self is aborted. Who wants all of the medium has closed the door before.
+func (s *taskSet) drain(self *command) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining++
+	for !self.ctx.aborted.Load() && s.busy(self) {
+		s.ended.Wait()
+	}
+	s.draining--
+}
+
+func (s *taskSet) busy(self *command) bool {
+	for c := s.newest; c != nil; c = c.older {
+		if c != self && !c.waits {
+			return true
+		}
+	}
+	return false
 }
 
 // lingers tells whether an aborted command that matches is still there.

@@ -13,6 +13,7 @@ type Unit struct {
 	prompt  Prompt // dev, if it is one
 	queue   Queue  // dev, if it is one
 	table   *table
+	names   []designator // of page 83h, in binary
 	mode    modePages
 	scratch sync.Pool // *[]byte of scratchSize, for what cannot go to the task's buffer
 
@@ -29,23 +30,27 @@ type Unit struct {
 	holder   *Nexus // of RESERVE (SPC-2)
 	pr       reservations
 
-	tasks taskSet
-	lane  lane
+	tasks    taskSet
+	lane     lane
+	sanitize sanitizing
+	life     lifetime
 }
 
 // scratchSize is the piece in which commands compare or repeat data.
 const scratchSize = 256 << 10
 
-// NewUnit is the logical unit over dev, with power-on defaults.
+// NewUnit is the logical unit over dev, with power-on defaults. Close it.
 func NewUnit(dev Device) *Unit {
 	u := &Unit{dev: dev, table: newTable(), attached: map[*attachment]struct{}{}}
 	u.prompt, _ = dev.(Prompt)
 	u.queue, _ = dev.(Queue)
+	u.names = unitDesignators(dev.Info().ID)
 	u.mode.reset()
 	if now, ok := u.usage(); ok {
 		u.level.Store(now.level(0))
 	}
 	u.tasks.init()
+	u.life.done = make(chan struct{})
 	u.scratch.New = func() any { b := make([]byte, scratchSize); return &b }
 	return u
 }
@@ -79,6 +84,7 @@ type attachment struct {
 	session    *Session
 	unit       *Unit
 	attentions attentions
+	copies     copyResults
 }
 
 func (a *attachment) nexus() Nexus { return a.session.nexus }

@@ -19,6 +19,7 @@ func vitalPages() []vital {
 		{0x80, func(c *command) []byte { return []byte(c.serial()) }},
 		{0x83, vitalDesignators},
 		{0x86, vitalExtended},
+		{0x8f, vitalCopy},
 		{0xb0, vitalLimits},
 		{0xb1, vitalMedium},
 		{0xb2, vitalProvisioning},
@@ -37,18 +38,34 @@ func vitalList(*command) []byte {
 // vitalDesignators is page 83h (SPC-4): the unit by NAA and T10 vendor
 // name, the port by relative number, group and iSCSI name, the target's name.
 func vitalDesignators(c *command) []byte {
-	const binaryCode, text, utf8 = 1, 2, 3
+	const text, utf8 = 2, 3
 	const unit, port, device = 0x00, 0x90, 0xa0 // PIV with the port's and the device's
 	const iscsi = 0x50
 	n := c.at.nexus()
 	number := binary.BigEndian.AppendUint16([]byte{0, 0}, portNumber(n))
 	var b []byte
-	b = appendDesignator(b, binaryCode, unit|3, naa(c.info.ID))
+	for _, d := range c.unit.names {
+		b = appendDesignator(b, d.codeSet, d.kind, d.value)
+	}
 	b = appendDesignator(b, text, unit|1, []byte(vendor+c.serial()))
 	b = appendDesignator(b, iscsi|binaryCode, port|4, number)
 	b = appendDesignator(b, iscsi|binaryCode, port|5, number)
 	b = appendDesignator(b, iscsi|utf8, port|8, padded(fmt.Sprintf("%s,t,0x%04x", n.Target, n.TPGT)))
 	return appendDesignator(b, iscsi|utf8, device|8, padded(n.Target))
+}
+
+const binaryCode = 1 // CODE SET
+
+// designator is one of page 83h.
+type designator struct {
+	codeSet, kind byte
+	value         []byte
+}
+
+// unitDesignators name the unit in binary: so a third-party copy can say which
+// one it means.
+func unitDesignators(id [16]byte) []designator {
+	return []designator{{binaryCode, 3, naa(id)}, {binaryCode, 2, eui(id)}}
 }
 
 func appendDesignator(b []byte, codeSet, kind byte, value []byte) []byte {
@@ -74,6 +91,15 @@ func naa(id [16]byte) []byte {
 	hash := sha256.Sum256(id[:])
 	b := append([]byte{0x60, 0x27, 0x27, 0x30}, hash[:12]...)
 	b[3] |= hash[12] & 0x0f
+	return b
+}
+
+// eui is an EUI-64 based designator of 16 bytes (SPC-4 7.8.6.5.4): its
+// extension, and an EUI-64 with the local bit set, both of the hash of id.
+func eui(id [16]byte) []byte {
+	hash := sha256.Sum256(id[:])
+	b := hash[16:32]
+	b[8] = b[8]&^0x01 | 0x02
 	return b
 }
 
@@ -107,6 +133,7 @@ func vitalLimits(c *command) []byte {
 func vitalMedium(*command) []byte {
 	b := make([]byte, 60)
 	b[1] = 1
+	b[3] = 0x40 // WABEREQ: what SANITIZE, BLOCK ERASE erased can be read, as zeros
 	return b
 }
 

@@ -201,6 +201,9 @@ func (s *Server) lookup(name string) (*unit, error) {
 	if err != nil {
 		return nil, err
 	}
+	if old := s.units[name]; old != nil {
+		old.scsi.Close()
+	}
 	u := &unit{name: name, dev: dev, scsi: logical}
 	s.units[name] = u
 	return u, nil
@@ -214,7 +217,12 @@ func (s *Server) dropUnits() {
 			used[u.name] = true
 		}
 	}
-	maps.DeleteFunc(s.units, func(name string, _ *unit) bool { return !used[name] })
+	maps.DeleteFunc(s.units, func(name string, u *unit) bool {
+		if !used[name] {
+			u.scsi.Close()
+		}
+		return !used[name]
+	})
 }
 
 // reviseSessions ends the sessions of a target that its new form does not
@@ -307,5 +315,8 @@ func (s *Server) Close() error {
 	clear(s.doors)
 	s.mu.Unlock()
 	s.running.Wait()
+	for _, u := range s.units {
+		u.scsi.Close()
+	}
 	return errors.Join(errs...)
 }
