@@ -6,11 +6,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // Breaker passes TCP connections on and breaks each by a reset after a random
 // number of bytes, both directions counted: in the middle of a message as often
-// as not, and with what is under way lost.
+// as not, and with what is under way lost. While nobody listens at the server,
+// connections wait.
 //
 //	client ──► Breaker ──► server
 type Breaker struct {
@@ -20,6 +22,7 @@ type Breaker struct {
 	breaks  atomic.Int64
 	spare   atomic.Bool
 	relays  sync.WaitGroup
+	over    chan struct{} // closed when the test ends
 
 	mu     sync.Mutex
 	random *rand.Rand
@@ -34,17 +37,19 @@ type relay struct {
 }
 
 // NewBreaker listens until the test ends. Between two breaks lie mean bytes on
-// the average; they are chosen by seed.
+// the average, and half of that at least, so that a login comes through; they
+// are chosen by seed.
 func NewBreaker(t testing.TB, to string, mean int64, seed uint64) *Breaker {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &Breaker{Address: l.Addr().String(), to: to, mean: mean, random: rand.New(rand.NewPCG(seed, 0)), open: map[*relay]struct{}{}}
+	b := &Breaker{Address: l.Addr().String(), to: to, mean: mean, random: rand.New(rand.NewPCG(seed, 0)), open: map[*relay]struct{}{}, over: make(chan struct{})}
 	b.relays.Go(func() { b.accept(l) })
 	t.Cleanup(func() {
 		l.Close()
+		close(b.over)
 		b.mu.Lock()
 		b.ended = true
 		b.mu.Unlock()
@@ -75,21 +80,42 @@ func (b *Breaker) accept(l net.Listener) {
 		if err != nil {
 			return // the test has ended
 		}
-		out, err := net.Dial("tcp", b.to)
-		if err != nil {
-			in.Close() // as when nobody listened here
-			continue
-		}
-		r := &relay{in: in.(*net.TCPConn), out: out.(*net.TCPConn)}
-		b.mu.Lock()
-		r.left.Store(1 + b.random.Int64N(2*b.mean))
-		b.open[r] = struct{}{}
-		if b.ended {
-			r.reset()
-		}
-		b.mu.Unlock()
-		b.relays.Go(func() { b.serve(r) })
+		b.relays.Go(func() {
+			if out := b.dial(); out != nil {
+				b.serve(b.join(in, out))
+				return
+			}
+			in.Close()
+		})
 	}
+}
+
+// dial connects to the server as soon as it listens, nil when the test ends first.
+func (b *Breaker) dial() net.Conn {
+	for {
+		c, err := net.Dial("tcp", b.to)
+		if err == nil {
+			return c
+		}
+		select {
+		case <-b.over:
+			return nil
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// join makes one connection of two, and decides when it breaks.
+func (b *Breaker) join(in, out net.Conn) *relay {
+	r := &relay{in: in.(*net.TCPConn), out: out.(*net.TCPConn)}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r.left.Store(b.mean/2 + 1 + b.random.Int64N(b.mean))
+	b.open[r] = struct{}{}
+	if b.ended {
+		r.reset()
+	}
+	return r
 }
 
 // serve passes on what both sides send until one is done or the bytes are used up.

@@ -19,7 +19,7 @@ import (
 
 // patience is the limit for anything that takes a second on a real machine;
 // the emulated one is twenty times slower, and shares its host.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // run runs a command and gives its output; its failure is the test's.
 func run(t testing.TB, name string, args ...string) string {
