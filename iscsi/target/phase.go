@@ -40,14 +40,19 @@ func (c *conn) fullFeature() error {
 		if err == nil {
 			err = c.pace()
 		}
-		var out *leave
-		if errors.As(err, &out) {
-			return c.depart(out)
-		}
 		if err != nil {
-			return err
+			return c.ends(err)
 		}
 	}
+}
+
+// ends carries out a logout; any other error is the end by itself.
+func (c *conn) ends(err error) error {
+	var out *leave
+	if errors.As(err, &out) {
+		return c.depart(out)
+	}
+	return err
 }
 
 // pace writes what was gathered when it is much or waits for long.
