@@ -35,6 +35,10 @@ conformance:
 bench-iscsi:
 	test/bench/run
 
+# Power cuts of the thin engine, many more than a test takes; by hand.
+soak:
+	THIN_SEEDS=10000 go test ./lun/thin -run 'TestPowerCuts' -count=1 -timeout 60m -v
+
 # Needs golangci-lint on the PATH; the laws that matter most are tests.
 lint:
 	golangci-lint run

@@ -254,11 +254,13 @@ func (d *Disk) Crash() *Disk {
 		n.size = d.size
 	}
 	n.now = slices.Clone(d.stable)
-	lands := d.rand.IntN(101) // per cent, of this crash
+	lands := d.rand.IntN(101)    // per cent, of this crash
+	tears := d.rand.IntN(2) == 0 // or each change lands whole or not at all
 	for _, c := range d.unsynced {
+		whole := d.rand.IntN(100) < lands
 		for at := int64(0); at < c.n; {
 			step := min(c.n-at, SectorSize-(c.off+at)%SectorSize)
-			if d.rand.IntN(100) < lands {
+			if tears && d.rand.IntN(100) < lands || !tears && whole {
 				n.put(n.now, c, at, at+step)
 			}
 			at += step

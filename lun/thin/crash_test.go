@@ -1,0 +1,563 @@
+package thin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"ripstop/lun"
+	"ripstop/lun/thin/thintest"
+)
+
+// world is a pool on a simulated disk, and what it must hold.
+type world struct {
+	rand    *rand.Rand
+	rules   rules
+	disk    *thintest.Disk
+	pool    *Pool
+	volumes map[string]*thintest.Oracle // and snapshots, whose names have an @
+	block   map[string]int64
+	stamp   uint64
+	names   int
+	doubt   func() error // what the cut left open, told by what is there
+	ops     int
+	seen    map[string]int // how often each operation went well
+	cutAt   string         // the power fails there
+	cutIn   int            // when it comes by for this time
+}
+
+// points are the named crash points.
+var points = []string{
+	"commit: data are durable", "commit: frames are written",
+	"checkpoint: begun", "checkpoint: leaves are written", "checkpoint: table is written",
+	"checkpoint: log is durable", "checkpoint: super is written",
+}
+
+// point cuts the power at a named point.
+func (w *world) point(name string) {
+	if name == w.cutAt {
+		if w.cutIn--; w.cutIn == 0 {
+			w.disk.CutNow()
+			w.seen["cut at "+name]++
+		}
+	}
+}
+
+const worldChunks = 112
+
+func newWorld(seed uint64, r rules) (*world, error) {
+	w := &world{
+		rand: rand.New(rand.NewPCG(seed, 99)), rules: r, disk: thintest.New(seed, 0),
+		volumes: map[string]*thintest.Oracle{}, block: map[string]int64{}, seen: map[string]int{},
+	}
+	w.rules.lowest = seed%2 == 0
+	w.rules.at = w.point
+	if err := Format(w.disk, 4*chunkSize); err != nil {
+		return nil, err
+	}
+	return w, w.open(context.Background())
+}
+
+func (w *world) open(ctx context.Context) error {
+	var err error
+	w.pool, err = Open(ctx, w.disk, Options{
+		Limit: worldChunks * chunkSize, Slab: 16 * chunkSize, Memory: 8 * leafMemory, rules: w.rules,
+	})
+	return err
+}
+
+// pick is a random name; snapshots tells of which kind.
+func (w *world) pick(snapshots bool) string {
+	var names []string
+	for _, n := range slices.Sorted(maps.Keys(w.volumes)) {
+		if strings.Contains(n, "@") == snapshots {
+			names = append(names, n)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return names[w.rand.IntN(len(names))]
+}
+
+func (w *world) count(snapshots bool) (n int) {
+	for name := range w.volumes {
+		if strings.Contains(name, "@") == snapshots {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *world) name(prefix string) string {
+	w.names++
+	return fmt.Sprint(prefix, w.names)
+}
+
+// place is a range of a volume: often in a hot spot, sometimes over the border
+// of two leaves.
+func (w *world) place(name string, most int64) (off, n int64) {
+	o, block := w.volumes[name], w.block[name]
+	size := o.Size()
+	n = 1 + w.rand.Int64N(most/block)
+	off = w.rand.Int64N(size / block)
+	switch w.rand.IntN(4) {
+	case 0, 1:
+		off = w.rand.Int64N(96 << 10 / block)
+	case 2:
+		if size > leafSize {
+			off = leafSize/block - w.rand.Int64N(1+n)
+		}
+	}
+	off, n = off*block, n*block
+	off = min(off, size-block)
+	return off, min(n, size-off)
+}
+
+type action struct {
+	weight int
+	name   string
+	do     func(w *world, ctx context.Context) error
+}
+
+var actions = []action{
+	{60, "write", (*world).write},
+	{12, "flush", (*world).flush},
+	{10, "unmap", (*world).unmap},
+	{3, "zeroes", (*world).zeroes},
+	{4, "compare", (*world).compare},
+	{4, "snapshot", (*world).snapshot},
+	{3, "drop snapshot", (*world).drop},
+	{2, "clone", (*world).clone},
+	{1, "restore", (*world).restore},
+	{1, "grow", (*world).grow},
+	{2, "create", (*world).create},
+	{1, "delete", (*world).remove},
+	{2, "checkpoint", (*world).checkpoint},
+}
+
+// step does one operation. Errors are those of the disk: what the pool gets
+// wrong is a fault.
+func (w *world) step(ctx context.Context) (err error) {
+	if w.count(false) == 0 {
+		return w.create(ctx)
+	}
+	sum := 0
+	for _, a := range actions {
+		sum += a.weight
+	}
+	k := w.rand.IntN(sum)
+	for _, a := range actions {
+		if k -= a.weight; k < 0 {
+			if err = a.do(w, ctx); err == nil {
+				w.seen[a.name]++
+			} else if errors.Is(err, lun.ErrNoSpace) && !cut(err) {
+				w.seen["no space"]++
+				err = nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// cut tells whether an operation ended because the power did.
+func cut(err error) bool { return errors.Is(err, thintest.ErrCut) }
+
+func (w *world) get(name string) *Volume {
+	v, err := w.pool.Volume(name)
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func (w *world) write(ctx context.Context) error {
+	name := w.pick(false)
+	off, n := w.place(name, 160<<10)
+	if w.rand.IntN(2) == 0 {
+		n = min(n, 8192)
+	}
+	w.stamp++
+	p := make([]byte, n)
+	thintest.Fill(p, off, w.stamp)
+	fua := w.rand.IntN(10) == 0
+	err := w.get(name).WriteAt(ctx, p, off, fua)
+	if err == nil || cut(err) {
+		w.volumes[name].Write(off, n, w.stamp)
+	}
+	if err == nil && fua {
+		w.flushed()
+	}
+	return err
+}
+
+// flushed notes that everything is stable: flushes are of the whole pool.
+func (w *world) flushed() {
+	for _, o := range w.volumes {
+		o.Flush()
+	}
+}
+
+func (w *world) flush(ctx context.Context) error {
+	err := w.get(w.pick(false)).Flush(ctx)
+	if err == nil {
+		w.flushed()
+	}
+	return err
+}
+
+func (w *world) unmap(ctx context.Context) error {
+	name := w.pick(false)
+	off, n := w.place(name, 256<<10)
+	if w.rand.IntN(6) == 0 {
+		off, n = 0, w.volumes[name].Size()
+	}
+	return w.clearRange(name, off, n, w.get(name).Unmap(ctx, off, n))
+}
+
+func (w *world) zeroes(ctx context.Context) error {
+	name := w.pick(false)
+	off, n := w.place(name, 64<<10)
+	return w.clearRange(name, off, n, w.get(name).WriteZeroes(ctx, off, n))
+}
+
+// clearRange notes zeros; where the pool was full, as far as they are there.
+func (w *world) clearRange(name string, off, n int64, err error) error {
+	if err == nil || cut(err) {
+		w.volumes[name].Write(off, n, 0)
+		return err
+	}
+	w.volumes[name].Write(off, n, 0)
+	p := make([]byte, n)
+	if err := w.get(name).ReadAt(context.Background(), p, off); err != nil {
+		return err
+	}
+	return errors.Join(w.volumes[name].After(p, off), err)
+}
+
+func (w *world) compare(ctx context.Context) error {
+	name := w.pick(false)
+	off, n := w.place(name, 32<<10)
+	v := w.get(name)
+	old, p := make([]byte, n), make([]byte, n)
+	if err := v.ReadAt(ctx, old, off); err != nil {
+		return err
+	}
+	wrong := w.rand.IntN(3) == 0
+	if wrong {
+		old[n-1] ^= 1
+	}
+	w.stamp++
+	thintest.Fill(p, off, w.stamp)
+	err := v.CompareAndWrite(ctx, old, p, off)
+	var miscompare *lun.Miscompare
+	switch {
+	case wrong && errors.As(err, &miscompare) && miscompare.Offset == n-1:
+		return nil
+	case wrong && err == nil:
+		return errors.New("a wrong comparison succeeds")
+	case err == nil || cut(err):
+		w.volumes[name].Write(off, n, w.stamp)
+	}
+	return err
+}
+
+// settled carries out a change of the model when the pool has made it, or keeps
+// it in doubt when the power went meanwhile. there tells it from what is there.
+func (w *world) settled(err error, there func() (bool, error), apply func()) error {
+	if err == nil {
+		apply()
+		w.flushed()
+		return nil
+	}
+	if cut(err) {
+		w.doubt = func() error {
+			yes, err := there()
+			if yes {
+				apply()
+			}
+			return err
+		}
+	}
+	return err
+}
+
+func (w *world) has(names ...string) func() (bool, error) {
+	return func() (bool, error) {
+		n := 0
+		for _, name := range names {
+			if _, err := w.pool.Volume(name); err == nil {
+				n++
+			}
+		}
+		if n != 0 && n != len(names) {
+			return false, fmt.Errorf("%d of %v are there: a group is torn", n, names)
+		}
+		return n > 0, nil
+	}
+}
+
+func (w *world) snapshot(ctx context.Context) error {
+	if w.count(true) > 5 {
+		return w.drop(ctx)
+	}
+	group := []string{w.pick(false)}
+	if other := w.pick(false); other != group[0] && w.rand.IntN(2) == 0 {
+		group = append(group, other)
+	}
+	name := w.name("s")
+	var full []string
+	kept := map[string]*thintest.Oracle{}
+	for _, g := range group {
+		full = append(full, g+"@"+name)
+		kept[g+"@"+name] = w.volumes[g].Clone()
+		w.block[g+"@"+name] = w.block[g]
+	}
+	return w.settled(w.pool.Snapshot(ctx, name, group...), w.has(full...), func() { maps.Copy(w.volumes, kept) })
+}
+
+func (w *world) gone(name string) func() (bool, error) {
+	return func() (bool, error) {
+		_, err := w.pool.Volume(name)
+		return err != nil, nil
+	}
+}
+
+func (w *world) drop(ctx context.Context) error {
+	name := w.pick(true)
+	if name == "" {
+		return nil
+	}
+	return w.settled(w.pool.Delete(ctx, name), w.gone(name), func() { delete(w.volumes, name) })
+}
+
+func (w *world) remove(ctx context.Context) error {
+	name := w.pick(false)
+	err := w.pool.Delete(ctx, name)
+	for other := range w.volumes {
+		if strings.HasPrefix(other, name+"@") {
+			if !errors.Is(err, ErrHasSnapshots) {
+				return fmt.Errorf("delete of a volume with snapshots: %w", err)
+			}
+			return nil
+		}
+	}
+	return w.settled(err, w.gone(name), func() { delete(w.volumes, name) })
+}
+
+func (w *world) clone(ctx context.Context) error {
+	from := w.pick(true)
+	if from == "" || w.count(false) > 4 {
+		return nil
+	}
+	name := w.name("c")
+	_, err := w.pool.Clone(ctx, from, name)
+	w.block[name] = w.block[from]
+	return w.settled(err, w.has(name), func() { w.volumes[name] = w.volumes[from].Clone() })
+}
+
+func (w *world) restore(ctx context.Context) error {
+	snapshot := w.pick(true)
+	name, s, ok := strings.Cut(snapshot, "@")
+	if !ok || w.count(true) > 5 {
+		return nil
+	}
+	keep := w.name("k")
+	w.block[name+"@"+keep] = w.block[name]
+	present := w.volumes[name].Clone()
+	return w.settled(w.pool.Restore(ctx, name, s, keep), w.has(name+"@"+keep), func() {
+		size := w.volumes[name].Size()
+		w.volumes[name+"@"+keep] = present
+		w.volumes[name] = w.volumes[snapshot].Clone()
+		w.volumes[name].Grow(size)
+	})
+}
+
+func (w *world) grow(ctx context.Context) error {
+	name := w.pick(false)
+	size := w.volumes[name].Size() + w.block[name]*w.rand.Int64N(256)
+	if size > 6<<20 {
+		return nil
+	}
+	there := func() (bool, error) { return w.get(name).Info().Size == size, nil }
+	return w.settled(w.pool.Grow(ctx, name, size), there, func() { w.volumes[name].Grow(size) })
+}
+
+func (w *world) create(ctx context.Context) error {
+	if w.count(false) > 3 {
+		return nil
+	}
+	name, block := w.name("v"), int64(4096)
+	if w.rand.IntN(3) == 0 {
+		block = 512
+	}
+	size := block * (1 + (128<<10+w.rand.Int64N(1<<20))/block)
+	if w.rand.IntN(4) == 0 {
+		size += leafSize
+	}
+	w.block[name] = block
+	_, err := w.pool.Create(ctx, name, size, int(block))
+	return w.settled(err, w.has(name), func() { w.volumes[name] = thintest.NewOracle(size) })
+}
+
+func (w *world) checkpoint(context.Context) error { return w.pool.checkpoint(false) }
+
+// verify reads everything.
+func (w *world) verify(ctx context.Context, after bool) error {
+	var have []string
+	for _, v := range w.pool.list() {
+		have = append(have, v.shape.name)
+	}
+	slices.Sort(have)
+	if want := slices.Sorted(maps.Keys(w.volumes)); !slices.Equal(have, want) {
+		return fmt.Errorf("there are %v, want %v", have, want)
+	}
+	p := make([]byte, 256<<10)
+	for _, name := range have {
+		o, v := w.volumes[name], w.get(name)
+		if size := v.Info().Size; size != o.Size() {
+			return fmt.Errorf("%s has %d bytes, want %d", name, size, o.Size())
+		}
+		for off := int64(0); off < o.Size(); off += int64(len(p)) {
+			part := p[:min(int64(len(p)), o.Size()-off)]
+			if err := v.ReadAt(ctx, part, off); err != nil {
+				return fmt.Errorf("read %s: %w", name, err)
+			}
+			check := o.Exact
+			if after && !strings.Contains(name, "@") {
+				check = o.After
+			}
+			if err := check(part, off); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// life is operations until the power fails, and what comes after.
+func (w *world) life(ctx context.Context) error {
+	w.doubt = nil
+	end := w.rand.IntN(10)
+	w.cutAt = ""
+	switch {
+	case end > 5:
+		w.disk.Cut(1 + w.rand.IntN(150))
+	case end > 1:
+		w.cutAt, w.cutIn = points[w.rand.IntN(len(points))], 1+w.rand.IntN(6)
+	}
+	for range 100 {
+		w.ops++
+		err := w.step(ctx)
+		if cut(err) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	switch end {
+	case 0: // the process ends as it should
+		if err := w.verify(ctx, false); err != nil {
+			return fmt.Errorf("before closing: %w", err)
+		}
+		if err := w.pool.Close(); err != nil {
+			return err
+		}
+		w.flushed()
+	case 1: // the process is killed: the disk forgets nothing
+	default:
+		w.disk.CutNow()
+		w.disk = w.disk.Crash()
+	}
+	w.cutAt = ""
+	for w.rand.IntN(3) == 0 { // the power goes again while the pool is opened
+		if w.rand.IntN(2) == 0 {
+			w.disk.Cut(1 + w.rand.IntN(12))
+		} else {
+			w.cutAt, w.cutIn = points[2+w.rand.IntN(5)], 1
+		}
+		if err := w.open(ctx); err == nil {
+			w.disk.CutNow()
+		} else if !cut(err) {
+			return fmt.Errorf("open: %w", err)
+		}
+		w.disk = w.disk.Crash()
+	}
+	w.cutAt = ""
+	if err := w.open(ctx); err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	if w.doubt != nil {
+		if err := w.doubt(); err != nil {
+			return err
+		}
+	}
+	return w.verify(ctx, true)
+}
+
+// live is the lives of one seed.
+func live(ctx context.Context, seed uint64, r rules) (*world, error) {
+	w, err := newWorld(seed, r)
+	for i := 0; i < 4 && err == nil; i++ {
+		if err = w.life(ctx); err != nil {
+			err = fmt.Errorf("seed %d, life %d: %w", seed, i, err)
+		}
+	}
+	return w, err
+}
+
+// seeds is which are tried: 300, or as many as THIN_SEEDS says, or from..to.
+func seeds(t *testing.T) (from, to uint64) {
+	first, last, found := strings.Cut(cmp.Or(os.Getenv("THIN_SEEDS"), "300"), "-")
+	if !found {
+		first, last = "0", first
+	}
+	from, err := strconv.ParseUint(first, 10, 32)
+	if err == nil {
+		to, err = strconv.ParseUint(last, 10, 32)
+	}
+	if err != nil {
+		t.Fatalf("THIN_SEEDS: %v", err)
+	}
+	return from, to
+}
+
+func TestPowerCuts(t *testing.T) {
+	ops := 0
+	seen := map[string]int{}
+	from, to := seeds(t)
+	for seed := from; seed < to; seed++ {
+		w, err := live(t.Context(), seed, rules{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ops += w.ops
+		for k, n := range w.seen {
+			seen[k] += n
+		}
+		seen["torn blocks accepted"] += int(w.pool.accepted.Load())
+	}
+	want := []string{"no space", "torn blocks accepted"}
+	for _, a := range actions {
+		want = append(want, a.name)
+	}
+	for _, p := range points {
+		want = append(want, "cut at "+p)
+	}
+	for _, name := range want {
+		if to-from >= 300 && seen[name] == 0 {
+			t.Errorf("no %s in all seeds", name)
+		}
+	}
+	t.Logf("%d seeds, %d operations: %v", to-from, ops, seen)
+}

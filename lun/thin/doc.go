@@ -1,0 +1,42 @@
+// Package thin is the engine of thin volumes with snapshots and clones, exact
+// after a power cut. A pool lives in one File. FORMAT.md tells what is on the
+// disk and why a cut anywhere leaves the last durable state.
+//
+//	           volume "data"        snapshot "data@monday"
+//	                │                       │
+//	map             └──── pages, leaves ────┘   shared until changed, kept in memory in part
+//	                          │
+//	chunks of 64 KiB   ┌──────┴───────┐         allocated whole, mapped by 4 KiB blocks
+//	                   data    CRC32C in the map
+//	log                records of every change ─► frames; a flush is one sync or two
+//	checkpoint         map to new places ─► super; replay starts there
+//
+// The way of a write: claim its blocks, place them (where they are if nobody
+// else uses that chunk, otherwise in the region's own chunk), get a durable
+// intent if something is overwritten, write the data, change the map and add a
+// record. A flush makes the records durable. The way of a read: copy the map,
+// read, compare the CRC; a block that was changed meanwhile is read again alone.
+//
+// Locks, each taken before the next: a volume's gate, the pool's tree, a
+// leaf's mu, the log's mu. None but a leaf's own is held over I/O to data.
+//
+// What goes wrong: a block that cannot be read, or is not what its CRC says, is
+// a lun.MediumError for that read alone. A pool that finds no room refuses
+// what takes room (lun.ErrNoSpace) and nothing else. A failed sync, and a failed
+// write of the log or the map, end writing until the pool is opened anew
+// (lun.ErrReadOnly); reads go on. A disk that hangs holds what asked it.
+//
+// # Caveats
+//
+// The engine is not wired into the product: there is no pool kind thin, and
+// nothing that runs in the background. A checkpoint is made by the operation
+// that fills the log. Still missing: driver for a directory or device, offline
+// check, heal and scrub, thick reservations, exclusive and shared bytes of
+// snapshots, giving space back to the file system.
+//
+// Opening reads the map of every leaf once, to count who uses each chunk. A map
+// that cannot be read in one place keeps the whole pool closed (ErrDamaged).
+//
+// WriteZeroes may stop half way in a full pool. Usage counts a block for each
+// volume that maps it.
+package thin

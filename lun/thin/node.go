@@ -1,0 +1,180 @@
+package thin
+
+import (
+	"fmt"
+
+	"ripstop/lun"
+)
+
+// readNode reads 8 KiB that a reference names.
+func (p *Pool) readNode(r nodeRef, b []byte) error {
+	if r.loc/chunkNodes >= uint64(p.space.size()) {
+		return damaged("map", fmt.Errorf("a reference to place %d, outside the pool", r.loc))
+	}
+	if _, err := p.file.ReadAt(b, int64(r.loc)*nodeSize); err != nil {
+		return fmt.Errorf("read the map at byte %d: %w", int64(r.loc)*nodeSize, err)
+	}
+	if checksum(b) != r.crc {
+		return damaged("map", fmt.Errorf("the node at byte %d: %w", int64(r.loc)*nodeSize, errChecksum))
+	}
+	return nil
+}
+
+// writeNode writes 8 KiB to a free place.
+func (p *Pool) writeNode(b []byte) (nodeRef, error) {
+	loc := p.space.takeNode()
+	if loc == 0 && p.expand() {
+		loc = p.space.takeNode()
+	}
+	if loc == 0 {
+		return nodeRef{}, fmt.Errorf("write the map: %w", lun.ErrNoSpace)
+	}
+	if _, err := p.file.WriteAt(b, int64(loc)*nodeSize); err != nil {
+		return nodeRef{}, fmt.Errorf("write the map: %w", err)
+	}
+	return nodeRef{loc: loc, crc: checksum(b)}, nil
+}
+
+// lock is l with its mu held and its data in memory, settled if the pool
+// stopped while blocks were being overwritten. On an error mu is not held.
+func (p *Pool) lock(l *leaf) error {
+	l.mu.Lock()
+	if l.data == nil {
+		if err := p.fetch(l); err != nil {
+			l.mu.Unlock()
+			return err
+		}
+	}
+	if l.suspect {
+		if err := p.settle(l); err != nil {
+			l.mu.Unlock()
+			return err
+		}
+	}
+	return nil
+}
+
+// fetch reads the data of a leaf, with mu held.
+func (p *Pool) fetch(l *leaf) error {
+	s := p.scratch()
+	defer p.buffers.Put(s)
+	if err := p.readNode(l.ref, s.node); err != nil {
+		return err
+	}
+	l.data = decodeLeaf(s.node)
+	p.keep(l)
+	return nil
+}
+
+// settle gives each block of a leaf that a cut may have torn the CRC of what
+// is there. It needs no record: it would find the same again.
+func (p *Pool) settle(l *leaf) error {
+	if p.recovering {
+		return nil
+	}
+	b := aligned(blockSize)
+	for i, c := range l.data.chunk {
+		if c == 0 {
+			continue
+		}
+		if _, err := p.file.ReadAt(b, blockAt(c, i)); err != nil {
+			return fmt.Errorf("read what a cut may have torn: %w", err)
+		}
+		if crc := checksum(b); crc != l.data.crc[i] {
+			l.data.crc[i] = crc
+			p.accepted.Add(1)
+		}
+	}
+	l.suspect = false
+	p.touch(l)
+	return nil
+}
+
+// blockAt is the byte of the file where block i of a leaf lies in a chunk.
+func blockAt(chunk uint32, i int) int64 {
+	return int64(chunk)*chunkSize + int64(i%chunkBlocks)*blockSize
+}
+
+// touch notes that the data of a leaf changed, with mu held.
+func (p *Pool) touch(l *leaf) {
+	if l.dirty {
+		return
+	}
+	l.dirty = true
+	p.dirtyMu.Lock()
+	p.dirty = append(p.dirty, l)
+	p.dirtyMu.Unlock()
+}
+
+// keep notes that a leaf is in memory, and lets others go when there are too
+// many. With the leaf's mu held.
+func (p *Pool) keep(l *leaf) {
+	p.clockMu.Lock()
+	defer p.clockMu.Unlock()
+	p.clock = append(p.clock, l)
+	for tries := 0; int64(len(p.clock)) > p.budget && tries < 64; tries++ {
+		if p.hand >= len(p.clock) {
+			p.hand = 0
+		}
+		if victim := p.clock[p.hand]; victim == l || !victim.forget() {
+			p.hand++
+			continue
+		}
+		last := len(p.clock) - 1
+		p.clock[p.hand] = p.clock[last]
+		p.clock[last] = nil
+		p.clock = p.clock[:last]
+	}
+}
+
+// forget drops the data of a leaf that is on disk as it is and not in use.
+func (l *leaf) forget() bool {
+	if !l.mu.TryLock() {
+		return false
+	}
+	defer l.mu.Unlock()
+	if l.gone {
+		return true
+	}
+	if l.data == nil || l.dirty || l.writing || l.data.inflight > 0 || l.ref.loc == 0 {
+		return false
+	}
+	l.data = nil
+	return true
+}
+
+// unrefLeaf counts down the pages that have a leaf; without any it gives back
+// what it uses. What asked for that is durable. When the leaf cannot be read,
+// its chunks stay taken until the pool is opened anew.
+func (p *Pool) unrefLeaf(l *leaf) {
+	p.tree.Lock()
+	left := l.refs.Add(-1)
+	if left == 0 {
+		delete(p.intents, l)
+	}
+	p.tree.Unlock()
+	if left > 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.data == nil && p.fetch(l) != nil {
+		return
+	}
+	l.data.each(p.space.unref)
+	l.gone = true
+	if l.ref.loc != 0 {
+		p.bury(l.ref.loc)
+	}
+}
+
+// bury frees a node after the next super.
+func (p *Pool) bury(loc uint64) {
+	if p.rules.noNodeWait {
+		p.space.freeNode(loc)
+		return
+	}
+	p.dirtyMu.Lock()
+	p.dead = append(p.dead, loc)
+	p.dirtyMu.Unlock()
+}

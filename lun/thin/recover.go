@@ -1,0 +1,301 @@
+package thin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// recover builds the last durable state from super, table, pages and log.
+// It writes nothing.
+func (p *Pool) recover(ctx context.Context) error {
+	s, _, err := readSupers(p.file)
+	if err != nil {
+		return err
+	}
+	p.recovering = true
+	if err := p.begin(s); err != nil {
+		return err
+	}
+	found, err := p.loadTable()
+	if err != nil {
+		return err
+	}
+	if err := p.replay(ctx, s); err != nil {
+		return err
+	}
+	p.suspicion()
+	return p.count(ctx, found)
+}
+
+// found is the nodes that the super on disk names.
+type found struct {
+	leaves map[uint64]*leaf
+	pages  map[uint64]*page
+}
+
+// loadTable makes the volumes with their pages. Leaves stay on disk.
+func (p *Pool) loadTable() (*found, error) {
+	payload, chunks, err := readTable(p.file, p.super.table, p.space.size())
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range chunks {
+		p.space.fix(c)
+	}
+	p.tables = chunks
+	p.tableChunks.Store(int64(len(chunks)))
+	entries, next, err := decodeTable(payload)
+	if err != nil {
+		return nil, damaged("table", err)
+	}
+	p.nextID = next
+	f := &found{leaves: map[uint64]*leaf{}, pages: map[uint64]*page{}}
+	for _, e := range entries {
+		v := newVolume(p, e)
+		if p.volumes[e.number] != nil || p.names[e.shape.name] != nil {
+			return nil, damaged("table", fmt.Errorf("%q is there twice", e.shape.name))
+		}
+		for i, ref := range e.pages {
+			if ref.loc == 0 {
+				continue
+			}
+			pg, err := p.loadPage(f, ref, i, e.number)
+			if err != nil {
+				return nil, err
+			}
+			pg.refs.Add(1)
+			v.pages[i].Store(pg)
+		}
+		p.volumes[e.number], p.names[e.shape.name] = v, v
+	}
+	return f, nil
+}
+
+// loadPage is the page at a place, which two volumes may have.
+func (p *Pool) loadPage(f *found, ref nodeRef, at int, owner uint32) (*page, error) {
+	if pg := f.pages[ref.loc]; pg != nil {
+		return pg, nil
+	}
+	b := aligned(nodeSize)
+	if err := p.readNode(ref, b); err != nil {
+		return nil, err
+	}
+	if !p.space.markNode(ref.loc) {
+		return nil, damaged("map", fmt.Errorf("the node at byte %d is something else, too", ref.loc*nodeSize))
+	}
+	pg := decodePage(b)
+	pg.ref = ref
+	f.pages[ref.loc] = pg
+	p.pages++
+	for i, r := range pg.stored {
+		if r.loc == 0 {
+			continue
+		}
+		l := f.leaves[r.loc]
+		if l == nil {
+			l = p.foundLeaf(r, at*pageLeaves+i, owner)
+			f.leaves[r.loc] = l
+			if !p.space.markNode(r.loc) {
+				return nil, damaged("map", fmt.Errorf("the node at byte %d is something else, too", r.loc*nodeSize))
+			}
+		}
+		l.refs.Add(1)
+		pg.leaves[i].Store(l)
+	}
+	return pg, nil
+}
+
+// foundLeaf is a leaf that stays on disk until it is needed.
+func (p *Pool) foundLeaf(r nodeRef, index int, owner uint32) *leaf {
+	l := newLeaf(index, nil)
+	l.refs.Store(0)
+	l.ref = nodeRef{loc: r.loc, crc: r.crc}
+	l.suspect = r.flags&flagSuspect != 0
+	if r.flags&flagIntent != 0 && !p.super.clean {
+		p.intend(l, owner)
+	}
+	return l
+}
+
+// intend notes a durable intent.
+func (p *Pool) intend(l *leaf, owner uint32) {
+	l.intent, l.owner = intentHeld, owner
+	p.intents[l] = struct{}{}
+}
+
+// suspicion turns the intents of before the stop into doubt.
+func (p *Pool) suspicion() {
+	for l := range p.intents {
+		l.intent, l.suspect = intentNone, true
+		delete(p.intents, l)
+	}
+}
+
+// replay applies the frames from the super's place on.
+func (p *Pool) replay(ctx context.Context, s super) error {
+	at := position{s.logPos, s.logSeq}
+	for !s.clean {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		records, next, ok, err := p.wal.find(at)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		if err := p.apply(records); err != nil {
+			return err
+		}
+		at = next
+	}
+	if !s.clean {
+		lost, err := p.wal.lost(at)
+		if err != nil {
+			return err
+		}
+		if lost {
+			return damaged("log", fmt.Errorf("frame %d is not whole, and was durable", at.seq))
+		}
+	}
+	p.wal.head, p.wal.tail, p.wal.durable = at, at, at.seq-1
+	p.wal.stamp.epoch++
+	return nil
+}
+
+// apply carries out the records of a frame.
+func (p *Pool) apply(records []byte) error {
+	d := decoder{p: records}
+	for len(d.p) > 0 {
+		r := d.record()
+		if d.err != nil {
+			return damaged("log", d.err)
+		}
+		if err := p.redo(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var errImpossible = errors.New("a record is impossible here")
+
+func (p *Pool) redo(r record) error {
+	if r.kind == recCreate {
+		if r.size <= 0 || r.size > maxVolumeSize {
+			return damaged("log", errImpossible)
+		}
+		p.insert(newVolume(p, entry{number: r.volume, size: r.size, shape: r.shape}))
+		return nil
+	}
+	v := p.volumes[r.volume]
+	if v == nil {
+		return damaged("log", errImpossible)
+	}
+	switch r.kind {
+	case recMap, recUnmap:
+		return v.redoBlocks(r)
+	case recIntent:
+		if int(r.block) >= len(v.pages)*pageLeaves {
+			return damaged("log", errImpossible)
+		}
+		l, err := v.reach(int(r.block))
+		if err != nil {
+			return err
+		}
+		p.intend(l, v.number)
+	case recSnapshot, recClone, recRestore:
+		return p.redoItems(r, v)
+	case recDelete:
+		p.remove(v)
+	case recGrow:
+		if r.size < v.size.Load() || r.size > maxVolumeSize {
+			return damaged("log", errImpossible)
+		}
+		v.extend(r.size)
+	}
+	return nil
+}
+
+func (p *Pool) redoItems(r record, v *Volume) error {
+	for _, i := range r.items {
+		from := p.volumes[i.from]
+		if from == nil {
+			return damaged("log", errImpossible)
+		}
+		if r.kind != recClone { // the data of a snapshot were durable before its frame
+			from.calm()
+		}
+		p.insert(from.copy(i.to, i.shape, r.kind != recClone))
+	}
+	if r.kind == recRestore {
+		source := p.volumes[r.block]
+		if source == nil {
+			return damaged("log", errImpossible)
+		}
+		v.assume(source)
+	}
+	return nil
+}
+
+// count finds out how many leaves use each chunk, and which nodes are no
+// longer named.
+func (p *Pool) count(ctx context.Context, f *found) error {
+	seen := map[*leaf]int64{}
+	for _, v := range p.list() {
+		for i := range v.pages {
+			pg := v.pages[i].Load()
+			if pg == nil {
+				continue
+			}
+			delete(f.pages, pg.ref.loc)
+			for k := range pg.leaves {
+				l := pg.leaves[k].Load()
+				if l == nil {
+					continue
+				}
+				n, known := seen[l]
+				if !known {
+					var err error
+					if n, err = p.countLeaf(l); err != nil {
+						return err
+					}
+					seen[l] = n
+					delete(f.leaves, l.ref.loc)
+				}
+				v.mapped.Add(n)
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	for loc := range f.pages {
+		p.dead = append(p.dead, loc)
+	}
+	for loc := range f.leaves {
+		p.dead = append(p.dead, loc)
+	}
+	return nil
+}
+
+func (p *Pool) countLeaf(l *leaf) (int64, error) {
+	if err := p.lock(l); err != nil {
+		return 0, err
+	}
+	defer l.mu.Unlock()
+	wrong := uint32(0)
+	l.data.each(func(c uint32) {
+		if p.space.isData(c) {
+			p.space.ref(c)
+		} else {
+			wrong = c
+		}
+	})
+	if wrong != 0 {
+		return 0, damaged("map", fmt.Errorf("a block in chunk %d, which holds no data", wrong))
+	}
+	return l.data.mapped(), nil
+}

@@ -1,0 +1,337 @@
+package thin
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Create makes a volume of size bytes that reads as zeros, with logical blocks
+// of 512 or 4096 bytes. It is durable on return, as is every change below.
+func (p *Pool) Create(ctx context.Context, name string, size int64, block int) (*Volume, error) {
+	s, err := newShape(name, uint32(block))
+	if err == nil {
+		err = checkSize(size, block)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create LUN %s: %w", name, err)
+	}
+	var v *Volume
+	err = p.restructure(ctx, func() error {
+		if err := p.vacant(name); err != nil {
+			return err
+		}
+		v = newVolume(p, entry{number: p.nextID, size: size, shape: s})
+		p.insert(v)
+		p.wal.add(false, func(b []byte) []byte { return appendCreate(b, v.number, size, s) })
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create LUN %s: %w", name, err)
+	}
+	return v, nil
+}
+
+func newShape(name string, block uint32) (shape, error) {
+	s := shape{name: name, block: block, created: time.Now().UnixNano()}
+	rand.Read(s.id[:]) // never fails, see crypto/rand
+	if name == "" || len(name) > 255 || strings.Contains(name, "@") {
+		return s, errors.New("a name has 1 to 255 bytes and no @")
+	}
+	return s, nil
+}
+
+func checkSize(size int64, block int) error {
+	switch {
+	case block != 512 && block != 4096:
+		return fmt.Errorf("block %d is neither 512 nor 4096", block)
+	case size <= 0 || size%int64(block) != 0 || size > maxVolumeSize:
+		return fmt.Errorf("size %d is not a positive multiple of block %d up to %d", size, block, maxVolumeSize)
+	}
+	return nil
+}
+
+// restructure runs do with the tree held and makes durable what it put into
+// the log. Nobody else makes, shares or deletes volumes meanwhile.
+func (p *Pool) restructure(ctx context.Context, do func() error) error {
+	if err := errors.Join(ctx.Err(), p.writable()); err != nil {
+		return err
+	}
+	if err := errors.Join(p.pace(), p.admit()); err != nil {
+		return err
+	}
+	p.tree.Lock()
+	err := do()
+	p.tree.Unlock()
+	if err != nil {
+		return err
+	}
+	return p.commit()
+}
+
+// vacant refuses a name that is taken, and a pool with too many. With tree held.
+func (p *Pool) vacant(name string) error {
+	if p.names[name] != nil {
+		return ErrExists
+	}
+	if len(p.volumes) >= maxVolumes {
+		return fmt.Errorf("a pool has at most %d volumes and snapshots: delete some", maxVolumes)
+	}
+	return nil
+}
+
+// Snapshot keeps the present of one or more volumes under a name, all of the
+// same moment: after a cut either all are there or none. It takes no data, and
+// no longer for a larger volume than its pages do.
+func (p *Pool) Snapshot(ctx context.Context, snapshot string, volumes ...string) error {
+	p.control.Lock()
+	defer p.control.Unlock()
+	if err := p.takeSnapshot(ctx, snapshot, volumes); err != nil {
+		return fmt.Errorf("snapshot %s of LUN %s: %w", snapshot, strings.Join(volumes, ", "), err)
+	}
+	return nil
+}
+
+func (p *Pool) takeSnapshot(ctx context.Context, snapshot string, volumes []string) error {
+	from, err := p.sources(volumes)
+	if err != nil {
+		return err
+	}
+	s, err := newShape(snapshot, 0)
+	if err != nil {
+		return err
+	}
+	if err := p.pace(); err != nil { // while I/O goes on
+		return err
+	}
+	for _, v := range from { // in the order of their numbers, like everybody
+		v.gate.Lock()
+	}
+	opened := false
+	open := func() {
+		if !opened {
+			for _, v := range from {
+				v.gate.Unlock()
+			}
+		}
+		opened = true
+	}
+	defer open()
+	return p.restructure(ctx, func() error {
+		defer open() // what is written from now on is after the snapshot
+		var items []item
+		for _, v := range from {
+			if err := p.vacant(v.shape.name + "@" + snapshot); err != nil {
+				return err
+			}
+		}
+		for _, v := range from {
+			items = append(items, p.freeze(v, s))
+		}
+		p.wal.add(true, func(b []byte) []byte { return appendItems(b, recSnapshot, items) })
+		return nil
+	})
+}
+
+// sources is the volumes of the names, by number.
+func (p *Pool) sources(names []string) ([]*Volume, error) {
+	var out []*Volume
+	for _, name := range names {
+		v, err := p.Volume(name)
+		if err != nil {
+			return nil, err
+		}
+		if v.snapshot || slices.Contains(out, v) {
+			return nil, fmt.Errorf("%s is a snapshot, or named twice", name)
+		}
+		out = append(out, v)
+	}
+	if len(out) == 0 {
+		return nil, ErrNotFound
+	}
+	slices.SortFunc(out, func(a, b *Volume) int { return cmp.Compare(a.number, b.number) })
+	return out, nil
+}
+
+// freeze makes a snapshot of a volume. With gate and tree held.
+func (p *Pool) freeze(v *Volume, s shape) item {
+	rand.Read(s.id[:])
+	s.name, s.block = v.shape.name+"@"+s.name, v.shape.block
+	v.calm()
+	i := item{v.number, p.nextID, s}
+	p.insert(v.copy(i.to, s, true))
+	return i
+}
+
+// Clone makes a volume that begins as a snapshot and shares what neither changes.
+func (p *Pool) Clone(ctx context.Context, snapshot, name string) (*Volume, error) {
+	p.control.Lock()
+	defer p.control.Unlock()
+	var v *Volume
+	s, err := newShape(name, 0)
+	if err == nil {
+		err = p.restructure(ctx, func() error {
+			from := p.names[snapshot]
+			if from == nil || !from.snapshot {
+				return fmt.Errorf("snapshot %s: %w", snapshot, ErrNotFound)
+			}
+			if err := p.vacant(name); err != nil {
+				return err
+			}
+			s.block = from.shape.block
+			i := item{from.number, p.nextID, s}
+			v = from.copy(i.to, s, false)
+			p.insert(v)
+			p.wal.add(false, func(b []byte) []byte { return appendItems(b, recClone, []item{i}) })
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("clone %s to %s: %w", snapshot, name, err)
+	}
+	return v, nil
+}
+
+// Restore makes a volume what its snapshot is, and keeps what it was as the
+// snapshot keep. A volume that has grown since keeps its size.
+func (p *Pool) Restore(ctx context.Context, volume, snapshot, keep string) error {
+	p.control.Lock()
+	defer p.control.Unlock()
+	if err := p.restore(ctx, volume, snapshot, keep); err != nil {
+		return fmt.Errorf("restore LUN %s to %s: %w", volume, snapshot, err)
+	}
+	return nil
+}
+
+func (p *Pool) restore(ctx context.Context, volume, snapshot, keep string) error {
+	from, err := p.sources([]string{volume})
+	if err != nil {
+		return err
+	}
+	v := from[0]
+	source, err := p.Volume(volume + "@" + snapshot)
+	if err != nil {
+		return err
+	}
+	s, err := newShape(keep, 0)
+	if err != nil {
+		return err
+	}
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	return p.restructure(ctx, func() error {
+		if err := p.vacant(volume + "@" + keep); err != nil {
+			return err
+		}
+		i := p.freeze(v, s)
+		v.assume(source)
+		p.wal.add(true, func(b []byte) []byte { return i.append(appendHead(b, recRestore, v.number, source.number)) })
+		return nil
+	})
+}
+
+// Grow makes a volume larger; I/O goes on.
+func (p *Pool) Grow(ctx context.Context, name string, size int64) error {
+	p.control.Lock()
+	defer p.control.Unlock()
+	v, err := p.Volume(name)
+	if err == nil {
+		err = p.grow(ctx, v, size)
+	}
+	if err != nil {
+		return fmt.Errorf("grow LUN %s: %w", name, err)
+	}
+	return nil
+}
+
+func (p *Pool) grow(ctx context.Context, v *Volume, size int64) error {
+	if err := errors.Join(v.writable(), checkSize(size, int(v.shape.block))); err != nil {
+		return err
+	}
+	if size < v.size.Load() {
+		return fmt.Errorf("it has %d bytes and does not shrink to %d", v.size.Load(), size)
+	}
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	return p.restructure(ctx, func() error {
+		v.extend(size)
+		p.wal.add(false, func(b []byte) []byte { return appendGrow(b, v.number, size) })
+		return nil
+	})
+}
+
+// Delete destroys a volume without snapshots, or a snapshot, and gives back
+// what nobody else uses. It works in a full pool.
+func (p *Pool) Delete(ctx context.Context, name string) error {
+	p.control.Lock()
+	defer p.control.Unlock()
+	v, err := p.Volume(name)
+	if err == nil {
+		err = p.delete(ctx, v)
+	}
+	if err != nil {
+		return fmt.Errorf("delete LUN %s: %w", name, err)
+	}
+	return nil
+}
+
+func (p *Pool) delete(ctx context.Context, v *Volume) error {
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	if err := errors.Join(ctx.Err(), p.writable(), p.pace()); err != nil {
+		return err
+	}
+	p.tree.Lock()
+	for _, s := range p.volumes {
+		if s.parent == v.number && s.snapshot {
+			p.tree.Unlock()
+			return fmt.Errorf("%w, as %s: delete them first", ErrHasSnapshots, s.shape.name)
+		}
+	}
+	p.remove(v)
+	v.calm()
+	v.closed = true
+	p.wal.add(false, func(b []byte) []byte { return appendHead(b, recDelete, v.number) })
+	p.tree.Unlock()
+	if err := p.commit(); err != nil {
+		return err
+	}
+	p.sweep(v)
+	return nil
+}
+
+// sweep counts down what a deleted volume used. No checkpoint may be writing
+// the pages that it takes apart.
+func (p *Pool) sweep(v *Volume) {
+	p.checkpointing.Lock()
+	defer p.checkpointing.Unlock()
+	for i := range v.pages {
+		pg := v.pages[i].Load()
+		if pg == nil {
+			continue
+		}
+		v.pages[i].Store(nil)
+		p.tree.Lock()
+		left := pg.refs.Add(-1)
+		if left == 0 {
+			p.pages--
+		}
+		p.tree.Unlock()
+		if left > 0 {
+			continue
+		}
+		for k := range pg.leaves {
+			if l := pg.leaves[k].Load(); l != nil {
+				p.unrefLeaf(l)
+			}
+		}
+		if pg.ref.loc != 0 {
+			p.bury(pg.ref.loc)
+		}
+	}
+}

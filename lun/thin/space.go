@@ -1,0 +1,201 @@
+package thin
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// What a chunk's state is, besides 0 for free and a count of leaves.
+const (
+	fixedChunk = 1 << 31 // super, log or table
+	nodeChunk  = 1 << 30 // the low 8 bits are the places taken
+)
+
+const segmentChunks = 4096 // 256 MiB
+
+type segment [segmentChunks]atomic.Uint32
+
+// space knows who uses each chunk. Counts are read without a lock.
+type space struct {
+	segments atomic.Pointer[[]*segment]
+	free     atomic.Int64 // chunks
+
+	mu     sync.Mutex
+	count  uint32   // chunks of the file
+	lowest bool     // search from the start
+	hint   uint32   // where the search for a free chunk goes on
+	nodes  []uint32 // node chunks that may have a free place
+}
+
+func (s *space) state(c uint32) *atomic.Uint32 {
+	return &(*s.segments.Load())[c/segmentChunks][c%segmentChunks]
+}
+
+// size is the chunks of the file.
+func (s *space) size() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
+// exclusive tells whether one leaf alone uses the chunk.
+func (s *space) exclusive(c uint32) bool { return s.state(c).Load() == 1 }
+
+// grow makes the file's further chunks free ones.
+func (s *space) grow(count uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if count <= s.count {
+		return
+	}
+	var list []*segment
+	if old := s.segments.Load(); old != nil {
+		list = append(list, *old...)
+	}
+	for len(list)*segmentChunks < int(count) {
+		list = append(list, new(segment))
+	}
+	s.segments.Store(&list)
+	s.free.Add(int64(count - s.count))
+	s.count = count
+}
+
+// take finds a free chunk, leaves spare free ones, and gives it the state.
+func (s *space) take(state uint32, spare int64) (uint32, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.takeLocked(state, spare)
+}
+
+func (s *space) takeLocked(state uint32, spare int64) (uint32, bool) {
+	if s.free.Load() <= spare {
+		return 0, false
+	}
+	if s.lowest {
+		s.hint = 0
+	}
+	for range s.count {
+		c := s.hint
+		if s.hint++; s.hint >= s.count {
+			s.hint = 0
+		}
+		if st := s.state(c); st.Load() == 0 {
+			st.Store(state)
+			s.free.Add(-1)
+			return c, true
+		}
+	}
+	return 0, false
+}
+
+// ref counts one more leaf that uses the chunk.
+func (s *space) ref(c uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state(c).Add(1) == 1 {
+		s.free.Add(-1)
+	}
+}
+
+// unref counts one less; at none the chunk is free.
+func (s *space) unref(c uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state(c).Add(^uint32(0)) == 0 {
+		s.free.Add(1)
+	}
+}
+
+// fix marks a chunk as of super, log or table.
+func (s *space) fix(c uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state(c).Swap(fixedChunk) == 0 {
+		s.free.Add(-1)
+	}
+}
+
+// unfix frees a chunk of a table.
+func (s *space) unfix(c uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state(c).Store(0)
+	s.free.Add(1)
+}
+
+// takeNode is a free place for a node; 0 is none.
+func (s *space) takeNode() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.nodes) > 0 {
+		c := s.nodes[len(s.nodes)-1]
+		st := s.state(c).Load()
+		if i, ok := freePlace(st); ok {
+			s.state(c).Store(st | 1<<i)
+			return uint64(c)*chunkNodes + uint64(i)
+		}
+		s.nodes = s.nodes[:len(s.nodes)-1]
+	}
+	c, ok := s.takeLocked(nodeChunk|1, 0)
+	if !ok {
+		return 0
+	}
+	s.nodes = append(s.nodes, c)
+	return uint64(c) * chunkNodes
+}
+
+func freePlace(state uint32) (int, bool) {
+	for i := range chunkNodes {
+		if state&nodeChunk != 0 && state&(1<<i) == 0 {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// markNode notes a node that was found on disk; false when the place is taken
+// by something else.
+func (s *space) markNode(loc uint64) bool {
+	c, bit := uint32(loc/chunkNodes), uint32(1)<<(loc%chunkNodes)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if loc/chunkNodes >= uint64(s.count) {
+		return false
+	}
+	st := s.state(c)
+	switch old := st.Load(); {
+	case old == 0:
+		s.free.Add(-1)
+		st.Store(nodeChunk | bit)
+		s.nodes = append(s.nodes, c)
+	case old&nodeChunk == 0 || old&fixedChunk != 0 || old&bit != 0:
+		return false
+	default:
+		st.Store(old | bit)
+	}
+	return true
+}
+
+// freeNode gives a place back.
+func (s *space) freeNode(loc uint64) {
+	c, bit := uint32(loc/chunkNodes), uint32(1)<<(loc%chunkNodes)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.state(c)
+	old := st.Load()
+	if old&^bit == nodeChunk {
+		st.Store(0)
+		s.free.Add(1)
+		return
+	}
+	st.Store(old &^ bit)
+	if _, listed := freePlace(old); !listed {
+		s.nodes = append(s.nodes, c)
+	}
+}
+
+// isData tells whether a chunk may hold data: it is inside the file and not
+// super, log, table or node.
+func (s *space) isData(c uint32) bool {
+	return c != 0 && c < s.size() && s.state(c).Load()&(fixedChunk|nodeChunk) == 0
+}

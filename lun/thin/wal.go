@@ -1,0 +1,327 @@
+package thin
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// wal is the write-ahead log: records that wait, and the ring of frames.
+//
+//	add ─► pending ─► commit: sync data if mappings are new ─► frames ─► sync ─► give up
+type wal struct {
+	pool  *Pool
+	start int64 // bytes, of the ring in the file
+	size  int64 // bytes
+	stamp stamp
+
+	mu      sync.Mutex
+	pending batch
+	spare   []byte   // a buffer for the next pending
+	next    *ticket  // the commit that has not begun, nil when nobody waits for one
+	head    position // where the next frame goes
+	tail    position // where replay would start
+	durable uint64   // the last frame on stable storage
+
+	running sync.Mutex // held during a commit
+	frame   []byte
+}
+
+// position is a place in the ring and the frame that begins there.
+type position struct {
+	pos uint64 // byte of the ring
+	seq uint64
+}
+
+// batch is records that become durable together.
+type batch struct {
+	records []byte
+	cuts    []int // where one frame ends and the next begins, between records
+	first   bool  // the data of some of them must be durable before
+	mark    *mark // where a checkpoint begins, nil is nowhere
+	given   given
+}
+
+// mark is a place between two records, where replay may start.
+type mark struct {
+	at    int // bytes of the batch's records before it
+	found bool
+	head  position // of the first frame after it, when found
+}
+
+// given is what records give up once they are durable.
+type given struct {
+	chunks []uint32
+	leaves []*leaf
+}
+
+type ticket struct {
+	done chan struct{}
+	err  error // valid when done is closed
+}
+
+// add appends records; encode gets the buffer and returns it longer. first
+// tells that data must be durable before these records are.
+func (w *wal) add(first bool, encode func(b []byte) []byte, chunks ...uint32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.addLocked(first, encode, chunks)
+}
+
+func (w *wal) addLocked(first bool, encode func(b []byte) []byte, chunks []uint32) {
+	b := &w.pending
+	before := len(b.records)
+	b.records = encode(b.records)
+	last := 0
+	if n := len(b.cuts); n > 0 {
+		last = b.cuts[n-1]
+	}
+	if frameSize(len(b.records)-last) > w.maxFrame() && before > last {
+		b.cuts = append(b.cuts, before)
+	}
+	b.first = b.first || first
+	if w.pool.rules.noQuarantine {
+		for _, c := range chunks {
+			w.pool.space.unref(c)
+		}
+		return
+	}
+	b.given.chunks = append(b.given.chunks, chunks...)
+}
+
+// giveUp is add for things that no new record names.
+func (w *wal) giveUp(g given) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pending.given.chunks = append(w.pending.given.chunks, g.chunks...)
+	w.pending.given.leaves = append(w.pending.given.leaves, g.leaves...)
+}
+
+// setMark marks the place after everything that is pending. It is found when
+// what was pending has become durable.
+func (w *wal) setMark() *mark {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	b := &w.pending
+	b.mark = &mark{at: len(b.records), head: w.head}
+	if b.mark.at > 0 {
+		b.cuts = append(b.cuts, b.mark.at)
+	}
+	return b.mark
+}
+
+func (w *wal) reached(m *mark) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !m.found {
+		m.head, m.found = w.head, true
+	}
+}
+
+func (w *wal) maxFrame() int { return int(min(maxFrame, w.size/8)) }
+
+// waiting is the bytes of records that are pending.
+func (w *wal) waiting() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.pending.records)
+}
+
+// used is the bytes of the ring that a replay would read.
+func (w *wal) used() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.usedLocked()
+}
+
+func (w *wal) usedLocked() int64 {
+	if w.head.seq == w.tail.seq {
+		return 0
+	}
+	n := int64(w.head.pos) - int64(w.tail.pos)
+	if n <= 0 {
+		n += w.size
+	}
+	return n
+}
+
+// commit returns when every record added before the call is durable. Callers
+// that wait together share one commit.
+func (w *wal) commit() error {
+	w.mu.Lock()
+	t := w.next
+	if t != nil {
+		w.mu.Unlock()
+		<-t.done
+		return t.err
+	}
+	t = &ticket{done: make(chan struct{})}
+	w.next = t
+	w.mu.Unlock()
+
+	w.running.Lock()
+	defer w.running.Unlock()
+	w.mu.Lock()
+	w.next = nil
+	b := w.pending
+	w.pending = batch{records: w.spare[:0]}
+	w.spare = nil
+	w.mu.Unlock()
+	t.err = w.write(&b)
+	w.mu.Lock()
+	if w.spare == nil && cap(b.records) <= 4*maxFrame {
+		w.spare = b.records
+	}
+	w.mu.Unlock()
+	close(t.done)
+	return t.err
+}
+
+// write puts a batch on stable storage. Only the first failure of a sync tells
+// that data are lost, so every later commit fails as well.
+func (w *wal) write(b *batch) error {
+	p := w.pool
+	if err := p.writable(); err != nil {
+		return err
+	}
+	if b.mark != nil && b.mark.at == 0 {
+		w.reached(b.mark)
+	}
+	if len(b.records) > 0 {
+		if err := w.publish(b); err != nil {
+			return p.fail(fmt.Errorf("write the log: %w", err))
+		}
+	}
+	for _, c := range b.given.chunks {
+		p.space.unref(c)
+	}
+	for _, l := range b.given.leaves {
+		p.unrefLeaf(l)
+	}
+	return nil
+}
+
+func (w *wal) publish(b *batch) error {
+	p := w.pool
+	if b.first && !p.rules.noOrder {
+		if err := p.file.Sync(); err != nil {
+			return err
+		}
+		p.rules.point("commit: data are durable")
+	}
+	from := 0
+	for i := range len(b.cuts) + 1 {
+		to := len(b.records)
+		if i < len(b.cuts) {
+			to = b.cuts[i]
+		}
+		if to > from {
+			if err := w.put(b.records[from:to]); err != nil {
+				return err
+			}
+		}
+		if b.mark != nil && b.mark.at == to {
+			w.reached(b.mark)
+		}
+		from = to
+	}
+	p.rules.point("commit: frames are written")
+	if err := p.file.Sync(); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.durable = w.head.seq - 1
+	w.mu.Unlock()
+	return nil
+}
+
+var errLogFull = errors.New("the log is full")
+
+// put writes one frame. A frame that does not fit before the end of the ring
+// goes to its start.
+func (w *wal) put(records []byte) error {
+	n := int64(frameSize(len(records)))
+	w.mu.Lock()
+	at, used := w.head, w.usedLocked()
+	durable := w.durable
+	if skip := w.size - int64(at.pos); skip < n {
+		used += skip
+		at.pos = 0
+	}
+	if used+n >= w.size {
+		w.mu.Unlock()
+		return errLogFull
+	}
+	w.head = position{(at.pos + uint64(n)) % uint64(w.size), at.seq + 1}
+	w.mu.Unlock()
+	if int64(len(w.frame)) < n {
+		w.frame = aligned(int(n))
+	}
+	f := w.frame[:n]
+	s := w.stamp
+	s.seq = at.seq
+	s.seal(f, records, durable)
+	_, err := w.pool.file.WriteAt(f, w.start+int64(at.pos))
+	return err
+}
+
+// find is the records of the frame at a position, and the position after it.
+// ok is false when it is not there, or not whole.
+func (w *wal) find(at position) (records []byte, next position, ok bool, err error) {
+	for _, pos := range []uint64{at.pos, 0} {
+		records, n, ok, err := w.frameAt(position{pos, at.seq})
+		if err != nil || ok {
+			return records, position{(pos + uint64(n)) % uint64(w.size), at.seq + 1}, ok, err
+		}
+	}
+	return nil, at, false, nil
+}
+
+func (w *wal) frameAt(at position) (records []byte, n int64, ok bool, err error) {
+	s := w.stamp
+	s.seq = at.seq
+	if int64(at.pos)+blockSize > w.size {
+		return nil, 0, false, nil
+	}
+	first := aligned(blockSize)
+	if _, err := w.pool.file.ReadAt(first, w.start+int64(at.pos)); err != nil {
+		return nil, 0, false, fmt.Errorf("read the log: %w", err)
+	}
+	if !s.is(first[:sectorSize], 0) {
+		return nil, 0, false, nil
+	}
+	sectors, _, _ := frameInfo(first)
+	n = int64(sectors) * sectorSize
+	if n < blockSize || n%blockSize != 0 || n > w.size-int64(at.pos) {
+		return nil, 0, false, nil
+	}
+	p := aligned(int(n))
+	if _, err := w.pool.file.ReadAt(p, w.start+int64(at.pos)); err != nil {
+		return nil, 0, false, fmt.Errorf("read the log: %w", err)
+	}
+	records, ok = s.open(p)
+	return records, n, ok, nil
+}
+
+// lost tells whether some frame in the ring says that the one at end, where
+// replay stops, had been durable.
+func (w *wal) lost(end position) (bool, error) {
+	s := w.stamp
+	p := aligned(64 << 10)
+	for at := int64(0); at < w.size; at += int64(len(p)) {
+		if _, err := w.pool.file.ReadAt(p, w.start+at); err != nil {
+			return false, fmt.Errorf("read the log: %w", err)
+		}
+		for i := 0; i < len(p); i += blockSize {
+			f := decoder{p: p[i+4:]}
+			index, epoch, seq := f.u32(), f.u64(), f.u64()
+			if index != 0 || epoch != s.epoch || seq <= end.seq || !s.whole(p[i:i+sectorSize]) {
+				continue
+			}
+			if _, _, durable := frameInfo(p[i:]); durable >= end.seq {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
