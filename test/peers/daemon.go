@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -90,6 +91,9 @@ func (d *Daemon) Start(ctx context.Context) error {
 	defer log.Close()
 	cmd := exec.Command(d.command[0], d.command[1:]...)
 	cmd.Stderr = log
+	// A session of its own: the kernel shares the processors out among sessions
+	// first, and not every target would make itself one.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err

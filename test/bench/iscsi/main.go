@@ -29,7 +29,7 @@ type options struct {
 	dir, ripstop, gotgt, load string
 	docs, render              string
 	seconds                   float64
-	rounds                    int
+	rounds, nice              int
 	size                      int64
 	cells                     string
 	targets                   string
@@ -46,6 +46,7 @@ func main() {
 	flag.StringVar(&o.render, "render", "", "measure nothing, show the results of this file")
 	flag.Float64Var(&o.seconds, "seconds", 3, "length of one measurement")
 	flag.IntVar(&o.rounds, "rounds", 3, "measurements of each cell and target")
+	flag.IntVar(&o.nice, "nice", 0, "nice value of the targets and the load, against what else the machine does")
 	flag.Int64Var(&o.size, "size", 1024, "MiB of each LUN")
 	flag.StringVar(&o.cells, "cells", "", "only cells whose name matches this regular expression")
 	flag.StringVar(&o.targets, "targets", "ripstop,tgtd,gotgt", "which targets")

@@ -35,8 +35,11 @@ type bench struct {
 }
 
 func (b *bench) start(ctx context.Context) error {
+	if err := favour(os.Getpid(), b.nice); err != nil {
+		return err
+	}
 	for _, d := range b.targets {
-		if err := d.Start(ctx); err != nil {
+		if err := b.startTarget(ctx, d); err != nil {
 			return err
 		}
 		for lun := range 2 {
@@ -81,7 +84,7 @@ func (b *bench) cell(ctx context.Context, c Cell, round int, r *Results) error {
 		}
 		if err != nil {
 			s.Fault = err.Error()
-			if err := restart(ctx, d); err != nil {
+			if err := errors.Join(d.Stop(), b.startTarget(ctx, d)); err != nil {
 				return err
 			}
 		}
@@ -98,8 +101,22 @@ func (b *bench) cell(ctx context.Context, c Cell, round int, r *Results) error {
 	return nil
 }
 
-func restart(ctx context.Context, d *peers.Daemon) error {
-	return errors.Join(d.Stop(), d.Start(ctx))
+// startTarget gives a target the same share of the processors as the load.
+func (b *bench) startTarget(ctx context.Context, d *peers.Daemon) error {
+	if err := d.Start(ctx); err != nil {
+		return err
+	}
+	return favour(d.PID(), b.nice)
+}
+
+// favour sets the nice value of a process's session, which is what counts where
+// the kernel groups processes by session: sched(7), the autogroup feature.
+func favour(pid, nice int) error {
+	err := os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), fmt.Appendln(nil, nice), 0)
+	if nice == 0 || errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // sample runs the load of a cell against a target.
@@ -215,7 +232,7 @@ func fio(ctx context.Context, file string, c Cell, seconds float64) (Sample, err
 	}
 	rw := map[string]string{"rr": "randread", "rw": "randwrite", "sr": "read", "sw": "write"}[c.Mode]
 	cmd := exec.CommandContext(ctx, "fio", "--name=disk", "--filename="+file, "--ioengine=io_uring", "--direct=1",
-		"--rw="+rw, "--bs="+strconv.Itoa(c.Block), "--iodepth="+strconv.Itoa(c.Depth), "--time_based", "--norandommap",
+		"--rw="+rw, "--bs="+strconv.Itoa(c.Block), "--iodepth="+strconv.Itoa(c.Depth), "--time_based", "--norandommap", "--thread",
 		fmt.Sprintf("--runtime=%gms", seconds*1000), "--output-format=json")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
