@@ -56,7 +56,7 @@ func (s *Session) SetUnits(units map[uint16]*Unit) {
 	changed := false
 	for lun, a := range old {
 		if units[lun] != a.unit {
-			s.was[lun], changed = a.unit.dev.Info().ID, true
+			s.was[lun], changed = a.unit.id, true
 		}
 	}
 	for lun, u := range units {
@@ -81,7 +81,7 @@ func (s *Session) SetUnits(units map[uint16]*Unit) {
 // attach puts a unit at a LUN that had none, or another one.
 func (s *Session) attach(lun uint16, u *Unit) *attachment {
 	a := u.attach(s)
-	if id, ok := s.was[lun]; ok && id != u.dev.Info().ID {
+	if id, ok := s.was[lun]; ok && id != u.id {
 		a.attentions.add(attnInquiry)
 	}
 	delete(s.was, lun)

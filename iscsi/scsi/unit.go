@@ -10,8 +10,9 @@ import (
 // for concurrent use.
 type Unit struct {
 	dev     Device
-	prompt  Prompt // dev, if it is one
-	queue   Queue  // dev, if it is one
+	id      [16]byte // dev's, to be had without asking a device that may hang
+	prompt  Prompt   // dev, if it is one
+	queue   Queue    // dev, if it is one
 	table   *table
 	names   []designator // of page 83h, in binary
 	mode    modePages
@@ -41,7 +42,7 @@ const scratchSize = 256 << 10
 
 // NewUnit is the logical unit over dev, with power-on defaults. Close it.
 func NewUnit(dev Device) *Unit {
-	u := &Unit{dev: dev, table: newTable(), attached: map[*attachment]struct{}{}}
+	u := &Unit{dev: dev, id: dev.Info().ID, table: newTable(), attached: map[*attachment]struct{}{}}
 	u.prompt, _ = dev.(Prompt)
 	u.queue, _ = dev.(Queue)
 	u.names = unitDesignators(dev.Info().ID)

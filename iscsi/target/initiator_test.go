@@ -27,6 +27,7 @@ type initiator struct {
 	statSN uint32 // of the last response
 	pingOf uint32 // TTT of the last NOP-In that asked for an answer, 0 for none
 	values map[string]string
+	asked  bool // the target asked for a logout
 }
 
 // received is one PDU from the target.
