@@ -24,6 +24,9 @@ func (c *conn) logout(f *frame) error {
 	if ok, err := c.admit(m.CmdSN, m.Immediate); !ok {
 		return err
 	}
+	if m.ITT == pdu.Reserved {
+		return c.reject(f, rejectField)
+	}
 	switch {
 	case m.Reason == pdu.LogoutSession:
 		return &leave{m.ITT, true}

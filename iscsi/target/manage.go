@@ -36,6 +36,9 @@ func (c *conn) manage(f *frame) error {
 	if ok, err := c.admit(m.CmdSN, m.Immediate); !ok {
 		return err
 	}
+	if m.ITT == pdu.Reserved {
+		return c.reject(f, rejectField)
+	}
 	fn := &function{conn: c, itt: m.ITT, waiting: true}
 	response, wait := c.carryOut(fn, &m)
 	c.leaveOrder()

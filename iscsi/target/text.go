@@ -36,6 +36,9 @@ func (c *conn) textRequest(f *frame) error {
 	if ok, err := c.admit(m.CmdSN, m.Immediate); !ok {
 		return err
 	}
+	if m.ITT == pdu.Reserved {
+		return c.reject(f, rejectField)
+	}
 	x := &c.text
 	if m.TTT == pdu.Reserved {
 		*x = textExchange{itt: m.ITT, seen: map[string]bool{}, params: c.login.Params}
