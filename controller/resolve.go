@@ -162,7 +162,7 @@ func (r *resolver) lun() lun.State {
 	s := lun.State{Pools: map[string]lun.Pool{}, LUNs: map[string]lun.LUN{}}
 	for _, name := range byName(r.cfg.Pools) {
 		p := r.cfg.Pools[name]
-		out := lun.Pool{Path: r.path(p.Path), Size: p.Size, Overcommit: p.Overcommit}
+		out := lun.Pool{Path: r.path(p.Path), Size: p.Size, Overcommit: p.Overcommit, Direct: p.Direct}
 		if other := r.nested(s.Pools, out.Path); other != "" {
 			r.problem("pool/"+name, fmt.Errorf("directory %s is, holds or lies in the one of pool %q: give each its own", out.Path, other))
 			continue

@@ -80,7 +80,11 @@ func refusePath(name, from, to string) Step {
 }
 
 func (p Pool) limits() string {
-	return fmt.Sprintf("%s, promised up to %g times", bytesText(p.Size), p.Overcommit)
+	past := ""
+	if p.Direct {
+		past = " past the page cache"
+	}
+	return fmt.Sprintf("%s%s, promised up to %g times", bytesText(p.Size), past, p.Overcommit)
 }
 
 // Describe is one line for each object, by "pool/NAME" and "lun/NAME".

@@ -20,7 +20,7 @@ func randomState(r *rand.Rand) State {
 		if r.IntN(3) > 0 {
 			s.Pools[name] = Pool{
 				Path: "/pools/" + name + strings.Repeat("2", r.IntN(5)/4),
-				Size: int64(1+r.IntN(2)) << 30, Overcommit: float64(1 + r.IntN(2)),
+				Size: int64(1+r.IntN(2)) << 30, Overcommit: float64(1 + r.IntN(2)), Direct: r.IntN(2) == 0,
 			}
 			pools = append(pools, name)
 		}
@@ -85,14 +85,14 @@ func keeps(t *testing.T, seed uint64, have, got State) {
 
 func TestDiffText(t *testing.T) {
 	have := State{
-		Pools: map[string]Pool{"main": {"/pools/main", 10 << 30, 4}, "old": {"/pools/old", 1 << 30, 1}, "still": {"/a", 1 << 30, 1}},
+		Pools: map[string]Pool{"main": {"/pools/main", 10 << 30, 4, false}, "old": {"/pools/old", 1 << 30, 1, false}, "still": {"/a", 1 << 30, 1, false}},
 		LUNs: map[string]LUN{
 			"data": {"main", 2 << 30, 4096}, "logs": {"main", 1 << 30, 512}, "gone": {"old", 1 << 20, 4096},
 			"big": {"main", 3 << 30, 4096}, "moved": {"main", 1 << 30, 4096},
 		},
 	}
 	want := State{
-		Pools: map[string]Pool{"main": {"/pools/main", 20 << 30, 2.5}, "new": {"/pools/new", 1536 << 20, 1}, "still": {"/b", 1 << 30, 1}},
+		Pools: map[string]Pool{"main": {"/pools/main", 20 << 30, 2.5, true}, "new": {"/pools/new", 1536 << 20, 1, false}, "still": {"/b", 1 << 30, 1, false}},
 		LUNs: map[string]LUN{
 			"data": {"main", 4 << 30, 4096}, "logs": {"main", 1 << 30, 4096}, "fresh": {"new", 1000 * 512, 512},
 			"big": {"main", 1 << 30, 4096}, "moved": {"new", 1 << 30, 4096},
@@ -101,7 +101,7 @@ func TestDiffText(t *testing.T) {
 	tests := []struct{ object, text, disturbs string }{
 		{"lun/gone", "# LUN gone: out of service, its data stay", "ends I/O to LUN gone"},
 		{"pool/old", "# pool old: out of service, its data stay", ""},
-		{"pool/main", "# pool main: 20GiB, promised up to 2.5 times, was 10GiB, promised up to 4 times", ""},
+		{"pool/main", "# pool main: 20GiB past the page cache, promised up to 2.5 times, was 10GiB, promised up to 4 times", ""},
 		{"pool/new", "mkdir -p /pools/new # pool new: 1536MiB, promised up to 1 times", ""},
 		{"pool/still", "# refused: pool still: it is in service at /a and does not move to /b by a file: " +
 			"stop ripstop and move the directory, or give the new pool another name", ""},
@@ -146,11 +146,11 @@ func TestSimRefuses(t *testing.T) {
 
 func TestDescribe(t *testing.T) {
 	s := State{
-		Pools: map[string]Pool{"main": {"/pools/main", 10 << 30, 4}},
+		Pools: map[string]Pool{"main": {"/pools/main", 10 << 30, 4, true}},
 		LUNs:  map[string]LUN{"data": {"main", 2 << 30, 512}},
 	}
 	want := map[string]string{
-		"pool/main": "10GiB, promised up to 4 times in /pools/main",
+		"pool/main": "10GiB past the page cache, promised up to 4 times in /pools/main",
 		"lun/data":  "2GiB in pool main, 512-byte blocks",
 	}
 	if got := s.Describe(); !maps.Equal(got, want) {

@@ -19,6 +19,7 @@ type Pool struct {
 	Path       string  // absolute directory
 	Size       int64   // bytes that its LUNs may fill
 	Overcommit float64 // how often Size may be promised; at least 1
+	Direct     bool    // data go past the page cache
 }
 
 // LUN is one logical unit.

@@ -26,7 +26,8 @@ type OpenPool struct {
 	Pool Pool
 }
 
-// SetPool changes the size or overcommit of a pool in service. A pool may become
+// SetPool changes the size, overcommit or way of caching of a pool in service; I/O
+// goes on. A pool may become
 // smaller than what fills it: nothing is lost, but no new block is given out.
 type SetPool struct {
 	Name     string

@@ -89,6 +89,7 @@ type Pool struct {
 	Used        int64   `json:"used"`
 	Provisioned int64   `json:"provisioned" doc:"the sum of its LUNs' sizes"`
 	Overcommit  float64 `json:"overcommit"`
+	Cache       string  `json:"cache" enum:"writeback,direct" doc:"how data reach the disk now"`
 }
 
 // LUN is one logical unit.

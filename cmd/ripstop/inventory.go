@@ -195,9 +195,17 @@ func (i inventory) pools(ctx context.Context) ([]v1.Pool, error) {
 		all = append(all, v1.Pool{
 			Name: p.Name, Path: have.Pools[p.Name].Path, Size: p.Size, Used: p.Used,
 			Provisioned: p.Provisioned, Overcommit: have.Pools[p.Name].Overcommit,
+			Cache: cacheWord(have.Pools[p.Name].Direct),
 		})
 	}
 	return all, nil
+}
+
+func cacheWord(direct bool) string {
+	if direct {
+		return "direct"
+	}
+	return "writeback"
 }
 
 func (i inventory) luns(ctx context.Context) ([]v1.LUN, error) {

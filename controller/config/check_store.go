@@ -17,7 +17,7 @@ func (c *checker) checkStore() {
 		if p.Path.ok {
 			c.poolPath(p.Path, paths, above)
 		}
-		c.cfg.Pools[n] = Pool{Path: string(p.Path.v), Size: int64(p.Size.v), Overcommit: float64(p.Overcommit.or(1))}
+		c.cfg.Pools[n] = Pool{Path: string(p.Path.v), Size: int64(p.Size.v), Overcommit: float64(p.Overcommit.or(1)), Direct: bool(p.Cache.v)}
 	}
 	promises := map[string]*promise{}
 	for n, l := range c.raw.LUNs.all() {

@@ -75,6 +75,7 @@ type Pool struct {
 	Path       string // directory as written; relative ones are under the state directory
 	Size       int64  // bytes
 	Overcommit float64
+	Direct     bool // data go past the page cache
 }
 
 // LUN is one logical unit.

@@ -96,6 +96,7 @@ type rawPool struct {
 	Path       value[fileName] `yaml:"path" jsonschema:"required" jsonschema_description:"Directory, under the state directory unless absolute."`
 	Size       value[size]     `yaml:"size" jsonschema:"required" jsonschema_description:"Bytes that its LUNs may fill, as 10GiB."`
 	Overcommit value[ratio]    `yaml:"overcommit" jsonschema_description:"How often the size may be promised, 1 (default) or more."`
+	Cache      value[cache]    `yaml:"cache" jsonschema_description:"How data reach the disk: writeback (default), through the host's page cache, or direct, past it."`
 }
 
 type rawLUN struct {

@@ -51,6 +51,14 @@ func (v size) String() string {
 	return strconv.FormatInt(int64(v), 10)
 }
 
+// cache is true for direct.
+type cache bool
+
+func (v *cache) parse(s string) error {
+	*v = s == "direct"
+	return oneOf(s, "writeback", "direct")
+}
+
 // rate is bits a second.
 type rate int64
 

@@ -17,10 +17,15 @@
 // Data and metadata files become valid in an order that any crash leaves
 // readable: data before the metadata that speak of them.
 //
+// Three ways lead to the data of an access, the first that works is taken: at
+// once, where the page cache has them; through an io_uring, while nobody waits;
+// and in the caller's goroutine, which also says what is wrong.
+//
 // # Caveats
 //
-// Data go through the page cache: what is not flushed is lost with the host's
-// power, though not with the daemon. After a failed flush a LUN takes no more
+// Data go through the page cache, or past it where the pool says so (O_DIRECT).
+// Either way what is not flushed may be lost with the host's power, though not
+// with the daemon. After a failed flush a LUN takes no more
 // writes until it is opened anew, for the kernel forgets which data it lost.
 //
 // Room is what LUN data fill, counted in 4 KiB; the file system's own

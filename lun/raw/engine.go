@@ -57,7 +57,7 @@ func (e *Engine) Observe(context.Context) (lun.State, error) {
 	defer e.control.Unlock()
 	s := lun.State{Pools: map[string]lun.Pool{}, LUNs: map[string]lun.LUN{}}
 	for name, p := range e.pools {
-		s.Pools[name] = lun.Pool{Path: p.path, Size: p.size.Load(), Overcommit: p.overcommit}
+		s.Pools[name] = lun.Pool{Path: p.path, Size: p.size.Load(), Overcommit: p.overcommit, Direct: e.direct(p)}
 	}
 	for name, v := range e.volumes {
 		s.LUNs[name] = v.shape()
@@ -141,7 +141,32 @@ func (e *Engine) setPool(name string, to lun.Pool) error {
 	p.size.Store(to.Size)
 	p.overcommit = to.Overcommit
 	e.mu.Unlock()
-	return nil
+	return e.setDirect(p, to.Direct)
+}
+
+// setDirect chooses the way of data of every LUN in the pool; one that cannot go
+// it does not keep the others.
+func (e *Engine) setDirect(p *pool, on bool) error {
+	p.direct = on
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(e.volumes)) {
+		if v := e.volumes[name]; v.pool == p {
+			if err := v.setDirect(on); err != nil {
+				errs = append(errs, fmt.Errorf("LUN %s: %w", name, noDirect(err)))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// direct tells how data of the pool go: as it is wanted, unless a LUN does not.
+func (e *Engine) direct(p *pool) bool {
+	for _, v := range e.volumes {
+		if v.pool == p && v.direct() != p.direct {
+			return !p.direct
+		}
+	}
+	return p.direct
 }
 
 // provisioned is what a pool has promised to the LUNs in service.

@@ -17,6 +17,7 @@ type faulty struct {
 	file
 	mu                       sync.Mutex
 	read, write, sync, punch error
+	direct                   error // of SetDirect
 }
 
 func (f *faulty) get(err *error) error {
@@ -39,6 +40,13 @@ func (f *faulty) WriteAt(p []byte, off int64) (int, error) {
 		return n, err
 	}
 	return f.file.WriteAt(p, off)
+}
+
+func (f *faulty) SetDirect(on bool) error {
+	if err := f.get(&f.direct); err != nil && on {
+		return err
+	}
+	return f.file.SetDirect(on)
 }
 
 func (f *faulty) Datasync() error {

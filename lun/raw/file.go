@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,13 @@ type file interface {
 	// StartReadAt begins a ReadAt where that can be done while nobody waits;
 	// done is called at its end, and ok tells that all of p is filled.
 	StartReadAt(p []byte, off int64, done func(ok bool)) bool
+	// StartWriteAt begins a WriteAt in the same way.
+	StartWriteAt(p []byte, off int64, done func(ok bool)) bool
+	// SetDirect has data go past the page cache, or not. No write may be under way.
+	SetDirect(on bool) error
+	// Direct is 0 where data go through the page cache. Else a write that is not
+	// of whole multiples of it must be alone in its region.
+	Direct() int64
 	// Datasync puts data, and what is needed to read them, on stable storage.
 	Datasync() error
 	// Resize sets the size and puts it on stable storage.
@@ -38,8 +46,10 @@ type file interface {
 type diskFile struct {
 	*os.File
 	conn  syscall.RawConn
-	calls *sync.Pool  // *vectorCall
-	queue *uring.File // nil where there is no ring
+	calls sync.Pool // *vectorCall
+	ring  *uring.Ring
+	queue *uring.File            // nil where there is no ring
+	past  atomic.Pointer[direct] // nil where data go through the page cache
 }
 
 // openDisk is os.OpenFile with a mode for nobody else. What is opened for reading
@@ -53,10 +63,10 @@ func (e *Engine) openDisk(path string, flag int) (file, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	d := diskFile{File: f, conn: conn, calls: &sync.Pool{New: newVectorCall}}
-	if e.options.Ring != nil && flag == os.O_RDWR {
+	d := &diskFile{File: f, conn: conn, calls: sync.Pool{New: newVectorCall}, ring: e.options.Ring}
+	if d.ring != nil && flag == os.O_RDWR {
 		err := d.control(func(fd int) (err error) {
-			d.queue, err = e.options.Ring.Register(fd)
+			d.queue, err = d.ring.Register(fd)
 			return err
 		})
 		if err != nil {
@@ -67,17 +77,49 @@ func (e *Engine) openDisk(path string, flag int) (file, error) {
 }
 
 // Close waits for what the ring still does with the file.
-func (f diskFile) Close() error {
-	var err error
-	if f.queue != nil {
-		err = f.queue.Close()
+func (f *diskFile) Close() error {
+	var errs []error
+	if d := f.past.Swap(nil); d != nil {
+		errs = append(errs, d.Close())
 	}
-	return errors.Join(err, f.File.Close())
+	if f.queue != nil {
+		errs = append(errs, f.queue.Close())
+	}
+	return errors.Join(append(errs, f.File.Close())...)
+}
+
+// ReadAt reads past the page cache or through it.
+func (f *diskFile) ReadAt(p []byte, off int64) (int, error) {
+	if d := f.past.Load(); d != nil {
+		n, err := d.ReadAt(p, off)
+		if !errors.Is(err, os.ErrClosed) {
+			return n, err
+		} // the way was changed just now
+	}
+	return f.File.ReadAt(p, off)
+}
+
+// WriteAt writes past the page cache or through it.
+func (f *diskFile) WriteAt(p []byte, off int64) (int, error) {
+	if d := f.past.Load(); d != nil {
+		return d.WriteAt(p, off)
+	}
+	return f.File.WriteAt(p, off)
 }
 
 // StartReadAt is a read by the ring.
-func (f diskFile) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
+func (f *diskFile) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
+	if d := f.past.Load(); d != nil {
+		return d.queue != nil && d.fit(p, off) && d.queue.Read(p, off, done)
+	}
 	return f.queue != nil && f.queue.Read(p, off, done)
+}
+
+// StartWriteAt is a write by the ring, past the page cache. Into it a write of
+// the ring would wait in a thread of the kernel's, as one of ours does.
+func (f *diskFile) StartWriteAt(p []byte, off int64, done func(ok bool)) bool {
+	d := f.past.Load()
+	return d != nil && d.queue != nil && d.fit(p, off) && d.queue.Write(p, off, done)
 }
 
 // vectorCall is a preadv2(2) that control can run without an allocation.
@@ -97,7 +139,10 @@ func newVectorCall() any {
 
 // TryReadAt is preadv2(2) with RWF_NOWAIT, which reads no further than the page
 // cache goes.
-func (f diskFile) TryReadAt(p []byte, off int64) bool {
+func (f *diskFile) TryReadAt(p []byte, off int64) bool {
+	if f.past.Load() != nil {
+		return false
+	}
 	c := f.calls.Get().(*vectorCall)
 	c.p[0], c.off, c.n = p, off, 0
 	err := f.conn.Control(c.run)
@@ -108,12 +153,12 @@ func (f diskFile) TryReadAt(p []byte, off int64) bool {
 }
 
 // Datasync is fdatasync(2).
-func (f diskFile) Datasync() error {
+func (f *diskFile) Datasync() error {
 	return f.control(unix.Fdatasync)
 }
 
 // Resize is ftruncate(2) and fsync(2).
-func (f diskFile) Resize(size int64) error {
+func (f *diskFile) Resize(size int64) error {
 	if err := f.Truncate(size); err != nil {
 		return err
 	}
@@ -121,7 +166,7 @@ func (f diskFile) Resize(size int64) error {
 }
 
 // Punch is fallocate(2) with FALLOC_FL_PUNCH_HOLE.
-func (f diskFile) Punch(off, n int64) error {
+func (f *diskFile) Punch(off, n int64) error {
 	return f.control(func(fd int) error {
 		for {
 			err := unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
@@ -133,7 +178,7 @@ func (f diskFile) Punch(off, n int64) error {
 }
 
 // Data is lseek(2) with SEEK_DATA and SEEK_HOLE.
-func (f diskFile) Data(size int64, yield func(off, end int64)) error {
+func (f *diskFile) Data(size int64, yield func(off, end int64)) error {
 	return f.control(func(fd int) error {
 		for at := int64(0); at < size; {
 			off, err := unix.Seek(fd, at, unix.SEEK_DATA)
@@ -155,7 +200,7 @@ func (f diskFile) Data(size int64, yield func(off, end int64)) error {
 }
 
 // control runs fn with a descriptor that stays open meanwhile.
-func (f diskFile) control(fn func(fd int) error) error {
+func (f *diskFile) control(fn func(fd int) error) error {
 	var inner error
 	if err := f.conn.Control(func(fd uintptr) { inner = fn(int(fd)) }); err != nil {
 		return err

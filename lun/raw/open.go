@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"ripstop/lun"
@@ -26,6 +27,9 @@ func (e *Engine) openLUN(name string, want lun.LUN) error {
 			return err
 		}
 	}
+	if err := v.setDirect(p.direct); err != nil {
+		return noDirect(err)
+	}
 	if err := lun.Unchangeable(name, v.shape(), want); err != nil {
 		return err
 	}
@@ -34,6 +38,14 @@ func (e *Engine) openLUN(name string, want lun.LUN) error {
 		return err
 	}
 	return nil
+}
+
+// noDirect says what becomes of a LUN that cannot go past the page cache.
+func noDirect(err error) error {
+	if errors.Is(err, errRefused) {
+		return fmt.Errorf("%w, so they go through it: write `cache: writeback`, or put the pool on another file system", err)
+	}
+	return fmt.Errorf("go past the page cache, or through it again: %w", err)
 }
 
 // elsewhere refuses to make a LUN whose data lie in another pool: it would look
@@ -134,7 +146,7 @@ func (e *Engine) attach(p *pool, name string, meta lunMeta) (*volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &volume{name: name, pool: p, meta: meta, file: f}
+	v := &volume{name: name, pool: p, meta: meta, file: f, flights: sync.Pool{New: newFlight}}
 	v.size.Store(meta.Size)
 	v.bitmap.grow(up(meta.Size) / blockSize)
 	err = f.Data(meta.Size, func(off, end int64) {

@@ -26,6 +26,7 @@ type pool struct {
 
 	// Of the engine's control path, under its lock.
 	overcommit float64
+	direct     bool             // as it is wanted
 	retained   map[string]int64 // bytes of the data out of service, by LUN name
 }
 
@@ -76,7 +77,7 @@ func (e *Engine) openPool(name string, want lun.Pool) (*pool, error) {
 	if err := e.mkdir(want.Path); err != nil {
 		return nil, err
 	}
-	p := &pool{name: name, path: want.Path, overcommit: want.Overcommit, retained: map[string]int64{}}
+	p := &pool{name: name, path: want.Path, overcommit: want.Overcommit, direct: want.Direct, retained: map[string]int64{}}
 	p.size.Store(want.Size)
 	var err error
 	if p.lock, err = lockDir(want.Path); err != nil {

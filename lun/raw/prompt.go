@@ -8,30 +8,18 @@ import (
 	"ripstop/lun"
 )
 
-var (
-	_ lun.Prompt = (*volume)(nil)
-	_ lun.Queue  = (*volume)(nil)
-)
+var _ lun.Prompt = (*volume)(nil)
 
 // TryReadAt reads what the page cache holds. What is wrong with the range or
 // the volume is for ReadAt to say.
 func (v *volume) TryReadAt(p []byte, off int64) (bool, error) {
-	if len(p) > promptMax || !v.fits(off, int64(len(p))) || !v.luck.worth() {
+	if v.direct() || len(p) > promptMax || !v.fits(off, int64(len(p))) || !v.luck.worth() {
 		return false, nil
 	}
 	ok := v.file.TryReadAt(p, off)
 	v.luck.note(ok)
 	return ok, nil
 }
-
-// StartReadAt reads through the ring.
-func (v *volume) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
-	return v.fits(off, int64(len(p))) && v.file.StartReadAt(p, off, done)
-}
-
-// StartWriteAt takes nothing: what a write into the page cache waits for, it
-// waits for in a ring too, with a thread of the kernel's.
-func (*volume) StartWriteAt([]byte, int64, func(ok bool)) bool { return false }
 
 // luck tells whether it is worth to look into the page cache first: a look in
 // vain costs as much as half of a read through the ring. After a row of misses
@@ -64,7 +52,7 @@ func (l *luck) note(hit bool) {
 // ones away for a while (see brake).
 func (v *volume) TryWriteAt(p []byte, off int64) (bool, error) {
 	n := int64(len(p))
-	if (off|n)%blockSize != 0 || n == 0 || n > promptMax || !v.fits(off, n) || v.failed.Load() != nil || v.brake.on() {
+	if v.direct() || (off|n)%blockSize != 0 || n == 0 || n > promptMax || !v.fits(off, n) || v.failed.Load() != nil || v.brake.on() {
 		return false, nil
 	}
 	if !v.stripes.tryShare(off, n) {

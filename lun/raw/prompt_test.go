@@ -154,7 +154,7 @@ func TestPromptWaitsForNobody(t *testing.T) {
 func TestPromptCold(t *testing.T) {
 	_, v := promptLUN(t, 4096)
 	must(t, v.Flush(t.Context()))
-	must(t, v.file.(diskFile).control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) }))
+	must(t, v.file.(*diskFile).control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) }))
 	want, got := bytes.Repeat([]byte{3}, 4096), make([]byte, 4096)
 	for off := int64(0); off < 2<<20; off += 4096 {
 		clear(got)

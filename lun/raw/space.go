@@ -23,7 +23,13 @@ func (v *volume) Unmap(ctx context.Context, off, n int64) error {
 func (v *volume) WriteZeroes(ctx context.Context, off, n int64) error {
 	return v.pieces(ctx, off, n, func(off, n int64) error {
 		v.stripes.each(off, n, (*sync.RWMutex).RLock)
-		defer v.stripes.each(off, n, (*sync.RWMutex).RUnlock)
+		if !v.rough(off, n) {
+			defer v.stripes.each(off, n, (*sync.RWMutex).RUnlock)
+			return v.zero(off, off+n)
+		}
+		v.stripes.each(off, n, (*sync.RWMutex).RUnlock)
+		v.stripes.each(off, n, (*sync.RWMutex).Lock)
+		defer v.stripes.each(off, n, (*sync.RWMutex).Unlock)
 		return v.zero(off, off+n)
 	})
 }

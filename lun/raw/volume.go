@@ -31,6 +31,8 @@ type volume struct {
 	brake  brake // of TryWriteAt
 	luck   luck  // of TryReadAt
 
+	flights sync.Pool // *flight
+
 	stripes stripes
 	bitmap  bitmap // under the stripes
 }
@@ -85,7 +87,7 @@ func (v *volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) err
 func (v *volume) write(p []byte, off int64) error {
 	n := int64(len(p))
 	v.stripes.each(off, n, (*sync.RWMutex).RLock)
-	if v.missing(off, n) == 0 {
+	if !v.rough(off, n) && v.missing(off, n) == 0 {
 		defer v.stripes.each(off, n, (*sync.RWMutex).RUnlock)
 		return v.put(p, off)
 	}
@@ -93,6 +95,29 @@ func (v *volume) write(p []byte, off int64) error {
 	v.stripes.each(off, n, (*sync.RWMutex).Lock)
 	defer v.stripes.each(off, n, (*sync.RWMutex).Unlock)
 	return v.fill(p, off)
+}
+
+// direct tells whether data go past the page cache.
+func (v *volume) direct() bool { return v.file.Direct() != 0 }
+
+// rough tells whether a write must read what lies around it first, and so have
+// its regions alone. The caller has or shares them, so that it stays true.
+func (v *volume) rough(off, n int64) bool {
+	granule := v.file.Direct()
+	return granule != 0 && (off|n)&(granule-1) != 0
+}
+
+// setDirect chooses the way of data while nobody writes, which is not for long:
+// what the page cache holds has been written out before.
+func (v *volume) setDirect(on bool) error {
+	if on && !v.direct() {
+		if err := v.sync(); err != nil {
+			return err
+		}
+	}
+	v.stripes.all((*sync.RWMutex).Lock)
+	defer v.stripes.all((*sync.RWMutex).Unlock)
+	return v.file.SetDirect(on)
 }
 
 // missing is how many blocks under n bytes at off are not mapped.

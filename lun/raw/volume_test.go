@@ -63,9 +63,15 @@ func (w *worker) step() error {
 	}
 	w.fill(data)
 	copy(want, data)
-	if w.r.IntN(2) == 0 {
+	switch w.r.IntN(3) {
+	case 0:
 		if done, err := w.v.TryWriteAt(data, off); done || err != nil {
 			return err
+		}
+	case 1:
+		ended := make(chan bool, 1)
+		if w.v.StartWriteAt(data, off, func(ok bool) { ended <- ok }) && <-ended {
+			return nil
 		}
 	}
 	return w.v.WriteAt(ctx, data, off, w.r.IntN(20) == 0)
@@ -111,12 +117,14 @@ func (w *worker) compare(want, data []byte, off int64) error {
 // content, bitmap, holes and accounts; and once more after opening anew.
 func TestModel(t *testing.T) {
 	const half, size = 3<<20 + 512, 6<<20 + 5*512
-	for seed := range uint64(4) {
+	for seed, way := range []string{"", "", "direct", "direct in blocks", "both"} {
+		seed := uint64(seed)
 		r := rand.New(rand.NewPCG(seed, 3))
 		dir := t.TempDir()
 		e := newEngine(t, Options{Ring: newRing(t)})
 		do(t, e, openPool(dir, 64<<20), openLUN("l", half, 512))
 		v := vol(t, e, "l")
+		setWay(t, e, v, way)
 		model := make([]byte, size)
 		var group sync.WaitGroup
 		work := func(in [][]part, offset int64, steps int) {
@@ -143,6 +151,9 @@ func TestModel(t *testing.T) {
 				e.Stats()
 			}
 		})
+		if way == "both" {
+			group.Go(func() { switchWays(t, e) })
+		}
 		do(t, e, lun.GrowLUN{Name: "l", From: half, To: size})
 		work(parts(r, size-half, 2), half, 300)
 		group.Wait()
