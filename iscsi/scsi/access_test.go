@@ -31,7 +31,7 @@ var stands = map[string]string{
 	"SYNCHRONIZE CACHE(10)": "ccc", "SYNCHRONIZE CACHE(16)": "ccc", "WRITE SAME(10)": "ccc", "WRITE SAME(16)": "ccc",
 	"EXTENDED COPY(LID1)": "ccc", "RECEIVE COPY STATUS(LID1)": "ccc", "RECEIVE COPY OPERATING PARAMETERS": "ccc", "RECEIVE COPY FAILURE DETAILS(LID1)": "ccc",
 	"SANITIZE, OVERWRITE": "ccc", "SANITIZE, BLOCK ERASE": "ccc", "SANITIZE, EXIT FAILURE MODE": "ccc",
-	"UNMAP": "ccc", "COMPARE AND WRITE": "ccc", "ORWRITE(16)": "ccc",
+	"UNMAP": "ccc", "WRITE ATOMIC(16)": "ccc", "COMPARE AND WRITE": "ccc", "ORWRITE(16)": "ccc",
 }
 
 // TestEveryAccess runs every command of the table under another's reservation.
@@ -42,13 +42,14 @@ func TestEveryAccess(t *testing.T) {
 		func(s *Session) { prOutDo(s, 0, 0, 1, 0); prOutDo(s, 1, 1, 0, typeExclusiveAccess) },
 		func(s *Session) { do(s, "16", nil) },
 	}
-	for _, op := range newTable().ops {
+	for _, op := range newTable(atomicCommands()...).ops {
 		expected, known := stands[op.name]
 		if !known {
 			t.Errorf("%s: say in stands how it stands to reservations", op.name)
 		}
 		for i, hold := range holders {
-			a, b := pair(t)
+			u := newShelf().unit(t)
+			a, b := open(t, "a", map[uint16]*Unit{0: u}), open(t, "b", map[uint16]*Unit{0: u})
 			hold(a)
 			want(t, op.name, under(b, op), string(expected[i]))
 		}

@@ -274,6 +274,9 @@ func cdbRange(cdb []byte) (lba, n uint64) {
 	default:
 		lba = binary.BigEndian.Uint64(cdb[2:])
 		n = uint64(binary.BigEndian.Uint32(cdb[10:]))
+		if cdb[0] == 0x9c { // WRITE ATOMIC has a boundary in front of it
+			n &= 0xffff
+		}
 	}
 	return lba, n
 }

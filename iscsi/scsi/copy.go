@@ -185,6 +185,8 @@ func (m *mover) run(buf []byte, at, n int64, mapped bool) error {
 			return err
 		}
 		m.result.count(n)
+		m.dst.unit.writing.RLock()
+		defer m.dst.unit.writing.RUnlock()
 		return m.dst.unit.dev.Unmap(&m.dst.ctx, m.out+at, n)
 	}
 	for end := at + n; at < end; {
@@ -201,14 +203,22 @@ func (m *mover) piece(buf []byte, at int64) error {
 	if err := m.err(); err != nil {
 		return err
 	}
-	if err := m.src.unit.dev.ReadAt(&m.src.ctx, buf, m.in+at); err != nil {
+	if err := m.read(buf, at); err != nil {
 		return err
 	}
 	m.result.count(int64(len(buf)))
+	m.dst.unit.writing.RLock()
+	defer m.dst.unit.writing.RUnlock()
 	if allZero(buf) {
 		return m.dst.unit.dev.WriteZeroes(&m.dst.ctx, m.out+at, int64(len(buf)))
 	}
 	return m.dst.unit.dev.WriteAt(&m.dst.ctx, buf, m.out+at, false)
+}
+
+func (m *mover) read(buf []byte, at int64) error {
+	m.src.unit.writing.RLock()
+	defer m.src.unit.writing.RUnlock()
+	return m.src.unit.dev.ReadAt(&m.src.ctx, buf, m.in+at)
 }
 
 // err tells whether the copy was ended at one of its units.

@@ -13,8 +13,8 @@
 // SUPPORTED OPERATION CODES and Session.OutLength read the same lines. A CDB
 // with a bit that the table does not know is refused, with a field pointer.
 //
-// What APTPL and saved mode pages promise is in a record that a Keeper holds;
-// a unit whose record cannot be read is not served (OpenUnit).
+// What APTPL, saved mode pages, SANITIZE and WRITE ATOMIC promise is in a record
+// that a Keeper holds; a unit whose record cannot be read is not served (OpenUnit).
 //
 // A command checks, in this order: logical unit, opcode, CDB, unit attention,
 // reservation, range, data. Errors become sense data in senseOf and nowhere
@@ -24,8 +24,9 @@
 //
 // # Caveats
 //
-// Task attributes are not obeyed: an initiator that needs an order waits for
-// the status, as all of them do. There is no protection information, no ACA, no
-// asymmetric access and no third-party copy. What task management aborts ends
-// when the Device notices its context; task management waits for that.
+// There is no protection information, no ACA and no asymmetric access. What task
+// management aborts ends when the Device notices its context; task management
+// waits for that. WRITE ATOMIC needs a keeper, and is slow: it is for who needs
+// it to be whole after a power cut. SANITIZE erases what the Device has of the
+// unit, which is not what its snapshots or the disk below may have kept.
 package scsi

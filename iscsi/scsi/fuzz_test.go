@@ -9,7 +9,7 @@ import (
 // FuzzExecute gives any CDB with any data to a session. The device checks that
 // it is called inside its contract; here is what must hold of each answer.
 func FuzzExecute(f *testing.F) {
-	for _, op := range newTable().ops {
+	for _, op := range newTable(atomicCommands()...).ops {
 		f.Add([]byte(op.usage), make([]byte, 24), uint64(0), 96)
 		zero := make([]byte, 16)
 		zero[0], zero[1] = op.code(), op.serviceAction()
@@ -29,7 +29,11 @@ func FuzzExecute(f *testing.F) {
 	f.Add([]byte{}, []byte{}, ^uint64(0), -1)
 	f.Fuzz(func(t *testing.T, cdb, out []byte, lun uint64, limit int) {
 		m := newMemory(t, 64, 512)
-		u := NewUnit(m)
+		u, err := OpenUnit(m, newShelf())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
 		s := NewSession(nexusOf("a"), map[uint16]*Unit{0: u, 300: u})
 		defer s.Close()
 		for range 2 { // the first answer may be a unit attention

@@ -45,7 +45,7 @@ func TestVitalPages(t *testing.T) {
 	want(t, "unmap granularity", binary.BigEndian.Uint32(b0[28:]), 128)
 	want(t, "max unmap", binary.BigEndian.Uint32(b0[20:]), maxUnmapBlocks)
 	want(t, "max write same", binary.BigEndian.Uint64(b0[36:]), maxSameBlocks)
-	want(t, "provisioning", page(t, s, 0xb2)[4:], []byte{0, 0xe4, 2, 0})
+	want(t, "provisioning", page(t, s, 0xb2)[4:], []byte{0, 0xe6, 2, 0})
 	want(t, "ranges", page(t, s, 0xb9)[64:], unhex("0001000000000000 0000000000000000 0000000000000040 0000000000000000"))
 }
 
@@ -77,7 +77,7 @@ func TestCapacity(t *testing.T) {
 		exponent     byte
 		flags        byte // LBPME, LBPRZ
 		provisioning byte // LBPU, LBPWS, LBPWS10, LBPRZ
-	}{{64, 512, 3, 0xc0, 0xe4}, {64, 4096, 0, 0x80, 0xe0}}
+	}{{64, 512, 3, 0xc0, 0xe6}, {64, 4096, 0, 0x80, 0xe2}}
 	for _, tt := range tests {
 		s, m, _ := disk(t, tt.blocks, tt.size)
 		ten := do(s, "25 00 00000000 0000 00 00", nil).In

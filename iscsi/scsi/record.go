@@ -26,6 +26,7 @@ type record struct {
 	Reservation   *keptReservation   `json:"reservation,omitempty"`
 	Mode          *modeFlags         `json:"mode,omitempty"`
 	Sanitize      *sanitizeJob       `json:"sanitize,omitempty"`
+	Write         *keptWrite         `json:"write,omitempty"`
 }
 
 const recordFormat = 1
@@ -64,7 +65,7 @@ func recordOf(r reservations, mode *modeFlags) record {
 }
 
 func (k record) encode() ([]byte, error) {
-	if len(k.Registrations) == 0 && k.Mode == nil && k.Sanitize == nil {
+	if len(k.Registrations) == 0 && k.Mode == nil && k.Sanitize == nil && k.Write == nil {
 		return nil, nil
 	}
 	b, err := json.MarshalIndent(k, "", "  ")
@@ -134,7 +135,7 @@ func OpenUnit(dev Device, k Keeper) (*Unit, error) {
 	if k == nil {
 		return u, nil
 	}
-	u.keeper = k
+	u.keeper, u.table = k, newTable(atomicCommands()...)
 	b, err := k.Load(dev.Info().ID)
 	if err != nil {
 		return nil, fmt.Errorf("read its reservations: %w", err)
@@ -151,6 +152,9 @@ func OpenUnit(dev Device, k Keeper) (*Unit, error) {
 	u.mode.reset()
 	u.kept = b
 	u.guardLocked()
+	if err := u.finish(kept.Write); err != nil {
+		return nil, err
+	}
 	u.resumeSanitize(kept.Sanitize)
 	return u, nil
 }
@@ -162,7 +166,7 @@ func (u *Unit) keep(r reservations) error {
 		return nil
 	}
 	next := recordOf(r, u.mode.saved.Load())
-	next.Sanitize = u.sanitize.current()
+	next.Sanitize, next.Write = u.sanitize.current(), u.pending
 	b, err := next.encode()
 	if err != nil || bytes.Equal(b, u.kept) {
 		return err

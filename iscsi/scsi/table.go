@@ -24,6 +24,7 @@ type opcode struct {
 	access access
 	quiet  bool // does not report unit attentions (SAM-5 5.14)
 	fua    bool // byte 1 bit 3 is FUA
+	alone  bool // runs while no other command of the unit does
 	prompt bool // waits for nothing: neither the medium nor other commands
 	out    func(cdb []byte, bs int64) int64
 	run    func(*command) error
@@ -90,9 +91,9 @@ type table struct {
 
 // newTable is a function and no variable because the commands that report the
 // table are in it.
-func newTable() *table {
+func newTable(more ...opcode) *table {
 	t := &table{}
-	for _, part := range [][]opcode{spcCommands(), blockCommands(), wideCommands()} {
+	for _, part := range [][]opcode{spcCommands(), blockCommands(), wideCommands(), more} {
 		t.ops = append(t.ops, part...)
 	}
 	sortOps(t.ops)

@@ -9,7 +9,8 @@ import (
 // TestTableLaws holds table, REPORT SUPPORTED OPERATION CODES, OutLength and
 // the dispatcher against each other.
 func TestTableLaws(t *testing.T) {
-	s, _, u := disk(t, 64, 512)
+	u := newShelf().unit(t)
+	s := open(t, "a", map[uint16]*Unit{0: u})
 	all := do(s, "a3 0c 00 00 0000 0000ffff 00 00", nil).In
 	want(t, "length", binary.BigEndian.Uint32(all), len(all)-4)
 	want(t, "descriptors", (len(all)-4)/8, len(u.table.ops))
@@ -62,7 +63,8 @@ func checkDispatch(t *testing.T, s *Session, u *Unit, listed map[string]bool, co
 // TestUsage sets each bit that a command does not know, and wants a field
 // pointer to it.
 func TestUsage(t *testing.T) {
-	s, _, u := disk(t, 64, 512)
+	u := newShelf().unit(t)
+	s := open(t, "a", map[uint16]*Unit{0: u})
 	for _, op := range u.table.ops {
 		for bit := 8; bit < 8*len(op.usage); bit++ {
 			at, mask := bit/8, byte(1)<<(bit%8)
@@ -85,7 +87,7 @@ func TestUsage(t *testing.T) {
 func TestTableShape(t *testing.T) {
 	sizes := map[byte]int{0: 6, 1: 10, 2: 10, 4: 16, 5: 12}
 	seen := map[string]bool{}
-	for _, op := range newTable().ops {
+	for _, op := range newTable(atomicCommands()...).ops {
 		want(t, op.name+" size", len(op.usage), sizes[op.code()>>5])
 		if op.run == nil || seen[op.name] {
 			t.Errorf("%s: no code or twice", op.name)

@@ -15,7 +15,8 @@ const (
 //
 //	simple         starts unless an older ordered or head of queue command is there
 //	ordered        starts when it is the oldest
-//	head of queue  starts at once
+//	head of queue  starts at once, unless an older one that runs alone is there
+//	alone          as ordered, whatever its attribute (WRITE ATOMIC)
 type taskSet struct {
 	mu       sync.Mutex
 	ended    sync.Cond // something left the set
@@ -52,9 +53,11 @@ func (s *taskSet) enter(c *command) bool {
 // mayStart tells whether no older command stands before c.
 func (s *taskSet) mayStart(c *command) bool {
 	switch {
-	case c.task.Attr == attrHeadOfQueue || c.ctx.aborted.Load():
+	case c.ctx.aborted.Load():
 		return true
-	case c.task.Attr == attrOrdered:
+	case c.task.Attr == attrHeadOfQueue && !c.op.alone:
+		return !s.held(c)
+	case c.task.Attr == attrOrdered || c.op.alone:
 		return c.older == nil
 	case s.barriers == 0:
 		return true
@@ -67,8 +70,22 @@ func (s *taskSet) mayStart(c *command) bool {
 	return true
 }
 
+// held tells whether an older command runs alone, which even the head of the
+// queue does not enter.
+func (s *taskSet) held(c *command) bool {
+	if s.barriers == 0 {
+		return false
+	}
+	for o := c.older; o != nil; o = o.older {
+		if o.op.alone {
+			return true
+		}
+	}
+	return false
+}
+
 func (c *command) isBarrier() bool {
-	return c.task.Attr == attrOrdered || c.task.Attr == attrHeadOfQueue
+	return c.op.alone || c.task.Attr == attrOrdered || c.task.Attr == attrHeadOfQueue
 }
 
 // await calls c.turn once c may start: at once, or when what stands before it

@@ -66,7 +66,7 @@ func TestThresholdPages(t *testing.T) {
 		{"cut", "4d 00 4c 00 00 0000 0006 00", "0c000018 0001"},
 		{"temperature", "4d 00 4d 00 00 0000 00ff 00", "0d000006 0000 03 02 00ff"},
 		{"exceptions", "4d 00 6f 00 00 0000 00ff 00", "2f000008 0000 03 04 0000ff00"},
-		{"provisioning, vital", "12 01 b2 00ff 00", "00b20004 0be40200"},
+		{"provisioning, vital", "12 01 b2 00ff 00", "00b20004 0be6 0200"},
 	}
 	for _, tt := range tests {
 		task := do(s, tt.cdb, nil)

@@ -22,6 +22,9 @@ type Unit struct {
 	keeper   Keeper     // nil keeps nothing
 	kept     []byte     // the record as it was last saved
 
+	pending *keptWrite   // in the record while it is written, under changing
+	writing sync.RWMutex // held by WRITE ATOMIC while it writes; commands from other units share it
+
 	level atomic.Int32 // thresholds of the pool that usage is over
 
 	guarded atomic.Bool // someone holds a reservation: ask mayAccess

@@ -24,7 +24,7 @@ func unmap(c *command) error {
 		if err := c.ctx.Err(); err != nil {
 			return err
 		}
-		if err := c.unit.dev.Unmap(&c.ctx, e.off, e.n); err != nil {
+		if err := c.release(e, c.cdb[1]&0x01 != 0); err != nil {
 			return err
 		}
 	}
@@ -80,7 +80,10 @@ func writeSame(c *command) error {
 	if err := c.writable(); err != nil {
 		return err
 	}
-	unmaps := c.cdb[1]&0x08 != 0
+	unmaps, anchors := c.cdb[1]&0x08 != 0, c.cdb[1]&0x10 != 0
+	if anchors && !unmaps {
+		return invalidCDB(1, 4)
+	}
 	pattern := c.task.Out
 	if want := c.op.out(c.cdb, c.bs); int64(len(pattern)) != want && !(unmaps && len(pattern) == 0) {
 		return illegal(codeInvalidIU)
@@ -89,7 +92,7 @@ func writeSame(c *command) error {
 	case !allZero(pattern):
 		err = c.repeat(pattern, e)
 	case unmaps:
-		err = c.unit.dev.Unmap(&c.ctx, e.off, e.n)
+		err = c.release(e, anchors)
 	default:
 		err = c.unit.dev.WriteZeroes(&c.ctx, e.off, e.n)
 	}
@@ -97,6 +100,16 @@ func writeSame(c *command) error {
 		return err
 	}
 	return c.settle()
+}
+
+// release makes blocks zeros that take no space, or with anchor zeros whose
+// space is theirs: later writes find room. The device keeps no third state, so
+// anchored blocks count as mapped at once (SBC-3 4.7.3.4 allows that).
+func (c *command) release(e extent, anchor bool) error {
+	if anchor {
+		return c.repeat(make([]byte, c.bs), e)
+	}
+	return c.unit.dev.Unmap(&c.ctx, e.off, e.n)
 }
 
 func allZero(b []byte) bool {

@@ -126,6 +126,7 @@ func vitalLimits(c *command) []byte {
 	put(b[24:], uint32(unmapGranule/c.bs))
 	put(b[28:], 0x80000000) // UGAVALID, aligned to 0
 	binary.BigEndian.PutUint64(b[32:], maxSameBlocks)
+	c.putAtomicLimits(b[40:])
 	return b
 }
 
@@ -149,7 +150,7 @@ func vitalRanges(c *command) []byte {
 
 // vitalProvisioning is page B2h (SBC-3).
 func vitalProvisioning(c *command) []byte {
-	b := []byte{0, 0x80 | 0x40 | 0x20, 0x02, 0} // LBPU, LBPWS, LBPWS10; thin
+	b := []byte{0, 0x80 | 0x40 | 0x20 | 0x02, 0x02, 0} // LBPU, LBPWS, LBPWS10, ANC_SUP; thin
 	if _, ok := c.unit.usage(); ok {
 		b[0] = thresholdExponent
 	}

@@ -97,9 +97,10 @@ func (m *memory) Flush(context.Context) error { return nil }
 func (m *memory) Extents(_ context.Context, off, n int64, yield func(off, n int64, mapped bool) bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	zeros := make([]byte, 4096)
 	for end := off + n; off < end; {
 		k := min(4096-off%4096, end-off)
-		if !yield(off, k, len(bytes.Trim(m.bytes[off:off+k], "\x00")) > 0) {
+		if !yield(off, k, !bytes.Equal(m.bytes[off:off+k], zeros[:k])) {
 			return nil
 		}
 		off += k

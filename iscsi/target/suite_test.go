@@ -9,7 +9,7 @@ import (
 // TestSuite runs every test of libiscsi's conformance suite in a process of
 // its own: none does worse than internal/conformance/expected.txt says.
 func TestSuite(t *testing.T) {
-	w := newWorld(t, Options{})
+	w := newWorld(t, Options{Keeper: newCabinet()})
 	w.become(twoTargets())
 	url := "iscsi://127.0.0.1/" + openIQN + "/0"
 	exceptions, err := conformance.Exceptions()
