@@ -1,27 +1,23 @@
 package target
 
 import (
-	"context"
 	"errors"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 )
 
-// liar is a device that now and then reads another byte than was written.
-type liar struct {
-	*memory
-	reads atomic.Int64
-}
-
-func (l *liar) ReadAt(ctx context.Context, p []byte, off int64) error {
-	err := l.memory.ReadAt(ctx, p, off)
-	if l.reads.Add(1)%100 == 0 {
-		p[len(p)/2] ^= 1
+// decay makes a device change a bit of every block once in a hundred reads.
+func decay(m *memory) {
+	reads := 0
+	m.fault = func() { // with the device locked
+		if reads++; reads%100 == 0 {
+			for off := 2048; off < len(m.bytes); off += 4096 {
+				m.bytes[off] ^= 1
+			}
+		}
 	}
-	return err
 }
 
 // buildLoad builds the benchmark's load generator.
@@ -40,7 +36,7 @@ func buildLoad(t *testing.T) string {
 func TestLoad(t *testing.T) {
 	load := buildLoad(t)
 	w := newWorld(t, Options{})
-	w.devices["logs"] = &liar{memory: w.devices["logs"].(*memory)}
+	decay(w.devices["logs"].(*memory))
 	w.become(twoTargets())
 	url := "iscsi://127.0.0.1/" + openIQN
 	for _, c := range []struct {
