@@ -21,6 +21,7 @@ type initiator struct {
 	nc     net.Conn
 	name   string
 	isid   [6]byte
+	tsih   uint16
 	digest bool // both digests are in use
 	cmdSN  uint32
 	itt    uint32
@@ -184,7 +185,7 @@ func (i *initiator) loginStep(csg, nsg uint8, keys ...string) *pdu.LoginResponse
 	for _, p := range pairs {
 		i.values[p.Key] = p.Value
 	}
-	i.statSN = r.StatSN
+	i.statSN, i.tsih = r.StatSN, r.TSIH
 	return r
 }
 
