@@ -38,6 +38,7 @@ type conn struct {
 
 	// Guarded by Server.mu; nexus is set once, by the reader.
 	loggingIn bool
+	dropped   bool   // the target ended it by itself; set by the reader at its end
 	nexus     *nexus // nil before login
 	cid       uint16
 	portal    iscsi.Portal
@@ -132,7 +133,14 @@ func (c *conn) serve() {
 	if cause := context.Cause(c.ctx); cause != nil {
 		err = cause
 	}
+	c.dropped = !ownWill(err)
 	c.logEnd(err)
+}
+
+// ownWill tells whether the initiator itself ended a connection, or the target
+// as a whole.
+func ownWill(err error) bool {
+	return err == nil || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.As(err, new(errEnd))
 }
 
 // logEnd says how a connection ended: what is not a matter of course as a warning.

@@ -10,6 +10,7 @@ import (
 
 	"ripstop/iscsi"
 	"ripstop/iscsi/login"
+	"ripstop/iscsi/pdu"
 	"ripstop/iscsi/scsi"
 	"ripstop/iscsi/session"
 )
@@ -258,6 +259,11 @@ func (s *Server) leave(c *conn) {
 		delete(n.conns, c.cid)
 	}
 	n.single.Store(len(n.conns) == 1)
+	if c.dropped {
+		for _, o := range n.conns {
+			o.tell(pdu.Async{Event: pdu.EventDrop, Param1: c.cid})
+		}
+	}
 	n.mu.Lock()
 	n.changed.Broadcast()
 	n.mu.Unlock()
