@@ -1,5 +1,5 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: quickstart test build gen fuzz conformance bench-iscsi lint clean
+.PHONY: quickstart test build gen fuzz conformance bench-iscsi soak soak-iscsi lint clean
 
 export CGO_ENABLED = 0
 
@@ -38,6 +38,13 @@ bench-iscsi:
 # Power cuts of the thin engine, many more than a test takes; by hand.
 soak:
 	THIN_SEEDS=10000 go test ./lun/thin -run 'TestPowerCuts' -count=1 -timeout 60m -v
+
+# Verified I/O of QEMU and of the kernel's initiator while connections break and the daemon is killed: SOAK each, by hand.
+SOAK = 10m
+soak-iscsi:
+	scripts/install test/quickstart/packages test/packages test/vm/packages
+	RIPSTOP_SOAK=$(SOAK) go test ./iscsi/target -run TestQEMURecovers -count=1 -timeout 24h -v
+	test/vm/suite --soak $(SOAK) --timeout 86400 --run TestFaults ./test/vm
 
 # Needs golangci-lint on the PATH; the laws that matter most are tests.
 lint:
