@@ -22,7 +22,7 @@ func (v *volume) TryReadAt(p []byte, off int64) (bool, error) {
 }
 
 // luck tells whether it is worth to look into the page cache first: a look in
-// vain costs as much as half of a read through the ring. After a row of misses
+// vain slows a read through the ring by a quarter. After a row of misses
 // only one read in eight looks, until one hits. Its zero value looks.
 type luck struct{ misses atomic.Uint32 }
 
