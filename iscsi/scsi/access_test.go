@@ -31,6 +31,7 @@ var stands = map[string]string{
 	"SYNCHRONIZE CACHE(10)": "ccc", "SYNCHRONIZE CACHE(16)": "ccc", "WRITE SAME(10)": "ccc", "WRITE SAME(16)": "ccc",
 	"EXTENDED COPY(LID1)": "ccc", "RECEIVE COPY STATUS(LID1)": "ccc", "RECEIVE COPY OPERATING PARAMETERS": "ccc", "RECEIVE COPY FAILURE DETAILS(LID1)": "ccc",
 	"SANITIZE, OVERWRITE": "ccc", "SANITIZE, BLOCK ERASE": "ccc", "SANITIZE, EXIT FAILURE MODE": "ccc",
+	"READ DEFECT DATA(10)": "gcc", "READ DEFECT DATA(12)": "gcc",
 	"UNMAP": "ccc", "WRITE ATOMIC(16)": "ccc", "COMPARE AND WRITE": "ccc", "ORWRITE(16)": "ccc",
 }
 

@@ -83,6 +83,7 @@ func blockCommands() []opcode {
 		{name: "VERIFY(10)", usage: "\x2f\x16\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessRead, out: outVerify, run: verify},
 		{name: "PRE-FETCH(10)", usage: "\x34\x02\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessRead, prompt: true, run: prefetch},
 		{name: "SYNCHRONIZE CACHE(10)", usage: "\x35\x06\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessWrite, run: synchronize},
+		{name: "READ DEFECT DATA(10)", usage: "\x37\x00\x1f\x00\x00\x00\x00\xff\xff\x00", access: accessRead, prompt: true, run: readDefects10},
 		{name: "WRITE SAME(10)", usage: "\x41\x18\xff\xff\xff\xff\x1f\xff\xff\x00", access: accessWrite, out: outPattern, run: writeSame},
 		{name: "UNMAP", usage: "\x42\x01\x00\x00\x00\x00\x1f\xff\xff\x00", access: accessWrite, out: outList10, run: unmap},
 		{name: "SANITIZE, OVERWRITE", usage: "\x48\xa1\x00\x00\x00\x00\x00\xff\xff\x00", action: true, access: accessWrite, out: outList10, run: sanitize},
@@ -91,6 +92,7 @@ func blockCommands() []opcode {
 		{name: "READ(12)", usage: "\xa8\x1a\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessRead, fua: true, run: read, try: tryRead, start: queueRead},
 		{name: "WRITE(12)", usage: "\xaa\x1a\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessWrite, fua: true, out: outBlocks, run: write, try: tryWrite, start: queueWrite},
 		{name: "WRITE AND VERIFY(12)", usage: "\xae\x16\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessWrite, out: outBlocks, run: writeVerify},
+		{name: "READ DEFECT DATA(12)", usage: "\xb7\x1f\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00", access: accessRead, prompt: true, run: readDefects12},
 		{name: "VERIFY(12)", usage: "\xaf\x16\xff\xff\xff\xff\xff\xff\xff\xff\x1f\x00", access: accessRead, out: outVerify, run: verify},
 	}
 }
