@@ -193,6 +193,25 @@ func TestAFailedObjectStopsNoOther(t *testing.T) {
 	}
 }
 
+func TestALUNWithAFaultIsNotReady(t *testing.T) {
+	w := newWorld()
+	c := w.controller()
+	apply(t, c, storage("a", "b"), GoBack)
+	have, err := w.lun.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := have.LUNs["a"]
+	broken.Fault = "flush LUN a: no: look at the disk"
+	if err := w.lun.Do(t.Context(), lun.OpenLUN{Name: "a", LUN: broken}); err != nil {
+		t.Fatal(err)
+	}
+	rep := apply(t, c, storage("a", "b"), Keep)
+	if u := rep.Status.Unwell(); len(u) != 1 || u[0].ID != "lun/a" || u[0].Condition != Failed || u[0].Reason != broken.Fault {
+		t.Errorf("unwell: %+v", u)
+	}
+}
+
 func TestGoingBackPutsTheFormerStateBack(t *testing.T) {
 	w := newWorld()
 	c := w.controller()

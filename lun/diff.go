@@ -44,8 +44,12 @@ func Diff(want, have State) []Step {
 	return out
 }
 
-// change is the steps for a LUN that stays in service: at most one.
+// change is the steps for a LUN that stays in service: at most one. No step mends
+// a fault, but as a Refuse it is not overlooked.
 func change(name string, from, to LUN) []Step {
+	if from.Fault != "" {
+		return []Step{Refuse{"lun/" + name, from.Fault}}
+	}
 	if err := Unchangeable(name, from, to); err != nil {
 		return []Step{Refuse{"lun/" + name, "LUN " + name + ": " + err.Error()}}
 	}

@@ -87,15 +87,15 @@ func TestDiffText(t *testing.T) {
 	have := State{
 		Pools: map[string]Pool{"main": {"/pools/main", 10 << 30, 4, false}, "old": {"/pools/old", 1 << 30, 1, false}, "still": {"/a", 1 << 30, 1, false}},
 		LUNs: map[string]LUN{
-			"data": {"main", 2 << 30, 4096}, "logs": {"main", 1 << 30, 512}, "gone": {"old", 1 << 20, 4096},
-			"big": {"main", 3 << 30, 4096}, "moved": {"main", 1 << 30, 4096},
+			"data": {Pool: "main", Size: 2 << 30, Block: 4096}, "logs": {Pool: "main", Size: 1 << 30, Block: 512}, "gone": {Pool: "old", Size: 1 << 20, Block: 4096},
+			"big": {Pool: "main", Size: 3 << 30, Block: 4096}, "moved": {Pool: "main", Size: 1 << 30, Block: 4096},
 		},
 	}
 	want := State{
 		Pools: map[string]Pool{"main": {"/pools/main", 20 << 30, 2.5, true}, "new": {"/pools/new", 1536 << 20, 1, false}, "still": {"/b", 1 << 30, 1, false}},
 		LUNs: map[string]LUN{
-			"data": {"main", 4 << 30, 4096}, "logs": {"main", 1 << 30, 4096}, "fresh": {"new", 1000 * 512, 512},
-			"big": {"main", 1 << 30, 4096}, "moved": {"new", 1 << 30, 4096},
+			"data": {Pool: "main", Size: 4 << 30, Block: 4096}, "logs": {Pool: "main", Size: 1 << 30, Block: 4096}, "fresh": {Pool: "new", Size: 1000 * 512, Block: 512},
+			"big": {Pool: "main", Size: 1 << 30, Block: 4096}, "moved": {Pool: "new", Size: 1 << 30, Block: 4096},
 		},
 	}
 	tests := []struct{ object, text, disturbs string }{
@@ -147,7 +147,7 @@ func TestSimRefuses(t *testing.T) {
 func TestDescribe(t *testing.T) {
 	s := State{
 		Pools: map[string]Pool{"main": {"/pools/main", 10 << 30, 4, true}},
-		LUNs:  map[string]LUN{"data": {"main", 2 << 30, 512}},
+		LUNs:  map[string]LUN{"data": {Pool: "main", Size: 2 << 30, Block: 512}},
 	}
 	want := map[string]string{
 		"pool/main": "10GiB past the page cache, promised up to 4 times in /pools/main",

@@ -27,4 +27,8 @@ type LUN struct {
 	Pool  string
 	Size  int64 // bytes, a multiple of Block
 	Block int   // logical block size: 512 or 4096
+
+	// Fault is why the LUN as observed takes no more writes, and what to do about
+	// it: "" while it does.
+	Fault string
 }

@@ -130,8 +130,9 @@ type PoolStats struct {
 // LUNStats is what a LUN holds: a copy, taken at one moment.
 type LUNStats struct {
 	Info
-	Pool string
-	Used int64 // bytes of the pool that it takes
+	Pool  string
+	Used  int64  // bytes of the pool that it takes
+	Fault string // why it takes no more writes, and what to do; "" while it does
 }
 
 // Stats is all pools and LUNs in service, each sorted by name.

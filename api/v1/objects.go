@@ -101,6 +101,7 @@ type LUN struct {
 	Block   int      `json:"block"`
 	ID      string   `json:"id" doc:"32 hex digits that stay for the life of the data"`
 	Origin  Origin   `json:"origin" doc:"where it comes from"`
+	Fault   string   `json:"fault,omitempty" doc:"why it takes no more writes, and what to do; absent while it does"`
 	Targets []string `json:"targets" doc:"the targets that serve it, as IQN:NUMBER"`
 	IO               // of all sessions that see it
 }

@@ -74,10 +74,18 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	if d.ring, err = uring.New(ringDepth); err != nil {
 		log.Info("reads of disks take a thread each", "because", err)
 	}
-	d.lun = raw.New(log, raw.Options{StateDir: state, Ring: d.ring, OnResize: func(lun string) { d.iscsi.Resized(lun) }})
+	d.lun = raw.New(log, raw.Options{StateDir: state, Ring: d.ring, OnResize: func(lun string) { d.iscsi.Resized(lun) }, OnFault: func(string) { d.awake() }})
 	d.kept = records{keep.New(filepath.Join(state, "reservations"))}
 	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: d.kept})
 	return d, nil
+}
+
+// awake has the world looked at soon.
+func (d *drivers) awake() {
+	select {
+	case d.wake <- struct{}{}:
+	default: // a pass is due already
+	}
 }
 
 // hostID is 32 hexadecimal digits that no other host has, random the first time
@@ -143,10 +151,7 @@ func (d *drivers) tasks() []run.Task {
 					return nil
 				case <-events:
 				}
-				select {
-				case d.wake <- struct{}{}:
-				default: // a pass is due already
-				}
+				d.awake()
 			}
 		}},
 		{Name: "address ageing", Run: func(ctx context.Context, ready func()) error {

@@ -245,7 +245,7 @@ func lunOf(l lun.LUNStats, origin v1.Origin, at []string) v1.LUN {
 	slices.Sort(targets)
 	return v1.LUN{
 		Name: l.Name, Pool: l.Pool, Size: l.Size, Used: l.Used, Block: l.BlockSize,
-		ID: hex.EncodeToString(l.ID[:]), Origin: origin, Targets: targets,
+		ID: hex.EncodeToString(l.ID[:]), Origin: origin, Fault: l.Fault, Targets: targets,
 	}
 }
 

@@ -25,6 +25,9 @@ type Options struct {
 	Ring *uring.Ring
 	// OnResize, when set, is called with a LUN's name after it has grown.
 	OnResize func(lun string)
+	// OnFault, when set, is called with a LUN's name when it takes no more writes
+	// because a flush failed. It must not wait.
+	OnFault func(lun string)
 }
 
 // Engine has pools and LUNs in service. It is a target of reconcile.Run, and
@@ -242,7 +245,7 @@ func (e *Engine) Stats() lun.Stats {
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.volumes)) {
 		v := e.volumes[name]
-		s.LUNs = append(s.LUNs, lun.LUNStats{Info: v.Info(), Pool: v.pool.name, Used: v.used.Load()})
+		s.LUNs = append(s.LUNs, lun.LUNStats{Info: v.Info(), Pool: v.pool.name, Used: v.used.Load(), Fault: v.broken()})
 	}
 	return s
 }

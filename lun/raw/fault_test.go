@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 
@@ -107,6 +108,50 @@ func TestFaults(t *testing.T) {
 			f.write, f.punch = nil, nil
 			must(t, v.WriteAt(ctx, page, 512, true))
 		})
+	}
+}
+
+// TestAFailedFlushShows is what a pass sees of a LUN that takes no more writes.
+func TestAFailedFlushShows(t *testing.T) {
+	var told []string
+	e := newEngine(t, Options{OnFault: func(name string) { told = append(told, name) }})
+	dir := t.TempDir()
+	do(t, e, openPool(dir, 1<<20), openLUN("l", 1<<20, 512))
+	v := vol(t, e, "l")
+	f := &faulty{file: v.file}
+	v.file = f
+	want, err := e.Observe(t.Context())
+	must(t, err)
+	f.sync = unix.EIO
+	for range 2 {
+		if err := v.Flush(t.Context()); err == nil {
+			t.Error("a flush that failed says nothing")
+		}
+	}
+	have, err := e.Observe(t.Context())
+	must(t, err)
+	steps := lun.Diff(want, have)
+	if len(steps) != 1 || steps[0].Object() != "lun/l" {
+		t.Fatalf("steps: %v", steps)
+	}
+	err = e.Do(t.Context(), steps[0])
+	for _, part := range []string{"flush LUN l: ", unix.EIO.Error(), "takes no more writes", "look at the disk"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("no %q in %v", part, err)
+		}
+	}
+	if s := e.Stats().LUNs[0]; s.Fault != have.LUNs["l"].Fault || s.Fault == "" || len(told) != 1 || told[0] != "l" {
+		t.Errorf("stats say %q, told of %v", s.Fault, told)
+	}
+	f.sync = nil
+	if err := e.Do(t.Context(), lun.CloseLUN{Name: "l"}); err == nil {
+		t.Error("closed as if all were well")
+	}
+	do(t, e, openLUN("l", 1<<20, 512))
+	have, err = e.Observe(t.Context())
+	must(t, err)
+	if steps := lun.Diff(want, have); len(steps) != 0 {
+		t.Errorf("put back into service: %v", steps)
 	}
 }
 

@@ -146,7 +146,7 @@ func (e *Engine) attach(p *pool, name string, meta lunMeta) (*volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &volume{name: name, pool: p, meta: meta, file: f, flights: sync.Pool{New: newFlight}}
+	v := &volume{name: name, pool: p, meta: meta, file: f, onFault: e.options.OnFault, flights: sync.Pool{New: newFlight}}
 	v.size.Store(meta.Size)
 	v.bitmap.grow(up(meta.Size) / blockSize)
 	err = f.Data(meta.Size, func(off, end int64) {

@@ -23,13 +23,14 @@ type volume struct {
 	meta lunMeta // as it was opened; the size is size
 	file file
 
-	size   atomic.Int64
-	used   atomic.Int64          // bytes of mapped blocks
-	failed atomic.Pointer[error] // why there are no more writes
-	closed atomic.Bool           // set with all stripes held
-	syncer syncer
-	brake  brake // of TryWriteAt
-	luck   luck  // of TryReadAt
+	size    atomic.Int64
+	used    atomic.Int64          // bytes of mapped blocks
+	failed  atomic.Pointer[error] // why there are no more writes
+	onFault func(lun string)      // Options.OnFault
+	closed  atomic.Bool           // set with all stripes held
+	syncer  syncer
+	brake   brake // of TryWriteAt
+	luck    luck  // of TryReadAt
 
 	flights sync.Pool // *flight
 
@@ -53,7 +54,15 @@ func (v *volume) Usage() lun.Usage {
 }
 
 func (v *volume) shape() lun.LUN {
-	return lun.LUN{Pool: v.pool.name, Size: v.size.Load(), Block: v.meta.Block}
+	return lun.LUN{Pool: v.pool.name, Size: v.size.Load(), Block: v.meta.Block, Fault: v.broken()}
+}
+
+// broken is why there are no more writes, "" while there are.
+func (v *volume) broken() string {
+	if why := v.failed.Load(); why != nil {
+		return (*why).Error()
+	}
+	return ""
 }
 
 // ReadAt reads without a lock: holes read as zeros by themselves.
@@ -217,8 +226,11 @@ func (v *volume) sync() error {
 		if errors.Is(err, os.ErrClosed) {
 			return fmt.Errorf("flush LUN %s: %w", v.name, lun.ErrClosed)
 		}
-		err = fmt.Errorf("flush LUN %s: %w: data may be lost: look at the disk, then open the LUN anew", v.name, err)
-		v.failed.CompareAndSwap(nil, &err)
+		err = fmt.Errorf("flush LUN %s: %w: data may be lost, and it takes no more writes: "+
+			"look at the disk, then take the LUN out of service and put it back, or restart ripstop", v.name, err)
+		if v.failed.CompareAndSwap(nil, &err) && v.onFault != nil {
+			v.onFault(v.name)
+		}
 		return err
 	}
 	return v.writable() // an earlier sync of the same data may have failed
