@@ -480,6 +480,12 @@ func (w *world) life(ctx context.Context) error {
 		w.disk = w.disk.Crash()
 	}
 	w.cutAt = ""
+	if w.rand.IntN(4) == 0 {
+		r, err := Check(ctx, w.disk)
+		if err != nil || len(r.Faults) > 0 {
+			return fmt.Errorf("check: %v, %w", r.Faults, err)
+		}
+	}
 	for w.rand.IntN(3) == 0 { // the power goes again while the pool is opened
 		if w.rand.IntN(2) == 0 {
 			w.disk.Cut(1 + w.rand.IntN(12))

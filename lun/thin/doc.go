@@ -30,12 +30,14 @@
 //
 // The engine is not wired into the product: there is no pool kind thin, and
 // nothing that runs in the background. A checkpoint is made by the operation
-// that fills the log. Still missing: driver for a directory or device, offline
-// check, heal and scrub, thick reservations, exclusive and shared bytes of
+// that fills the log. Still missing: driver for a directory or device, heal
+// and scrub, thick reservations, exclusive and shared bytes of
 // snapshots, giving space back to the file system.
 //
 // Opening reads the map of every leaf once, to count who uses each chunk. A map
-// that cannot be read in one place keeps the whole pool closed (ErrDamaged).
+// that cannot be read in one place keeps the whole pool closed (ErrDamaged). An
+// older copy of the whole file is a pool like any other: nothing outside of it
+// tells that it is old.
 //
 // WriteZeroes may stop half way in a full pool. Usage counts a block for each
 // volume that maps it.

@@ -83,7 +83,8 @@ func writeTable(f File, payload []byte, chunks []uint32) error {
 // readTable is the payload that the super names, and the chunks that hold it.
 func readTable(f File, r tableRef, count uint32) (payload []byte, chunks []uint32, err error) {
 	b := aligned(chunkSize)
-	for c := r.chunk; len(payload) < int(r.size); {
+	c := r.chunk
+	for len(payload) < int(r.size) {
 		if c == 0 || c >= count || slices.Contains(chunks, c) {
 			return nil, nil, damaged("table", fmt.Errorf("it goes on in chunk %d", c))
 		}
@@ -98,7 +99,7 @@ func readTable(f File, r tableRef, count uint32) (payload []byte, chunks []uint3
 		chunks = append(chunks, c)
 		c = binary.LittleEndian.Uint32(b)
 	}
-	if len(payload) != int(r.size) || checksum(payload) != r.crc {
+	if c != 0 || len(payload) != int(r.size) || checksum(payload) != r.crc {
 		return nil, nil, damaged("table", errChecksum)
 	}
 	return payload, chunks, nil
