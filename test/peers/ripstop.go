@@ -48,8 +48,11 @@ func (d *Daemon) yaml(c Config) string {
 		sizes[l.Direct] += 2 * l.Size // with room: initiators are told of a pool that fills
 	}
 	for direct, size := range sizes {
-		name := pool(LUN{Direct: direct})
-		fmt.Fprintf(&b, "  %s: {path: pools/%s, size: %dMiB}\n", name, name, size>>20)
+		name, cache := pool(LUN{Direct: direct}), "writeback"
+		if direct {
+			cache = "direct"
+		}
+		fmt.Fprintf(&b, "  %s: {path: pools/%s, size: %dMiB, cache: %s}\n", name, name, size>>20, cache)
 	}
 	b.WriteString("luns:\n")
 	for _, l := range c.LUNs {

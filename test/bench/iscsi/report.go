@@ -185,4 +185,4 @@ the number of cores, the machine is full. QD is I/Os in flight of one session.
 }
 
 // ripstopFact says how ripstop's LUNs are kept.
-const ripstopFact = "raw engine, hot: page cache; cold: page cache, emptied before each measurement"
+const ripstopFact = "raw engine; hot: cache writeback, cold: cache direct"
