@@ -229,6 +229,9 @@ func expand(keys []string, last map[string]string) []byte {
 				return last["CHAP_C"]
 			case "many":
 				return strings.Repeat("x", 8000)
+			case "response":
+			default:
+				return ""
 			}
 			_, alg, ok := chooseAlgorithm(last["CHAP_A"])
 			if !ok {
