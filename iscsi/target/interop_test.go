@@ -23,6 +23,8 @@ func TestTools(t *testing.T) {
 		{"discovery", []string{"iscsi-ls", "-i", webName, "iscsi://127.0.0.1"}, []string{"Target:" + dataIQN, "Target:" + openIQN, "Portal:127.0.0.1:3260,1"}, "failed"},
 		{"discovery by a stranger", []string{"iscsi-ls", "-i", "iqn.2026-11.org.example:stranger", "iscsi://127.0.0.1"}, []string{"Target:" + openIQN}, dataIQN},
 		{"discovery with CHAP", []string{"iscsi-ls", "-i", webName, "iscsi://web%" + secret + "@127.0.0.1"}, []string{"Target:" + dataIQN, "Target:" + openIQN}, "failed"},
+		{"discovery with CHAP of both sides", []string{"iscsi-ls", "-i", webName, "iscsi://web%" + secret + "@127.0.0.1?target_user=" + sanName + "&target_password=" + sanPass},
+			[]string{"Target:" + dataIQN, "Target:" + openIQN}, "failed"},
 		{"inquiry", []string{"iscsi-inq", "iscsi://127.0.0.1/" + openIQN + "/0"}, []string{"Peripheral Device Type:DIRECT_ACCESS"}, "failed"},
 		{"capacity", []string{"iscsi-readcapacity16", "-i", webName, "iscsi://web%" + secret + "@127.0.0.1/" + dataIQN + "/1"}, []string{"Total size:8388608"}, "failed"},
 		{"write protection on", []string{"iscsi-swp", "-s", "on", "iscsi://127.0.0.1/" + openIQN + "/0"}, []string{"SWP:0"}, "failed"}, // what it was
@@ -50,6 +52,10 @@ func TestTools(t *testing.T) {
 	out, err = exec.Command("iscsi-ls", "-i", webName, "iscsi://web%wrongsecretxx@127.0.0.1").CombinedOutput()
 	if err == nil || strings.Contains(string(out), "Target:") {
 		t.Errorf("discovery with the wrong secret:\n%s", out)
+	}
+	out, err = exec.Command("iscsi-ls", "-i", webName, "iscsi://web%"+secret+"@127.0.0.1?target_user="+sanName+"&target_password=wrongsecretxx").CombinedOutput()
+	if err == nil || strings.Contains(string(out), "Target:") {
+		t.Errorf("discovery at a target that does not prove itself:\n%s", out)
 	}
 	if strings.Contains(w.logs.String(), secret) {
 		t.Error("the secret stands in the log")
