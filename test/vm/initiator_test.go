@@ -17,6 +17,8 @@ import (
 type initiator struct {
 	t     testing.TB
 	iface string // open-iscsi's name for what logs in under one initiator name
+
+	daemon *process // iscsid
 }
 
 // chap holds the names and secrets of a login. The target's are for the second
@@ -50,7 +52,7 @@ node.session.scan = auto
 		}
 		return strings.Contains(readFile(t, "/proc/net/unix"), "@ISCSIADM_ABSTRACT_NAMESPACE")
 	})
-	i := &initiator{t: t, iface: "default"}
+	i := &initiator{t: t, iface: "default", daemon: p}
 	t.Cleanup(i.logoutAll)
 	return i
 }
@@ -60,7 +62,7 @@ func (i *initiator) another(iface, iqn string) *initiator {
 	i.t.Helper()
 	run(i.t, "iscsiadm", "-m", "iface", "-I", iface, "-o", "new")
 	run(i.t, "iscsiadm", "-m", "iface", "-I", iface, "-o", "update", "-n", "iface.initiatorname", "-v", iqn)
-	return &initiator{t: i.t, iface: iface}
+	return &initiator{t: i.t, iface: iface, daemon: i.daemon}
 }
 
 // node gives the words for what open-iscsi does with one target at one portal.
