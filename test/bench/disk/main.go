@@ -201,7 +201,7 @@ func fio(o options) (result, error) {
 	if o.buffered {
 		direct = "0"
 	}
-	out, err := exec.Command("fio", "--name=disk", "--filename="+o.file, "--readonly", "--rw=randread", "--bs="+strconv.Itoa(o.block),
+	out, err := exec.Command("fio", "--thread", "--name=disk", "--filename="+o.file, "--readonly", "--rw=randread", "--bs="+strconv.Itoa(o.block),
 		"--ioengine=io_uring", "--iodepth="+strconv.Itoa(o.depth), "--direct="+direct, "--time_based", "--runtime="+strconv.Itoa(o.seconds),
 		"--norandommap", "--randrepeat=0", "--output-format=json").Output()
 	if err != nil {
