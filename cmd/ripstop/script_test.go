@@ -32,6 +32,7 @@ func TestUp(t *testing.T)       { script(t, "up") }
 func TestServe(t *testing.T)    { script(t, "serve") }
 func TestFaults(t *testing.T)   { script(t, "faults") }
 func TestMoves(t *testing.T)    { script(t, "moves") }
+func TestLive(t *testing.T)     { script(t, "live") }
 func TestCrash(t *testing.T)    { script(t, "crash") }
 func TestHostile(t *testing.T)  { script(t, "hostile") }
 func TestIPv6(t *testing.T)     { script(t, "ipv6") }
