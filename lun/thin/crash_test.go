@@ -522,9 +522,9 @@ func live(ctx context.Context, seed uint64, r rules) (*world, error) {
 	return w, err
 }
 
-// seeds is which are tried: 300, or as many as THIN_SEEDS says, or from..to.
+// seeds is which are tried: 300 (fewer with the race detector), or as many as THIN_SEEDS says, or from..to.
 func seeds(t *testing.T) (from, to uint64) {
-	first, last, found := strings.Cut(cmp.Or(os.Getenv("THIN_SEEDS"), "300"), "-")
+	first, last, found := strings.Cut(cmp.Or(os.Getenv("THIN_SEEDS"), fewSeeds), "-")
 	if !found {
 		first, last = "0", first
 	}

@@ -239,3 +239,25 @@ func TestExtentsAndChanges(t *testing.T) {
 		}
 	}
 }
+
+// TestLogGoesRound: flushes alone fill the log several times over.
+func TestLogGoesRound(t *testing.T) {
+	p, d := startPool(t, 1, 256, rules{})
+	v, o := create(t, p, "v", 1<<20), thintest.NewOracle(1<<20)
+	first := p.wal.tailSeq()
+	for i := range int64(700) {
+		off := i * 7 % 256 * blockSize
+		must(t, v.WriteAt(t.Context(), filled(off, 4096, uint64(i+1)), off, true))
+		o.Write(off, 4096, uint64(i+1))
+	}
+	if p.wal.tailSeq() == first || p.wal.used() > p.wal.size {
+		t.Error("no checkpoint has moved the start of the log")
+	}
+	p = openPool(t, d.Crash(), 256, rules{})
+	v, err := p.Volume("v")
+	must(t, err)
+	exact(t, v, o)
+	if v.Created().IsZero() || v.Usage().Used != 1<<20 || v.Usage().PoolUsed < 1<<20 {
+		t.Errorf("usage: %+v", v.Usage())
+	}
+}
