@@ -191,8 +191,9 @@ func TestWriteAtomicAlone(t *testing.T) {
 	task.Done = func() { ended <- "atomic " + task.answer() }
 	want(t, "waits for the older one", s.Begin(context.Background(), task), false)
 	task.Start()
+	want(t, "dormant", u.tasks.dormant, 1)
 	startRead(t, s, 2, attrHeadOfQueue, ended)
-	want(t, "reads begun", len(g.begun), 0)
+	want(t, "dormant", u.tasks.dormant, 2)
 	g.release(0)
 	want(t, "first", <-ended, "a good")
 	want(t, "its own read", <-g.begun, 1)
