@@ -35,6 +35,7 @@ func TestReadWrite(t *testing.T) {
 		first     int // bytes that go unsolicited, the immediate ones among them
 	}{
 		{"immediate alone", []string{"InitialR2T=No"}, 40960, 40960},
+		{"immediate, then R2T", []string{"InitialR2T=Yes", "ImmediateData=Yes", "MaxOutstandingR2T=8", "MaxBurstLength=8192"}, 4096, 4096},
 		{"R2T alone", []string{"ImmediateData=No", "MaxBurstLength=8192"}, 0, 0},
 		{"unsolicited Data-Out", []string{"InitialR2T=No", "ImmediateData=No", "FirstBurstLength=16384"}, 0, 16384},
 		{"all three", []string{"InitialR2T=No", "FirstBurstLength=16384", "MaxBurstLength=12288", "MaxOutstandingR2T=3"}, 512, 12000},
