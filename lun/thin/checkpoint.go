@@ -2,6 +2,8 @@ package thin
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"ripstop/lun"
 )
@@ -84,8 +86,8 @@ func (p *Pool) draft(clean bool) *draft {
 	d.old, p.dead = p.dead, nil
 	p.dirtyMu.Unlock()
 	d.next = p.nextID
-	for _, v := range p.volumes {
-		e, pages := v.entry()
+	for _, number := range slices.Sorted(maps.Keys(p.volumes)) {
+		e, pages := p.volumes[number].entry()
 		d.entries = append(d.entries, e)
 		d.pages = append(d.pages, pages)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // recover builds the last durable state from super, table, pages and log.
@@ -278,6 +279,7 @@ func (p *Pool) count(ctx context.Context, f *found) error {
 	for loc := range f.leaves {
 		p.dead = append(p.dead, loc)
 	}
+	slices.Sort(p.dead) // the same disk gives the same pool
 	return nil
 }
 
