@@ -1,6 +1,7 @@
 package target
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 // meter counts what passes between one session and one LUN. It is safe for
 // concurrent use.
 type meter struct {
+	open                                                            atomic.Int64 // commands under way; below 0, it counts no more
 	others                                                          atomic.Uint64
 	readBytes, writtenBytes                                         atomic.Uint64
 	checkConditions, unitAttentions, conflicts, busy, full, aborted atomic.Uint64
@@ -135,23 +137,35 @@ func (m *meter) addTo(s *iscsi.Stats) {
 	})
 }
 
+// closed is far enough below 0 that no command brings a meter back.
+const closed = math.MinInt64 / 2
+
+// begin counts a command in, unless the meter counts no more.
+func (m *meter) begin() bool { return m.open.Add(1) > 0 }
+
+// close ends a meter that no command is under way at, and tells whether it has
+// ended.
+func (m *meter) close() bool { return m.open.CompareAndSwap(0, closed) || m.open.Load() < 0 }
+
 // past is what meters counted that are in use no more.
 type past struct {
 	sum    iscsi.Stats
-	recent []*meter // a command may still be on its way to one of these
+	recent []*meter // a command is under way at each of these
 }
-
-// recentMeters is how many meters a past keeps apart. Who is that far back has
-// no command under way any more.
-const recentMeters = 8
 
 // retire takes over from a meter.
 func (p *past) retire(m *meter) {
 	p.recent = append(p.recent, m)
-	if len(p.recent) > recentMeters {
-		p.recent[0].addTo(&p.sum)
-		p.recent = append(p.recent[:0], p.recent[1:]...)
+	kept := p.recent[:0]
+	for _, m := range p.recent {
+		if m.close() {
+			m.addTo(&p.sum)
+			continue
+		}
+		kept = append(kept, m)
 	}
+	clear(p.recent[len(kept):])
+	p.recent = kept
 }
 
 // addTo adds everything to s.
@@ -198,12 +212,17 @@ func newAccount() *account {
 // the first command of a LUN.
 func (a *account) begin(lun uint64) *meter {
 	a.depth.Add(1)
+	m := &a.stray
 	if n, ok := scsi.LUNNumber(lun); ok {
 		if s := (*a.seats.Load())[n]; s != nil {
-			return s.get()
+			m = s.get()
 		}
 	}
-	return &a.stray
+	if !m.begin() { // the LUN map changed since
+		m = &a.stray
+		m.open.Add(1)
+	}
+	return m
 }
 
 // arrival is when a command came, and for which LUN.
@@ -218,6 +237,7 @@ func (a *account) arrive(lun uint64, now time.Time) arrival { return arrival{a.b
 // end counts a command out.
 func (a *account) end(m *meter, with answer) {
 	m.count(with)
+	m.open.Add(-1)
 	a.depth.Add(-1)
 }
 
