@@ -241,7 +241,7 @@ func (w *world) clearRange(name string, off, n int64, err error) error {
 	if err := w.get(name).ReadAt(context.Background(), p, off); err != nil {
 		return err
 	}
-	return errors.Join(w.volumes[name].After(p, off), err)
+	return errors.Join(w.volumes[name].Found(p, off), err)
 }
 
 func (w *world) compare(ctx context.Context) error {

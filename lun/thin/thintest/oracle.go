@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -65,6 +66,17 @@ func (o *Oracle) Exact(p []byte, off int64) error { return o.check(p, off, false
 // After demands that p, read at off after a cut, is what may be, and takes it
 // for stable from then on.
 func (o *Oracle) After(p []byte, off int64) error { return o.check(p, off, true) }
+
+// Found takes p, read at off without a cut, for what is now if it may be; what
+// was flushed last stays possible after a cut.
+func (o *Oracle) Found(p []byte, off int64) error {
+	seen := &Oracle{now: slices.Clone(o.now), may: maps.Clone(o.may)}
+	if err := seen.After(p, off); err != nil {
+		return err
+	}
+	o.now = seen.now
+	return nil
+}
 
 func (o *Oracle) check(p []byte, off int64, cut bool) error {
 	for i := 0; i < len(p); i += SectorSize {
