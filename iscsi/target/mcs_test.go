@@ -223,9 +223,13 @@ func TestManyOverConnections(t *testing.T) {
 			all[0].cmdSN = base - round*100
 		}
 		dev := w.devices["data"].(*memory)
+		var written [4]byte
 		for k := range uint32(rounds * 100) {
 			sn := all[0].cmdSN + k
-			if got := binary.BigEndian.Uint32(dev.bytes[sn*512:]); got != sn && !t.Failed() {
+			if err := dev.ReadAt(t.Context(), written[:], int64(sn)*512); err != nil {
+				t.Fatal(err)
+			}
+			if got := binary.BigEndian.Uint32(written[:]); got != sn && !t.Failed() {
 				t.Errorf("slow %v: block %d holds %d", slow, sn, got)
 			}
 		}
