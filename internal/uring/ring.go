@@ -44,14 +44,28 @@ type File struct {
 
 const maxFiles = 4096
 
+// places is the length of the table of files: the kernel gives none that is
+// longer than the process may have files (io_uring/rsrc.c, io_sqe_files_register).
+func places() (int, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, os.NewSyscallError("getrlimit", err)
+	}
+	return int(min(limit.Cur, maxFiles)), nil
+}
+
 // New makes a ring that carries up to depth transfers, a power of two of at
 // most 4096, while Serve runs.
 func New(depth int) (*Ring, error) {
+	n, err := places()
+	if err != nil {
+		return nil, err
+	}
 	q, err := setup(uint32(depth), setupSubmitAll|setupCoopTask)
 	if err != nil {
 		return nil, err
 	}
-	r := &Ring{q: q, slots: make([]slot, depth), files: make([]*File, maxFiles)}
+	r := &Ring{q: q, slots: make([]slot, depth), files: make([]*File, n)}
 	r.idle.L = &r.mu
 	for i := range r.slots {
 		r.free = append(r.free, uint32(i))
@@ -64,7 +78,7 @@ func New(depth int) (*Ring, error) {
 
 // prepare registers what the kernel shall know of: the event and a table of files.
 func (r *Ring) prepare() error {
-	if err := r.q.makeFiles(maxFiles); err != nil {
+	if err := r.q.makeFiles(uint32(len(r.files))); err != nil {
 		return err
 	}
 	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)

@@ -279,7 +279,7 @@ func TestNew(t *testing.T) {
 func TestManyFiles(t *testing.T) {
 	r, _ := ring(t, 4)
 	f, _ := file(t, 4096)
-	for range maxFiles {
+	for range r.files {
 		register(t, r, f)
 	}
 	if _, err := r.Register(int(f.Fd())); err == nil {
@@ -301,5 +301,25 @@ func TestNoAllocation(t *testing.T) {
 	done := func(bool) { ended <- struct{}{} }
 	if n := testing.AllocsPerRun(200, func() { rf.Read(p, 0, done); <-ended }); n != 0 {
 		t.Errorf("%v allocations for a read", n)
+	}
+}
+
+// TestFewFiles: a process that may have few files still gets a ring.
+func TestFewFiles(t *testing.T) {
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1024, Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+			t.Error(err)
+		}
+	})
+	r, _ := ring(t, 8)
+	if len(r.files) != 1024 {
+		t.Errorf("room for %d files", len(r.files))
 	}
 }
