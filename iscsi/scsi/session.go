@@ -228,6 +228,9 @@ func (s *Session) Execute(ctx context.Context, t *Task) {
 	t.command.run()
 }
 
+// Sees tells whether the session has a unit at lun.
+func (s *Session) Sees(lun uint64) bool { return s.at(lun) != nil }
+
 // LUNReset ends all commands of the unit at lun, whoever sent them, releases
 // what RESERVE took and sets the mode pages back; all nexuses get unit
 // attention 29h/03h. Commands that begin later are not hit. It does not wait:

@@ -73,13 +73,15 @@ func (c *conn) carryOut(fn *function, m *pdu.TaskRequest) (response uint8, wait 
 	return response, wait
 }
 
+// markLocked marks the session's own commands before the unit's: one that ends
+// with TASK ABORTED must not be answered, and it may do so at once.
 func (n *nexus) markLocked(fn *function, m *pdu.TaskRequest) (response uint8, wait func()) {
 	onUnit := func(do func(lun uint64) func()) (uint8, func()) {
-		if wait = do(m.LUN); wait == nil {
+		if !n.scsi.Sees(m.LUN) {
 			return session.NoLUN, nil
 		}
 		n.endLocked(fn, func(t *task) bool { return t.cmd.LUN == m.LUN })
-		return session.FunctionComplete, wait
+		return session.FunctionComplete, do(m.LUN)
 	}
 	switch session.Function(m.Function) {
 	case session.AbortTask:
@@ -91,9 +93,8 @@ func (n *nexus) markLocked(fn *function, m *pdu.TaskRequest) (response uint8, wa
 	case session.LUNReset:
 		return onUnit(n.scsi.LUNReset)
 	case session.TargetWarmReset:
-		wait = n.scsi.TargetWarmReset()
 		n.endLocked(fn, func(*task) bool { return true })
-		return session.FunctionComplete, wait
+		return session.FunctionComplete, n.scsi.TargetWarmReset()
 	case session.TaskReassign:
 		return session.NoReassign, nil
 	}
