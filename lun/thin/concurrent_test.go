@@ -73,7 +73,7 @@ func (w *worker) step(ctx context.Context, p *Pool) error {
 	switch k := w.rand.IntN(20); {
 	case k < 12:
 		w.stamp++
-		if err = v.WriteAt(ctx, filled(off, n, w.stamp), off, k == 0); err == nil || cut(err) {
+		if err = w.write(ctx, v, filled(off, n, w.stamp), off, k == 0); err == nil || cut(err) {
 			w.have.Write(off, n, w.stamp)
 		}
 	case k < 15:
@@ -106,6 +106,21 @@ func (w *worker) step(ctx context.Context, p *Pool) error {
 		return errors.New("the pool should have room")
 	}
 	return err
+}
+
+// write flushes and tries again where a pool is full of chunks that were given
+// up and not flushed yet (R3).
+func (w *worker) write(ctx context.Context, v *Volume, p []byte, off int64, fua bool) error {
+	for tries := 0; ; tries++ {
+		err := v.WriteAt(ctx, p, off, fua)
+		if tries == 4 || !errors.Is(err, lun.ErrNoSpace) || cut(err) {
+			return err
+		}
+		if err := v.Flush(ctx); err != nil {
+			return err
+		}
+		w.have.Flush()
+	}
 }
 
 // check demands everything that the worker knows of.

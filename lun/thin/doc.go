@@ -39,6 +39,7 @@
 // older copy of the whole file is a pool like any other: nothing outside of it
 // tells that it is old.
 //
-// WriteZeroes may stop half way in a full pool. Usage counts a block for each
+// Space that is given up counts as used until the next flush (R3), so a pool may
+// be full until then. WriteZeroes may stop half way in a full pool. Usage counts a block for each
 // volume that maps it.
 package thin
