@@ -161,12 +161,15 @@ func OpenUnit(dev Device, k Keeper) (*Unit, error) {
 
 // keep saves the state that r and the saved mode pages are, where it differs
 // from what is kept. The caller holds changing.
-func (u *Unit) keep(r reservations) error {
+func (u *Unit) keep(r reservations) error { return u.keepJob(r, u.sanitize.current()) }
+
+// keepJob is keep with the sanitize operation that is to be.
+func (u *Unit) keepJob(r reservations, j *sanitizeJob) error {
 	if u.keeper == nil {
 		return nil
 	}
 	next := recordOf(r, u.mode.saved.Load())
-	next.Sanitize, next.Write = u.sanitize.current(), u.pending
+	next.Sanitize, next.Write = j, u.pending
 	b, err := next.encode()
 	if err != nil || bytes.Equal(b, u.kept) {
 		return err

@@ -222,14 +222,18 @@ func (u *Unit) carryOut(j *sanitizeJob) {
 	}
 	u.changing.Lock()
 	defer u.changing.Unlock()
-	var next *sanitizeJob
-	if err != nil {
-		failed := *j
-		failed.Failed = true
-		next = &failed
+	failed := *j
+	failed.Failed = true
+	next := &failed
+	// Where the end of it cannot be kept, a restart begins again, so nothing may be
+	// written until then.
+	if err == nil && u.keepJob(u.snapshot(), nil) == nil {
+		next = nil
 	}
 	u.sanitize.set(next)
-	_ = u.keep(u.snapshot()) // what could not be kept is done once more after a restart
+	if next != nil && u.keep(u.snapshot()) != nil {
+		return // a restart begins again
+	}
 }
 
 // tryErase is erase, and fails where the device panics.

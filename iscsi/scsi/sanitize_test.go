@@ -222,6 +222,20 @@ func TestSanitizeAgain(t *testing.T) {
 	want(t, "failed still", do(s, tur, nil).answer(), "3 31/03")
 }
 
+// TestSanitizeNotKept: where the end of an operation cannot be kept, a restart
+// would begin again, so the unit takes no data until then.
+func TestSanitizeNotKept(t *testing.T) {
+	k := newShelf()
+	s, m, u, goOn := sanitizingUnit(t, k, 0x01)
+	u.changing.Lock()
+	k.fault = errors.New("no space left")
+	u.changing.Unlock()
+	close(goOn)
+	over(t, u)
+	want(t, "write", run(s, 0, unhex("2a 00 00000000 00 0001 00"), make([]byte, 512), 0).answer(), "3 31/03")
+	want(t, "kept", len(k.records[m.info.ID]) > 0, true)
+}
+
 // TestSanitizeWaits: what was under way has ended before the first block goes.
 func TestSanitizeWaits(t *testing.T) {
 	g := newGate(t)
