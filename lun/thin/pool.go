@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,11 @@ type Options struct {
 	Limit  int64 // bytes that the file may have; 0 is what it has
 	Memory int64 // bytes of the map kept in memory; 256 MiB
 	Slab   int64 // bytes that the file grows by; 64 MiB
+	Data   int64 // bytes that data may take; 0 is all that the rest leaves them
+
+	// OnFail, when set, is called once, when the pool takes no more writes. It
+	// must not wait.
+	OnFail func(why error)
 
 	rules rules
 }
@@ -28,9 +34,10 @@ type Pool struct {
 	file   File
 	id     [16]byte
 	limit  atomic.Int64 // chunks
-	slab   int64        // chunks
-	fixed  int64        // chunks of super and log
-	budget int64        // leaves in memory
+	onFail func(why error)
+	slab   int64 // chunks
+	fixed  int64 // chunks of super and log
+	budget int64 // leaves in memory
 	rules  rules
 	space  space
 	wal    wal
@@ -121,7 +128,7 @@ func writeSupers(f File, s *super) error {
 
 func newPool(f File, o Options) *Pool {
 	p := &Pool{
-		file: f, rules: o.rules, slab: max(1, o.Slab/chunkSize), budget: o.Memory / leafMemory,
+		file: f, onFail: o.OnFail, rules: o.rules, slab: max(1, o.Slab/chunkSize), budget: o.Memory / leafMemory,
 		volumes: map[uint32]*Volume{}, names: map[string]*Volume{}, intents: map[*leaf]struct{}{},
 	}
 	if o.Slab == 0 {
@@ -133,6 +140,7 @@ func newPool(f File, o Options) *Pool {
 	p.buffers.New = func() any { return newScratch() }
 	p.wal.pool = p
 	p.space.lowest = o.rules.lowest
+	p.SetData(0)
 	return p
 }
 
@@ -152,6 +160,7 @@ func Open(ctx context.Context, f File, o Options) (*Pool, error) {
 		return nil, fmt.Errorf("open pool: %w", err)
 	}
 	p.SetLimit(o.Limit)
+	p.SetData(o.Data)
 	if err := p.checkpoint(false); err != nil {
 		return nil, fmt.Errorf("open pool: %w", err)
 	}
@@ -188,6 +197,24 @@ func (p *Pool) begin(s super) error {
 // less than it has: nothing is lost, but no more is given out than it has.
 func (p *Pool) SetLimit(bytes int64) {
 	p.limit.Store(max(bytes/chunkSize, int64(p.space.size())))
+}
+
+// SetData sets the bytes that data may take, besides what the limit leaves them;
+// 0 is no bound. Less than they take is allowed: no more is given out.
+func (p *Pool) SetData(bytes int64) {
+	if bytes <= 0 {
+		bytes = math.MaxInt64
+	}
+	p.space.bound.Store(bytes / chunkSize)
+}
+
+// Failed is why the pool takes no more writes until it is opened anew, nil while
+// it does.
+func (p *Pool) Failed() error {
+	if why := p.failed.Load(); why != nil {
+		return *why
+	}
+	return nil
 }
 
 // Close puts everything on stable storage and takes the pool out of service.
@@ -238,7 +265,9 @@ func (p *Pool) Volume(name string) (*Volume, error) {
 // disk, and trying again would only pretend.
 func (p *Pool) fail(err error) error {
 	if !p.rules.noFailStop {
-		p.failed.CompareAndSwap(nil, &err)
+		if p.failed.CompareAndSwap(nil, &err) && p.onFail != nil {
+			p.onFail(err)
+		}
 	}
 	return err
 }
@@ -288,8 +317,9 @@ func (p *Pool) debt() int64 {
 	return (p.changed()+pages)/chunkNodes + p.tableChunks.Load() + 3
 }
 
-// reserve is the chunks that data never get.
-func (p *Pool) reserve() int64 { return max(8, p.limit.Load()/64) }
+// reserve is the chunks that data never get: a 64th of the pool, and no more
+// than 256 MiB.
+func (p *Pool) reserve() int64 { return min(max(8, p.limit.Load()/64), 4096) }
 
 // admit makes sure that one more changed leaf can be written by the next
 // checkpoint, which a full pool must be able to do.
@@ -314,7 +344,7 @@ func (p *Pool) takeData() (uint32, error) {
 		if c, ok := p.space.take(1, p.reserve()+p.debt()); ok {
 			return c, nil
 		}
-		if !p.expand() {
+		if p.space.full() || !p.expand() {
 			return 0, fmt.Errorf("the pool is full: %w", lun.ErrNoSpace)
 		}
 	}
@@ -336,9 +366,11 @@ func (p *Pool) expand() bool {
 	return true
 }
 
-// Usage is the space of the pool. Size is what data may take.
+// Usage is the space of the pool. Size is what data may take, and Data what
+// they take; Used is that and the map.
 type Usage struct {
 	Size, Used int64 // bytes
+	Data       int64 // bytes
 	Accepted   int64 // blocks that were torn by a cut and taken as they were found
 }
 
@@ -347,8 +379,9 @@ func (p *Pool) Usage() Usage {
 	limit := p.limit.Load()
 	count := int64(p.space.size())
 	return Usage{
-		Size:     (limit - p.fixed - p.reserve()) * chunkSize,
+		Size:     min(limit-p.fixed-p.reserve(), p.space.bound.Load()) * chunkSize,
 		Used:     (count - p.fixed - p.space.free.Load()) * chunkSize,
+		Data:     p.space.data.Load() * chunkSize,
 		Accepted: p.accepted.Load(),
 	}
 }

@@ -19,6 +19,8 @@ type segment [segmentChunks]atomic.Uint32
 type space struct {
 	segments atomic.Pointer[[]*segment]
 	free     atomic.Int64 // chunks
+	data     atomic.Int64 // chunks that leaves use
+	bound    atomic.Int64 // chunks that leaves may use
 
 	mu     sync.Mutex
 	count  uint32   // chunks of the file
@@ -68,7 +70,7 @@ func (s *space) take(state uint32, spare int64) (uint32, bool) {
 }
 
 func (s *space) takeLocked(state uint32, spare int64) (uint32, bool) {
-	if s.free.Load() <= spare {
+	if s.free.Load() <= spare || state == 1 && s.full() {
 		return 0, false
 	}
 	if s.lowest {
@@ -82,11 +84,17 @@ func (s *space) takeLocked(state uint32, spare int64) (uint32, bool) {
 		if st := s.state(c); st.Load() == 0 {
 			st.Store(state)
 			s.free.Add(-1)
+			if state == 1 {
+				s.data.Add(1)
+			}
 			return c, true
 		}
 	}
 	return 0, false
 }
+
+// full tells whether data have all that they may have.
+func (s *space) full() bool { return s.data.Load() >= s.bound.Load() }
 
 // ref counts one more leaf that uses the chunk.
 func (s *space) ref(c uint32) {
@@ -94,6 +102,7 @@ func (s *space) ref(c uint32) {
 	defer s.mu.Unlock()
 	if s.state(c).Add(1) == 1 {
 		s.free.Add(-1)
+		s.data.Add(1)
 	}
 }
 
@@ -103,6 +112,7 @@ func (s *space) unref(c uint32) {
 	defer s.mu.Unlock()
 	if s.state(c).Add(^uint32(0)) == 0 {
 		s.free.Add(1)
+		s.data.Add(-1)
 	}
 }
 
