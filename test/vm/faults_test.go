@@ -88,7 +88,7 @@ func newBreaker(t testing.TB) *nettest.Breaker {
 	t.Helper()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("the breaker's seed is %d", seed)
-	b := nettest.NewBreaker(t, storePortal, 6*mib, seed)
+	b := nettest.NewBreaker(t, storePortal, 4*mib, seed)
 	b.Spare(true)
 	return b
 }
@@ -129,7 +129,7 @@ func endure(t testing.TB, d *daemon, b *nettest.Breaker, dir, raw, plain string)
 // wrote with checksums.
 func startFio(t testing.TB, name, file string, args ...string) *process {
 	t.Helper()
-	args = append(args, "--name="+name, "--filename="+file, "--size=20m", "--ioengine=libaio", "--direct=1", "--iodepth=8",
+	args = append(args, "--name="+name, "--filename="+file, "--size=8m", "--ioengine=libaio", "--direct=1", "--iodepth=8",
 		"--rw=randwrite", "--fsync=48", "--verify=crc32c", "--verify_backlog=96", "--verify_fatal=1", "--verify_state_save=0")
 	return start(t, "", "fio", append(args, soak(t, 2)...)...)
 }
