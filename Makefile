@@ -1,5 +1,5 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: quickstart test build gen fuzz conformance bench-iscsi soak soak-iscsi lint clean
+.PHONY: quickstart test build gen fuzz conformance bench-iscsi soak soak-kill soak-iscsi lint clean
 
 export CGO_ENABLED = 0
 
@@ -38,6 +38,11 @@ bench-iscsi:
 # Power cuts of the thin engine, many more than a test takes; by hand.
 soak:
 	THIN_SEEDS=10000 go test ./lun/thin -run 'TestPowerCuts' -count=1 -timeout 60m -v
+
+# kill -9 of the real daemon under a verifying initiator; by hand.
+KILLS = 200
+soak-kill:
+	RIPSTOP_KILLS=$(KILLS) go test ./test/crash -run TestKill -count=1 -timeout 60m -v
 
 # Verified I/O of QEMU and of the kernel's initiator while connections break and the daemon is killed: SOAK each, by hand.
 SOAK = 10m

@@ -1,0 +1,206 @@
+package crash
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"ripstop/internal/nettest"
+)
+
+const (
+	address = "127.0.0.1:3260"
+	iqn     = "iqn.2026-11.org.example:t"
+	limit   = 60 * time.Second
+)
+
+// daemon is `ripstop serve` with a state directory of its own; it can be
+// started several times, one at a time.
+type daemon struct {
+	t      testing.TB
+	dir    string
+	cmd    *exec.Cmd
+	log    *journal
+	exited chan struct{}
+	err    error // how it ended; valid once exited is closed
+}
+
+// journal collects what a process prints.
+type journal struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.buf.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.buf.String()
+}
+
+// newDaemon prepares a daemon; it is killed when the test ends.
+func newDaemon(t testing.TB, config string) *daemon {
+	t.Helper()
+	d := &daemon{t: t, dir: t.TempDir()}
+	d.configure(config)
+	t.Cleanup(func() {
+		d.kill()
+		if t.Failed() && d.log != nil {
+			t.Logf("the daemon's log:\n%s", last(d.log.String(), 16<<10))
+		}
+	})
+	return d
+}
+
+func last(s string, n int) string { return s[max(0, len(s)-n):] }
+
+func (d *daemon) file() string  { return filepath.Join(d.dir, "config.yaml") }
+func (d *daemon) state() string { return filepath.Join(d.dir, "state") }
+
+// configure writes the file, of which the daemon hears nothing.
+func (d *daemon) configure(config string) {
+	d.t.Helper()
+	if err := os.WriteFile(d.file(), []byte(config), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// start starts the daemon and does not wait.
+func (d *daemon) start() {
+	d.t.Helper()
+	d.log, d.exited = &journal{}, make(chan struct{})
+	d.cmd = exec.Command(program, "--state", d.state(), "--socket", filepath.Join(d.dir, "sock"), "serve", "--config", d.file())
+	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := d.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	go func() {
+		d.err = d.cmd.Wait()
+		close(d.exited)
+	}()
+}
+
+// serve starts the daemon and waits until it is ready.
+func (d *daemon) serve() {
+	d.t.Helper()
+	d.start()
+	nettest.Eventually(d.t, limit, "the daemon is ready", func() bool {
+		if d.gone() {
+			d.t.Fatalf("the daemon ended before it was ready: %v\n%s", d.err, d.log)
+		}
+		return strings.Contains(d.log.String(), "msg=ready ")
+	})
+}
+
+func (d *daemon) gone() bool {
+	select {
+	case <-d.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// kill ends the daemon by SIGKILL.
+func (d *daemon) kill() { d.end(syscall.SIGKILL) }
+
+// stop ends the daemon as a service manager does.
+func (d *daemon) stop() {
+	d.t.Helper()
+	d.end(syscall.SIGTERM)
+	if d.err != nil {
+		d.t.Errorf("the daemon ended with %v on SIGTERM", d.err)
+	}
+}
+
+func (d *daemon) end(s syscall.Signal) {
+	d.t.Helper()
+	if d.cmd == nil {
+		return
+	}
+	if err := d.cmd.Process.Signal(s); err != nil && err != os.ErrProcessDone {
+		d.t.Error(err)
+	}
+	select {
+	case <-d.exited:
+	case <-time.After(limit):
+		d.t.Errorf("the daemon does not end on %v", s)
+		d.cmd.Process.Kill()
+		<-d.exited
+	}
+	d.cmd = nil
+	for _, never := range []string{"DATA RACE", "panic", "goroutine "} {
+		if strings.Contains(d.log.String(), never) {
+			d.t.Errorf("the daemon's log has %q", never)
+		}
+	}
+}
+
+// try runs a command against the daemon and gives its output; the error has it, too.
+func (d *daemon) try(args ...string) (string, error) {
+	args = append([]string{"--state", d.state(), "--socket", filepath.Join(d.dir, "sock")}, args...)
+	out, err := exec.Command(program, args...).CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("ripstop %s: %w\n%s", strings.Join(args[4:], " "), err, out)
+	}
+	return string(out), nil
+}
+
+// cli is try where failure is the test's.
+func (d *daemon) cli(args ...string) string {
+	d.t.Helper()
+	out, err := d.try(args...)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return out
+}
+
+// apply makes a configuration the daemon's.
+func (d *daemon) apply(config string) {
+	d.t.Helper()
+	d.configure(config)
+	d.cli("apply", d.file())
+}
+
+// enter opens a session.
+func (d *daemon) enter() *session {
+	d.t.Helper()
+	var s *session
+	var err error
+	nettest.Eventually(d.t, limit, "a session", func() bool {
+		s, err = dial(address, iqn)
+		return err == nil
+	})
+	d.t.Cleanup(s.close)
+	return s
+}
+
+// number gives a number of an object: number("pool", "main", "used").
+func (d *daemon) number(kind, name, field string) int64 {
+	d.t.Helper()
+	var all map[string]any
+	out := d.cli("get", kind, name, "-o", "json")
+	if err := json.Unmarshal([]byte(out), &all); err != nil {
+		d.t.Fatalf("%v\n%s", err, out)
+	}
+	n, ok := all[field].(float64)
+	if !ok {
+		d.t.Fatalf("%s %s has no number %s:\n%s", kind, name, field, out)
+	}
+	return int64(n)
+}
