@@ -2,14 +2,12 @@ package raw
 
 import (
 	"bytes"
-	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"ripstop/internal/disk"
 	"ripstop/lun"
 )
 
@@ -28,8 +26,7 @@ func setWay(t testing.TB, e *Engine, v *volume, way string) {
 	}
 	must(t, directPool(e, true))
 	if way == "direct in blocks" {
-		d := disk(v).past.Load()
-		d.granule, d.memory = blockSize, blockSize
+		hostFile(v).Align(blockSize)
 	}
 }
 
@@ -59,7 +56,7 @@ func TestDirectBounces(t *testing.T) {
 		_, v := directLUN(t, way)
 		model := bytes.Repeat([]byte{1}, 1<<20)
 		must(t, v.WriteAt(t.Context(), model, 0, false))
-		memory := newAligned(256<<10 + 64)
+		memory := disk.Aligned(256<<10 + 64)
 		for _, tt := range []struct{ n, off, skew int }{
 			{4096, 8192, 0}, {4096, 8192, 8}, {512, 512, 0}, {1024, 4096 - 512, 4}, {200 << 10, 512, 1}, {128 << 10, 64 << 10, 3},
 		} {
@@ -88,7 +85,7 @@ func TestDirectBounces(t *testing.T) {
 // what is aligned and mapped.
 func TestDirectWaits(t *testing.T) {
 	e, v := directLUN(t, "direct")
-	p := newAligned(8192)
+	p := disk.Aligned(8192)
 	must(t, v.WriteAt(t.Context(), p, 0, false))
 	if try(t, v.TryReadAt, p, 0) || try(t, v.TryWriteAt, p, 0) {
 		t.Error("done at once")
@@ -127,10 +124,10 @@ func TestDirectWaits(t *testing.T) {
 // it afterwards, and it is when that is what the pool wants.
 func TestDirectKeepsPagesOut(t *testing.T) {
 	e, v := directLUN(t, "direct")
-	p := newAligned(1 << 20)
+	p := disk.Aligned(1 << 20)
 	must(t, v.WriteAt(t.Context(), p, 0, false))
 	must(t, v.ReadAt(t.Context(), p, 0))
-	at := func() bool { return disk(v).TryReadAt(p, 0) }
+	at := func() bool { return hostFile(v).TryReadAt(p, 0) }
 	must(t, directPool(e, false))
 	var fs unix.Statfs_t
 	must(t, unix.Statfs(v.pool.path, &fs))
@@ -151,10 +148,10 @@ func TestDirectKeepsPagesOut(t *testing.T) {
 func TestDirectRefused(t *testing.T) {
 	e := newEngine(t, Options{})
 	open := e.open
-	refuse := &faulty{direct: errRefused}
+	refuse := &faulty{direct: disk.ErrRefused}
 	e.open = func(path string, flag int) (file, error) {
 		f, err := open(path, flag)
-		refuse = &faulty{file: f, direct: errRefused}
+		refuse = &faulty{file: f, direct: disk.ErrRefused}
 		return refuse, err
 	}
 	dir := t.TempDir()
@@ -176,23 +173,5 @@ func TestDirectRefused(t *testing.T) {
 	do(t, e, set)
 	if have, err = e.Observe(t.Context()); err != nil || have.Pools["main"] != want {
 		t.Errorf("observed %v, %v", have.Pools, err)
-	}
-}
-
-// TestDirectFaults: errors of the disk come through, from a bounced piece too.
-func TestDirectFaults(t *testing.T) {
-	_, v := directLUN(t, "direct in blocks")
-	d := disk(v).past.Load()
-	readOnly, err := os.OpenFile(d.Name(), os.O_RDONLY|unix.O_DIRECT, 0)
-	must(t, err)
-	old := d.File
-	d.File = readOnly
-	if n, err := d.WriteAt(make([]byte, 512), 512); n != 0 || !errors.Is(err, unix.EBADF) {
-		t.Errorf("%d bytes, %v", n, err)
-	}
-	d.File = old
-	must(t, readOnly.Close())
-	if _, err := openDirect(filepath.Join(t.TempDir(), "none"), nil); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("no file: %v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"ripstop/internal/disk"
 	"ripstop/lun"
 )
 
@@ -42,7 +43,7 @@ func (e *Engine) openLUN(name string, want lun.LUN) error {
 
 // noDirect says what becomes of a LUN that cannot go past the page cache.
 func noDirect(err error) error {
-	if errors.Is(err, errRefused) {
+	if errors.Is(err, disk.ErrRefused) {
 		return fmt.Errorf("%w, so they go through it: write `cache: writeback`, or put the pool on another file system", err)
 	}
 	return fmt.Errorf("go past the page cache, or through it again: %w", err)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ripstop/internal/disk"
 	"ripstop/lun"
 )
 
@@ -48,12 +49,12 @@ func knowsNowait(t testing.TB) bool {
 // memory.
 type near struct{ file }
 
-// disk is the file of the host under a volume.
-func disk(v *volume) *diskFile {
+// hostFile is the file of the host under a volume.
+func hostFile(v *volume) *disk.File {
 	if n, ok := v.file.(near); ok {
-		return n.file.(*diskFile)
+		return n.file.(*disk.File)
 	}
-	return v.file.(*diskFile)
+	return v.file.(*disk.File)
 }
 
 func (n near) TryReadAt(p []byte, off int64) bool {
@@ -192,7 +193,7 @@ func TestPromptWaitsForNobody(t *testing.T) {
 func TestPromptCold(t *testing.T) {
 	_, v := promptLUN(t, 4096)
 	must(t, v.Flush(t.Context()))
-	must(t, disk(v).control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) }))
+	must(t, hostFile(v).Control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) }))
 	want, got := bytes.Repeat([]byte{3}, 4096), make([]byte, 4096)
 	for off := int64(0); off < 2<<20; off += 4096 {
 		clear(got)

@@ -46,7 +46,7 @@ func TestQueue(t *testing.T) {
 	v := vol(t, e, "l")
 	want, got := bytes.Repeat([]byte{3}, 8192), make([]byte, 8192)
 	must(t, v.WriteAt(t.Context(), want, 4096, true))
-	must(t, disk(v).control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) }))
+	must(t, hostFile(v).Control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) }))
 	if taken, ok := started(v, got, 4096); !taken || !ok || !bytes.Equal(got, want) {
 		t.Errorf("taken %v, ok %v, or wrong data", taken, ok)
 	}
@@ -58,11 +58,11 @@ func TestQueue(t *testing.T) {
 			t.Errorf("took a read at %d", off)
 		}
 	}
-	must(t, disk(v).Truncate(8192)) // somebody cuts the file behind our back
+	must(t, hostFile(v).Truncate(8192)) // somebody cuts the file behind our back
 	if taken, ok := started(v, got, 4096); !taken || ok {
 		t.Errorf("read of a cut file: taken %v, ok %v", taken, ok)
 	}
-	must(t, disk(v).Truncate(1<<20))
+	must(t, hostFile(v).Truncate(1<<20))
 	do(t, e, lun.CloseLUN{Name: "l"})
 	if taken, _ := started(v, got, 4096); taken {
 		t.Error("took a read of a closed LUN")

@@ -1,4 +1,4 @@
-package raw
+package disk
 
 import (
 	"errors"
@@ -24,14 +24,14 @@ type direct struct {
 	queue   *uring.File // nil where there is no ring
 }
 
-// errRefused is a file system that has no O_DIRECT.
-var errRefused = errors.New("its file system does not let data past the page cache")
+// ErrRefused is a file system that has no O_DIRECT.
+var ErrRefused = errors.New("its file system does not let data past the page cache")
 
-// openDirect opens a data file past the page cache; errRefused where it cannot be.
+// openDirect opens a data file past the page cache; ErrRefused where it cannot be.
 func openDirect(path string, ring *uring.Ring) (*direct, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
 	if errors.Is(err, unix.EINVAL) {
-		return nil, errRefused
+		return nil, ErrRefused
 	}
 	if err != nil {
 		return nil, err
@@ -59,17 +59,18 @@ func (d *direct) prepare(fd int, ring *uring.Ring) error {
 		d.granule, d.memory = int64(st.Dio_offset_align), int(st.Dio_mem_align)
 	}
 	if d.granule == 0 || d.granule > blockSize {
-		return errRefused
+		return ErrRefused
 	}
-	d.buffers.New = func() any { b := newAligned(64 << 10); return &b }
+	d.buffers.New = func() any { b := Aligned(64 << 10); return &b }
 	if ring != nil {
 		d.queue, _ = ring.Register(fd) // where it has no place, threads do it
 	}
 	return nil
 }
 
-// newAligned is n bytes that begin a block.
-func newAligned(n int) []byte {
+// Aligned is n zero bytes at an address that is a multiple of 4096, which any
+// O_DIRECT takes.
+func Aligned(n int) []byte {
 	b := make([]byte, n+blockSize)
 	skip := int(-uintptr(unsafe.Pointer(&b[0])) & (blockSize - 1))
 	return b[skip : skip+n : skip+n]
@@ -144,9 +145,9 @@ func (d *direct) Close() error {
 	return errors.Join(err, d.File.Close())
 }
 
-// SetDirect chooses between the page cache and going past it. The caller holds
-// off writes. What the cache holds is on the disk before it is passed.
-func (f *diskFile) SetDirect(on bool) error {
+// SetDirect chooses between the page cache and going past it; ErrRefused where
+// the file system does not let data past it. The caller holds off writes. What the cache holds is on the disk before it is passed.
+func (f *File) SetDirect(on bool) error {
 	old := f.past.Load()
 	if on == (old != nil) {
 		return nil
@@ -163,11 +164,20 @@ func (f *diskFile) SetDirect(on bool) error {
 		return errors.Join(fmt.Errorf("write out the page cache: %w", err), d.Close())
 	}
 	f.past.Store(d)
-	return f.control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
+	return f.Control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
+}
+
+// Align has what goes past the page cache be in whole multiples of granule, a
+// power of two of at most 4096, as a disk with larger sectors asks for. No
+// transfer may be under way.
+func (f *File) Align(granule int64) {
+	if d := f.past.Load(); d != nil {
+		d.granule, d.memory = max(d.granule, granule), max(d.memory, int(granule))
+	}
 }
 
 // Direct is the granule of what goes past the page cache, 0 for nothing does.
-func (f *diskFile) Direct() int64 {
+func (f *File) Direct() int64 {
 	if d := f.past.Load(); d != nil {
 		return d.granule
 	}
