@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"ripstop/internal/disk"
 	"ripstop/lun"
 )
 
@@ -62,13 +63,13 @@ func (e *Engine) destroy(p *pool, name string) (Deleted, error) {
 	if meta, err := readMeta[lunMeta](p.meta(name)); err == nil {
 		d.ID = meta.ID
 	}
-	if err := remove(p.meta(name)); err != nil {
+	if err := disk.Remove(p.meta(name)); err != nil {
 		return d, err
 	}
-	if err := syncDir(p.path); err != nil {
+	if err := disk.SyncDir(p.path); err != nil {
 		return d, err
 	}
-	if err := remove(p.data(name)); err != nil {
+	if err := disk.Remove(p.data(name)); err != nil {
 		return d, err
 	}
 	e.mu.Lock()
@@ -77,7 +78,7 @@ func (e *Engine) destroy(p *pool, name string) (Deleted, error) {
 	e.mu.Unlock()
 	p.release(d.Freed)
 	e.log.Debug("lun deleted", "lun", name, "pool", p.name, "freed", d.Freed)
-	return d, syncDir(p.path)
+	return d, disk.SyncDir(p.path)
 }
 
 // Retained lists the LUNs out of service whose data a pool in service keeps,

@@ -181,6 +181,7 @@ func TestPoolErrors(t *testing.T) {
 	}
 	write(at("file"), "")
 	write(at("damaged/pool.json"), "{")
+	write(at("thin/pool.json"), `{"format": 1, "kind": "thin"}`)
 	write(at("newer/pool.json"), `{"format": 2, "uuid": "00000000000000000000000000000001", "created": "2026-11-01T00:00:00Z"}`)
 	must(t, os.Mkdir(at("readonly"), 0o700))
 	must(t, unix.Mount("tmpfs", at("readonly"), "tmpfs", unix.MS_RDONLY, ""))
@@ -191,6 +192,7 @@ func TestPoolErrors(t *testing.T) {
 		{"no parent", at("a/b"), "open pool main: " + at("a") + " does not exist: mount its file system or make the directory"},
 		{"a file", at("file"), "not a directory"},
 		{"damaged", at("damaged"), "pool.json: damaged: "},
+		{"another kind", at("thin"), "pool.json is of a pool of kind thin: write `kind: thin`, or choose another directory"},
 		{"newer", at("newer"), "format 2 is newer than 1: run a newer ripstop"},
 		{"read-only", at("readonly"), "read-only file system: mount the file system for writing"},
 		{"read-only parent", at("readonly/p"), "read-only file system: mount the file system for writing"},

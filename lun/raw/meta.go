@@ -9,8 +9,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
+
+	"ripstop/internal/disk"
 )
 
 const format = 1 // of pool.json and NAME.lun.json
@@ -119,6 +120,18 @@ func readMeta[M interface{ check() error }](path string) (M, error) {
 	return m, nil
 }
 
+// kindOf is the kind that a pool.json names, which ours do not; "" also where it
+// cannot be read.
+func kindOf(path string) string {
+	var m struct {
+		Kind string `json:"kind"`
+	}
+	if data, err := os.ReadFile(path); err != nil || json.Unmarshal(data, &m) != nil {
+		return ""
+	}
+	return m.Kind
+}
+
 // writeMeta replaces a metadata file so that any crash leaves the old or the
 // new one, and returns when the new one is on stable storage.
 func writeMeta(path string, m any) error {
@@ -126,41 +139,5 @@ func writeMeta(path string, m any) error {
 	if err != nil {
 		return err
 	}
-	dir, name := filepath.Split(path)
-	temp := filepath.Join(dir, "."+name+".tmp")
-	if err := writeSynced(temp, append(data, '\n')); err != nil {
-		return errors.Join(err, remove(temp))
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return errors.Join(err, remove(temp))
-	}
-	return syncDir(dir)
-}
-
-func remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-// syncDir puts a directory's entries on stable storage.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return disk.Replace(path, append(data, '\n'))
 }

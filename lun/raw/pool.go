@@ -11,8 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"ripstop/internal/disk"
 	"ripstop/lun"
 )
 
@@ -80,7 +79,7 @@ func (e *Engine) openPool(name string, want lun.Pool) (*pool, error) {
 	p := &pool{name: name, path: want.Path, overcommit: want.Overcommit, direct: want.Direct, retained: map[string]int64{}}
 	p.size.Store(want.Size)
 	var err error
-	if p.lock, err = lockDir(want.Path); err != nil {
+	if p.lock, err = disk.Lock(want.Path); err != nil {
 		return nil, err
 	}
 	if err = errors.Join(p.identify(), p.scan(e)); err != nil {
@@ -109,7 +108,7 @@ func (e *Engine) mkdir(path string) error {
 	case err != nil:
 		return err
 	}
-	return syncDir(parent)
+	return disk.SyncDir(parent)
 }
 
 func (e *Engine) inState(path string) bool {
@@ -117,26 +116,12 @@ func (e *Engine) inState(path string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// lockDir is the lock of a pool directory; it goes with the file, and so with
-// the process.
-func lockDir(path string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = fmt.Errorf("%s is in use by another pool or another ripstop: stop that one, or choose another directory", path)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
 // identify reads pool.json, and makes it in a directory that has none.
 func (p *pool) identify() error {
 	path := filepath.Join(p.path, "pool.json")
+	if kind := kindOf(path); kind != "" {
+		return fmt.Errorf("%s is of a pool of kind %s: write `kind: %s`, or choose another directory", path, kind, kind)
+	}
 	_, err := readMeta[poolMeta](path)
 	if errors.Is(err, os.ErrNotExist) {
 		return writeMeta(path, poolMeta{Format: format, UUID: newID(), Created: time.Now().UTC()})

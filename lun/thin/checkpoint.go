@@ -73,6 +73,7 @@ func (p *Pool) carryOut(clean bool) error {
 	}
 	p.rules.point("checkpoint: super is written")
 	p.settleAccounts(d, s, chunks)
+	p.note(s)
 	return nil
 }
 

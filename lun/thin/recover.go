@@ -14,6 +14,9 @@ func (p *Pool) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.fresh(s); err != nil {
+		return err
+	}
 	p.recovering = true
 	if err := p.begin(s); err != nil {
 		return err

@@ -49,6 +49,9 @@ type Disk struct {
 	size        int64   // now
 	stableSize  int64
 	unsynced    []change
+
+	id  [16]byte // of the pool whose super Record noted
+	seq uint64
 }
 
 // New is a disk of zeros. Equal seeds and equal calls give equal crashes.
@@ -249,7 +252,7 @@ func (d *Disk) Punch(off, n int64) error {
 func (d *Disk) Crash() *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := &Disk{rand: d.rand, left: -1, size: d.stableSize, stable: d.stable}
+	n := &Disk{rand: d.rand, left: -1, size: d.stableSize, stable: d.stable, id: d.id, seq: d.seq}
 	if d.size > d.stableSize && d.rand.IntN(2) == 0 {
 		n.size = d.size
 	}
@@ -273,7 +276,40 @@ func (d *Disk) Crash() *Disk {
 	return n
 }
 
-// Clone is a copy of what the disk holds now, all of it stable.
+// Record notes a super outside of the disk, where no cut takes it away.
+func (d *Disk) Record(id [16]byte, _, seq uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.cut {
+		return ErrCut
+	}
+	d.id, d.seq = id, seq
+	return nil
+}
+
+// Recorded is what Record noted of a pool.
+func (d *Disk) Recorded(id [16]byte) (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if id != d.id {
+		return 0, nil
+	}
+	return d.seq, nil
+}
+
+// Remember notes what another disk has noted, as if the other's content had been
+// replaced by this one's.
+func (d *Disk) Remember(other *Disk) {
+	other.mu.Lock()
+	id, seq := other.id, other.seq
+	other.mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.id, d.seq = id, seq
+}
+
+// Clone is a copy of what the disk holds now, all of it stable, without what was
+// noted outside of it.
 func (d *Disk) Clone() *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
