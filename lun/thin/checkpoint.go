@@ -66,8 +66,7 @@ func (p *Pool) carryOut(clean bool) error {
 		}
 	}
 	p.rules.point("checkpoint: log is durable")
-	s := p.successor(d, table)
-	s.clean = clean
+	s := p.successor(d, table, clean)
 	if err := writeSupers(p.file, &s); err != nil {
 		return err
 	}
@@ -270,7 +269,7 @@ func (p *Pool) writeTable(d *draft) (ref tableRef, chunks []uint32, err error) {
 
 // successor is the super that names the table. The log was flushed since the
 // draft, so the place of the mark is known.
-func (p *Pool) successor(d *draft, table tableRef) super {
+func (p *Pool) successor(d *draft, table tableRef, clean bool) super {
 	s := p.super
 	s.seq++
 	if p.recovering {
@@ -278,7 +277,7 @@ func (p *Pool) successor(d *draft, table tableRef) super {
 	}
 	s.chunks = p.space.size()
 	s.logPos, s.logSeq = d.tail.head.pos, d.tail.head.seq
-	s.table = table
+	s.table, s.clean = table, clean
 	return s
 }
 

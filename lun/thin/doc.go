@@ -31,15 +31,17 @@
 // The engine is not wired into the product: there is no pool kind thin, and
 // nothing that runs in the background. A checkpoint is made by the operation
 // that fills the log. Still missing: driver for a directory or device, heal
-// and scrub, thick reservations, exclusive and shared bytes of
-// snapshots, giving space back to the file system.
+// and scrub, giving space back to the file system.
 //
 // Opening reads the map of every leaf once, to count who uses each chunk. A map
 // that cannot be read in one place keeps the whole pool closed (ErrDamaged). An
-// older copy of the whole file is a pool like any other: nothing outside of it
-// tells that it is old.
+// older copy of the whole file is told only where the File keeps the newest
+// generation outside of it.
 //
-// Space that is given up counts as used until the next flush (R3), so a pool may
-// be full until then. WriteZeroes may stop half way in a full pool. Usage counts a block for each
+// A reserved volume shares everything after a snapshot, so the snapshot asks for
+// room for all of it again, and is refused without. Clones are not reserved.
+//
+// Space that is given up counts as used until the next flush (R3); a write that
+// finds no room makes one. WriteZeroes may stop half way in a full pool. Usage counts a block for each
 // volume that maps it.
 package thin

@@ -59,14 +59,14 @@ func (v *Volume) unmap(i, from, to int) error {
 	if from == 0 && to == leafBlocks {
 		return v.unmapLeaf(i)
 	}
-	pt := part{index: i, from: from, to: to}
+	pt := part{index: i, from: from, to: to, gives: true}
 	if err := v.claimPart(&pt); err != nil {
 		return err
 	}
 	l := pt.leaf
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var given []uint32
+	var given []share
 	for r := from / chunkBlocks; r*chunkBlocks < to; r++ {
 		given = v.unmapRegion(&pt, r, given)
 	}
@@ -79,9 +79,10 @@ func (v *Volume) unmap(i, from, to int) error {
 }
 
 // unmapRegion appends the chunks that the region no longer uses.
-func (v *Volume) unmapRegion(pt *part, r int, given []uint32) []uint32 {
+func (v *Volume) unmapRegion(pt *part, r int, given []share) []share {
 	d := pt.leaf.data
 	lo, hi := max(pt.from, r*chunkBlocks), min(pt.to, (r+1)*chunkBlocks)
+	before := v.covers(d, r)
 	var old [chunkBlocks]uint32
 	n := 0
 	for b := lo; b < hi; b++ {
@@ -98,8 +99,9 @@ func (v *Volume) unmapRegion(pt *part, r int, given []uint32) []uint32 {
 	}
 	busy := d.regionBusy(r) - pt.busyIn(r)
 	for _, c := range old[:n] {
-		d.tidy(r, c, busy, func(c uint32) { given = append(given, c) })
+		d.tidy(r, c, busy, func(c uint32) { given = append(given, share{c, r, pt.leaf}) })
 	}
+	v.uncovered(d, r, before)
 	return given
 }
 
@@ -154,6 +156,13 @@ func (v *Volume) cutLeaf(i int, l *leaf) (done bool, err error) {
 	defer l.release(0, leafBlocks)
 	if v.leaf(i) != l {
 		return false, nil
+	}
+	if pg := v.pages[i/pageLeaves].Load(); v.reserved.Load() && pg.refs.Load() == 1 && l.refs.Load() == 1 {
+		for r := range leafRegions {
+			if l.data.coveredIn(r, &p.space) {
+				p.space.owe(&v.promise, 1)
+			}
+		}
 	}
 	p.ownPage(&v.pages[i/pageLeaves]).leaves[i%pageLeaves].Store(nil)
 	v.mapped.Add(-l.data.mapped())

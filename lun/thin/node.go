@@ -161,7 +161,8 @@ func (p *Pool) unrefLeaf(l *leaf) {
 	if l.data == nil && p.fetch(l) != nil {
 		return
 	}
-	l.data.each(p.space.unref)
+	l.data.each(l, p.space.unref)
+	p.space.unname(l)
 	l.gone = true
 	if l.ref.loc != 0 {
 		p.bury(l.ref.loc)

@@ -37,7 +37,8 @@ type part struct {
 	data     []byte
 	target   []uint32 // chunk for each block
 	crc      []uint32
-	done     int // blocks from the start that are written
+	done     int  // blocks from the start that are written
+	gives    bool // it gives space back
 }
 
 // split cuts a range of bytes at the borders of leaves.
@@ -81,7 +82,7 @@ func (v *Volume) claim(parts []part) error {
 
 func (v *Volume) claimPart(pt *part) error {
 	for {
-		l, err := v.reach(pt.index)
+		l, err := v.reach(pt.index, pt.gives)
 		if err != nil {
 			return err
 		}
@@ -110,9 +111,21 @@ func (v *Volume) release(parts []part) {
 // overwriting needs. On an error the places that it took are given back by tidy.
 func (v *Volume) plan(pt *part) error {
 	l := pt.leaf
-	for {
+	for again := true; ; {
 		l.mu.Lock()
 		inPlace, err := v.place(pt)
+		if again && errors.Is(err, lun.ErrNoSpace) {
+			l.mu.Unlock()
+			if again, err = v.reclaim(); err != nil {
+				return err
+			}
+			if again {
+				again = false
+				continue
+			}
+			l.mu.Lock()
+			inPlace, err = v.place(pt)
+		}
 		if err != nil || !inPlace || l.intent == intentHeld || v.pool.rules.noIntent {
 			if inPlace {
 				l.used = true
@@ -159,7 +172,7 @@ func (v *Volume) place(pt *part) (inPlace bool, err error) {
 			inPlace = true
 			continue
 		}
-		if c, err = v.ownChunk(d, r); err != nil {
+		if c, err = v.ownChunk(pt.leaf, r); err != nil {
 			return inPlace, err
 		}
 		pt.target[b-pt.from] = c
@@ -170,8 +183,8 @@ func (v *Volume) place(pt *part) (inPlace bool, err error) {
 
 // ownChunk is where new blocks of a region go. Slots of a chunk that was not
 // just taken may be named by what is durable, so they count as overwritten.
-func (v *Volume) ownChunk(d *leafData, r int) (uint32, error) {
-	s := &v.pool.space
+func (v *Volume) ownChunk(l *leaf, r int) (uint32, error) {
+	d, s := l.data, &v.pool.space
 	if c := d.own[r]; c != 0 {
 		if s.exclusive(c) {
 			return c, nil
@@ -184,7 +197,7 @@ func (v *Volume) ownChunk(d *leafData, r int) (uint32, error) {
 			return c, nil
 		}
 	}
-	c, err := v.pool.takeData()
+	c, err := v.takeData(l, r)
 	if err != nil {
 		return 0, err
 	}
@@ -344,11 +357,11 @@ func (v *Volume) publishRun(pt *part, from, to int) {
 			n++
 		}
 	}
-	var up [chunkBlocks]uint32
+	var up [chunkBlocks]share
 	given := up[:0]
 	busy := d.regionBusy(r) - pt.busyIn(r)
 	for _, c := range old[:n] {
-		d.tidy(r, c, busy, func(c uint32) { given = append(given, c) })
+		d.tidy(r, c, busy, func(c uint32) { given = append(given, share{c, r, pt.leaf}) })
 	}
 	first := uint32(pt.index*leafBlocks + from)
 	v.pool.wal.add(moved, func(b []byte) []byte {
@@ -366,9 +379,11 @@ func (pt *part) busyIn(r int) int {
 func (v *Volume) withdraw(pt *part) {
 	d := pt.leaf.data
 	for r := pt.from / chunkBlocks; r*chunkBlocks < pt.to; r++ {
+		before := v.covers(d, r)
 		d.tidy(r, d.own[r], d.regionBusy(r), func(c uint32) {
-			v.pool.wal.giveUp(given{chunks: []uint32{c}})
+			v.pool.wal.giveUp(given{chunks: []share{{c, r, pt.leaf}}})
 		})
+		v.uncovered(d, r, before)
 	}
 }
 

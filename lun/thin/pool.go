@@ -53,7 +53,7 @@ type Pool struct {
 	names   map[string]*Volume
 	nextID  uint32
 	intents map[*leaf]struct{} // leaves whose intent is not none
-	pages   int64              // pages in memory
+	pages   atomic.Int64       // pages in memory
 
 	dirtyMu sync.Mutex
 	dirty   []*leaf
@@ -311,10 +311,7 @@ func (p *Pool) commit() error {
 
 // debt is the chunks that the next checkpoint may take.
 func (p *Pool) debt() int64 {
-	p.tree.Lock()
-	pages := p.pages
-	p.tree.Unlock()
-	return (p.changed()+pages)/chunkNodes + p.tableChunks.Load() + 3
+	return (p.changed()+p.pages.Load())/chunkNodes + p.tableChunks.Load() + 3
 }
 
 // reserve is the chunks that data never get: a 64th of the pool, and no more
@@ -323,8 +320,9 @@ func (p *Pool) reserve() int64 { return min(max(8, p.limit.Load()/64), 4096) }
 
 // admit makes sure that one more changed leaf can be written by the next
 // checkpoint, which a full pool must be able to do.
-func (p *Pool) admit() error {
-	for try := 0; p.space.free.Load() < p.debt()+2; try++ {
+// With promised it may stand on room that is promised to reserved volumes.
+func (p *Pool) admit(promised bool) error {
+	for try := 0; p.space.spare(promised) < p.debt()+2; try++ {
 		if p.expand() {
 			continue
 		}
@@ -336,18 +334,6 @@ func (p *Pool) admit() error {
 		}
 	}
 	return nil
-}
-
-// takeData is a chunk for data.
-func (p *Pool) takeData() (uint32, error) {
-	for {
-		if c, ok := p.space.take(1, p.reserve()+p.debt()); ok {
-			return c, nil
-		}
-		if p.space.full() || !p.expand() {
-			return 0, fmt.Errorf("the pool is full: %w", lun.ErrNoSpace)
-		}
-	}
 }
 
 // expand makes the file larger by a slab; false when it cannot.
@@ -371,6 +357,7 @@ func (p *Pool) expand() bool {
 type Usage struct {
 	Size, Used int64 // bytes
 	Data       int64 // bytes
+	Promised   int64 // bytes that reserved volumes have not taken yet
 	Accepted   int64 // blocks that were torn by a cut and taken as they were found
 }
 
@@ -382,6 +369,7 @@ func (p *Pool) Usage() Usage {
 		Size:     min(limit-p.fixed-p.reserve(), p.space.bound.Load()) * chunkSize,
 		Used:     (count - p.fixed - p.space.free.Load()) * chunkSize,
 		Data:     p.space.data.Load() * chunkSize,
+		Promised: p.space.owed() * chunkSize,
 		Accepted: p.accepted.Load(),
 	}
 }

@@ -16,13 +16,14 @@ const (
 	recRestore
 	recDelete
 	recGrow
+	recReserve
 )
 
 // record is one change of the map. Which fields it has depends on its kind.
 type record struct {
 	kind   byte
 	volume uint32
-	block  uint32 // map, unmap: the first; intent: the leaf; restore: the snapshot's number
+	block  uint32 // map, unmap: the first; intent: the leaf; restore: the snapshot's number; reserve: 0 is off
 	count  uint32 // map, unmap: blocks
 	chunk  uint32 // map
 	crcs   []byte // map: 4 bytes for each block
@@ -88,6 +89,10 @@ func appendGrow(b []byte, volume uint32, size int64) []byte {
 	return binary.LittleEndian.AppendUint64(b, uint64(size))
 }
 
+func appendReserve(b []byte, volume uint32, on bool) []byte {
+	return appendHead(b, recReserve, volume, uint32(boolByte(on)))
+}
+
 func (s shape) append(b []byte) []byte {
 	b = append(b, s.id[:]...)
 	b = binary.LittleEndian.AppendUint32(b, s.block)
@@ -115,7 +120,7 @@ func (d *decoder) record() record {
 		r.crcs = d.bytes(int(min(r.count, chunkBlocks)) * 4)
 	case recUnmap:
 		r.block, r.count = d.u32(), d.u32()
-	case recIntent:
+	case recIntent, recReserve:
 		r.block = d.u32()
 	case recCreate:
 		r.size = int64(d.u64())

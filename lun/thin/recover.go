@@ -91,7 +91,7 @@ func (p *Pool) loadPage(f *found, ref nodeRef, at int, owner uint32) (*page, err
 	pg := decodePage(b)
 	pg.ref = ref
 	f.pages[ref.loc] = pg
-	p.pages++
+	p.pages.Add(1)
 	for i, r := range pg.stored {
 		if r.loc == 0 {
 			continue
@@ -205,7 +205,7 @@ func (p *Pool) redo(r record) error {
 		if int(r.block) >= len(v.pages)*pageLeaves {
 			return damaged("log", errImpossible)
 		}
-		l, err := v.reach(int(r.block))
+		l, err := v.reach(int(r.block), false)
 		if err != nil {
 			return err
 		}
@@ -214,6 +214,8 @@ func (p *Pool) redo(r record) error {
 		return p.redoItems(r, v)
 	case recDelete:
 		p.remove(v)
+	case recReserve:
+		v.reserved.Store(r.block != 0)
 	case recGrow:
 		if r.size < v.size.Load() || r.size > maxVolumeSize {
 			return damaged("log", errImpossible)
@@ -282,6 +284,11 @@ func (p *Pool) count(ctx context.Context, f *found) error {
 	for loc := range f.leaves {
 		p.dead = append(p.dead, loc)
 	}
+	for _, v := range p.list() {
+		if v.reserved.Load() {
+			p.space.owe(&v.promise, v.unmet()+mapChunks(v.size.Load()))
+		}
+	}
 	slices.Sort(p.dead) // the same disk gives the same pool
 	return nil
 }
@@ -292,11 +299,11 @@ func (p *Pool) countLeaf(l *leaf) (int64, error) {
 	}
 	defer l.mu.Unlock()
 	wrong := uint32(0)
-	l.data.each(func(c uint32) {
-		if p.space.isData(c) {
-			p.space.ref(c)
+	l.data.each(l, func(u share) {
+		if p.space.isData(u.chunk) {
+			p.space.ref(u)
 		} else {
-			wrong = c
+			wrong = u.chunk
 		}
 	})
 	if wrong != 0 {

@@ -14,6 +14,17 @@ import (
 // Create makes a volume of size bytes that reads as zeros, with logical blocks
 // of 512 or 4096 bytes. It is durable on return, as is every change below.
 func (p *Pool) Create(ctx context.Context, name string, size int64, block int) (*Volume, error) {
+	return p.create(ctx, name, size, block, false)
+}
+
+// CreateReserved is Create for a volume with room for all of its blocks.
+func (p *Pool) CreateReserved(ctx context.Context, name string, size int64, block int) (*Volume, error) {
+	return p.create(ctx, name, size, block, true)
+}
+
+func (p *Pool) create(ctx context.Context, name string, size int64, block int, reserved bool) (*Volume, error) {
+	p.control.Lock()
+	defer p.control.Unlock()
 	s, err := newShape(name, uint32(block))
 	if err == nil {
 		err = checkSize(size, block)
@@ -21,17 +32,29 @@ func (p *Pool) Create(ctx context.Context, name string, size int64, block int) (
 	if err != nil {
 		return nil, fmt.Errorf("create LUN %s: %w", name, err)
 	}
-	var v *Volume
-	err = p.restructure(ctx, func() error {
-		if err := p.vacant(name); err != nil {
-			return err
-		}
-		v = newVolume(p, entry{number: p.nextID, size: size, shape: s})
-		p.insert(v)
-		p.wal.add(false, func(b []byte) []byte { return appendCreate(b, v.number, size, s) })
-		return nil
-	})
+	v := newVolume(p, entry{size: size, shape: s, reserved: reserved})
+	if reserved {
+		err = p.promise(v, regions(size)+mapChunks(size))
+	}
+	if err == nil {
+		err = p.restructure(ctx, func() error {
+			if err := p.vacant(name); err != nil {
+				return err
+			}
+			v.number = p.nextID
+			p.insert(v)
+			p.wal.add(false, func(b []byte) []byte {
+				b = appendCreate(b, v.number, size, s)
+				if reserved { // in the same frame
+					b = appendReserve(b, v.number, true)
+				}
+				return b
+			})
+			return nil
+		})
+	}
 	if err != nil {
+		p.space.promise(&v.promise, 0)
 		return nil, fmt.Errorf("create LUN %s: %w", name, err)
 	}
 	return v, nil
@@ -62,7 +85,7 @@ func (p *Pool) restructure(ctx context.Context, do func() error) error {
 	if err := errors.Join(ctx.Err(), p.writable()); err != nil {
 		return err
 	}
-	if err := errors.Join(p.pace(), p.admit()); err != nil {
+	if err := errors.Join(p.pace(), p.admit(true)); err != nil {
 		return err
 	}
 	p.tree.Lock()
@@ -122,11 +145,39 @@ func (p *Pool) takeSnapshot(ctx context.Context, snapshot string, volumes []stri
 		opened = true
 	}
 	defer open()
+	return p.sharing(from, func() error { return p.freezeAll(ctx, s, from, open) })
+}
+
+// sharing runs do, which makes the volumes share all that they have. With
+// their gates held.
+func (p *Pool) sharing(volumes []*Volume, do func() error) error {
+	var undo []func()
+	var err error
+	for _, v := range volumes {
+		var u func()
+		if u, err = p.promiseAll(v); err != nil {
+			break
+		}
+		undo = append(undo, u)
+	}
+	if err == nil {
+		if err = do(); err == nil {
+			return nil
+		}
+	}
+	for _, u := range undo {
+		u()
+	}
+	return err
+}
+
+// freezeAll makes snapshots of volumes in one record. open opens their gates.
+func (p *Pool) freezeAll(ctx context.Context, s shape, from []*Volume, open func()) error {
 	return p.restructure(ctx, func() error {
 		defer open() // what is written from now on is after the snapshot
 		var items []item
 		for _, v := range from {
-			if err := p.vacant(v.shape.name + "@" + snapshot); err != nil {
+			if err := p.vacant(v.shape.name + "@" + s.name); err != nil {
 				return err
 			}
 		}
@@ -224,14 +275,16 @@ func (p *Pool) restore(ctx context.Context, volume, snapshot, keep string) error
 	}
 	v.gate.Lock()
 	defer v.gate.Unlock()
-	return p.restructure(ctx, func() error {
-		if err := p.vacant(volume + "@" + keep); err != nil {
-			return err
-		}
-		i := p.freeze(v, s)
-		v.assume(source)
-		p.wal.add(true, func(b []byte) []byte { return i.append(appendHead(b, recRestore, v.number, source.number)) })
-		return nil
+	return p.sharing(from, func() error {
+		return p.restructure(ctx, func() error {
+			if err := p.vacant(volume + "@" + keep); err != nil {
+				return err
+			}
+			i := p.freeze(v, s)
+			v.assume(source)
+			p.wal.add(true, func(b []byte) []byte { return i.append(appendHead(b, recRestore, v.number, source.number)) })
+			return nil
+		})
 	})
 }
 
@@ -258,11 +311,21 @@ func (p *Pool) grow(ctx context.Context, v *Volume, size int64) error {
 	}
 	v.gate.Lock()
 	defer v.gate.Unlock()
-	return p.restructure(ctx, func() error {
+	before, is := v.promise, v.size.Load()
+	if v.reserved.Load() {
+		if err := p.promise(v, before+regions(size)+mapChunks(size)-regions(is)-mapChunks(is)); err != nil {
+			return err
+		}
+	}
+	err := p.restructure(ctx, func() error {
 		v.extend(size)
 		p.wal.add(false, func(b []byte) []byte { return appendGrow(b, v.number, size) })
 		return nil
 	})
+	if err != nil {
+		p.space.promise(&v.promise, before)
+	}
+	return err
 }
 
 // Delete destroys a volume without snapshots, or a snapshot, and gives back
@@ -281,6 +344,14 @@ func (p *Pool) Delete(ctx context.Context, name string) error {
 }
 
 func (p *Pool) delete(ctx context.Context, v *Volume) error {
+	if err := p.destroy(ctx, v); err != nil {
+		return err
+	}
+	return p.repromise()
+}
+
+// destroy is delete but for what the others are promised.
+func (p *Pool) destroy(ctx context.Context, v *Volume) error {
 	v.gate.Lock()
 	defer v.gate.Unlock()
 	if err := errors.Join(ctx.Err(), p.writable(), p.pace()); err != nil {
@@ -302,6 +373,8 @@ func (p *Pool) delete(ctx context.Context, v *Volume) error {
 		return err
 	}
 	p.sweep(v)
+	v.reserved.Store(false)
+	p.space.promise(&v.promise, 0)
 	return nil
 }
 
@@ -319,7 +392,7 @@ func (p *Pool) sweep(v *Volume) {
 		p.tree.Lock()
 		left := pg.refs.Add(-1)
 		if left == 0 {
-			p.pages--
+			p.pages.Add(-1)
 		}
 		p.tree.Unlock()
 		if left > 0 {

@@ -13,7 +13,22 @@ const (
 
 const segmentChunks = 4096 // 256 MiB
 
-type segment [segmentChunks]atomic.Uint32
+type segment struct {
+	state [segmentChunks]atomic.Uint32
+	// users is the keys of all leaves that use the chunk, added by XOR: what
+	// remains when one leaf does is its key.
+	users [segmentChunks]uint32
+}
+
+// key names a region of a leaf; 0 is of nobody.
+func (l *leaf) key(region int) uint32 { return l.id<<6 | uint32(region) }
+
+// share is a leaf's use of a chunk.
+type share struct {
+	chunk  uint32
+	region int
+	leaf   *leaf
+}
 
 // space knows who uses each chunk. Counts are read without a lock.
 type space struct {
@@ -27,10 +42,18 @@ type space struct {
 	lowest bool     // search from the start
 	hint   uint32   // where the search for a free chunk goes on
 	nodes  []uint32 // node chunks that may have a free place
+
+	promised int64    // chunks that reserved volumes may still take
+	leaves   []*leaf  // by id, from 1 on
+	ids      []uint32 // that are free
 }
 
 func (s *space) state(c uint32) *atomic.Uint32 {
-	return &(*s.segments.Load())[c/segmentChunks][c%segmentChunks]
+	return &(*s.segments.Load())[c/segmentChunks].state[c%segmentChunks]
+}
+
+func (s *space) users(c uint32) *uint32 {
+	return &(*s.segments.Load())[c/segmentChunks].users[c%segmentChunks]
 }
 
 // size is the chunks of the file.
@@ -70,7 +93,7 @@ func (s *space) take(state uint32, spare int64) (uint32, bool) {
 }
 
 func (s *space) takeLocked(state uint32, spare int64) (uint32, bool) {
-	if s.free.Load() <= spare || state == 1 && s.full() {
+	if s.free.Load() <= spare {
 		return 0, false
 	}
 	if s.lowest {
@@ -84,36 +107,158 @@ func (s *space) takeLocked(state uint32, spare int64) (uint32, bool) {
 		if st := s.state(c); st.Load() == 0 {
 			st.Store(state)
 			s.free.Add(-1)
-			if state == 1 {
-				s.data.Add(1)
-			}
 			return c, true
 		}
 	}
 	return 0, false
 }
 
-// full tells whether data have all that they may have.
-func (s *space) full() bool { return s.data.Load() >= s.bound.Load() }
-
-// ref counts one more leaf that uses the chunk.
-func (s *space) ref(c uint32) {
+// takeData finds a free chunk for a region. It leaves what is promised to
+// others, and spare more; need, if any, is what the volume is promised.
+func (s *space) takeData(l *leaf, region int, spare int64, need *int64) (uint32, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state(c).Add(1) == 1 {
+	promised, kept := need != nil && *need > 0, s.promised
+	if promised {
+		kept--
+	}
+	if s.data.Load()+kept >= s.bound.Load() {
+		return 0, false
+	}
+	c, ok := s.takeLocked(0, spare+kept)
+	if ok {
+		s.free.Add(1) // refLocked counts it
+		s.refLocked(share{c, region, l})
+	}
+	if ok && promised {
+		*need--
+		s.promised--
+	}
+	return c, ok
+}
+
+// full tells whether data have all that they may have.
+func (s *space) full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.data.Load()+s.promised >= s.bound.Load()
+}
+
+// promise makes chunks what is promised to a volume.
+func (s *space) promise(need *int64, chunks int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.promised += chunks - *need
+	*need = chunks
+}
+
+// owe adds to what is promised to a volume.
+func (s *space) owe(need *int64, chunks int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*need += chunks
+	s.promised += chunks
+}
+
+// spare is the free chunks, those that are promised included or not.
+func (s *space) spare(promised bool) int64 {
+	if promised {
+		return s.free.Load()
+	}
+	return s.free.Load() - s.owed()
+}
+
+// owed is the chunks that are promised.
+func (s *space) owed() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.promised
+}
+
+// ref counts one more use of a chunk.
+func (s *space) ref(u share) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refLocked(u)
+}
+
+func (s *space) refLocked(u share) {
+	if u.leaf.id == 0 {
+		s.name(u.leaf)
+	}
+	users := s.users(u.chunk)
+	before := *users
+	*users ^= u.leaf.key(u.region)
+	u.leaf.chunks.Add(1)
+	switch s.state(u.chunk).Add(1) {
+	case 1:
 		s.free.Add(-1)
 		s.data.Add(1)
+		s.alone(*users, 1)
+	case 2:
+		s.alone(before, -1)
 	}
 }
 
 // unref counts one less; at none the chunk is free.
-func (s *space) unref(c uint32) {
+func (s *space) unref(u share) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state(c).Add(^uint32(0)) == 0 {
+	users := s.users(u.chunk)
+	before := *users
+	*users ^= u.leaf.key(u.region)
+	u.leaf.chunks.Add(-1)
+	switch s.state(u.chunk).Add(^uint32(0)) {
+	case 0:
 		s.free.Add(1)
 		s.data.Add(-1)
+		s.alone(before, -1)
+	case 1:
+		s.alone(*users, 1)
 	}
+}
+
+// name gives a leaf its id.
+func (s *space) name(l *leaf) {
+	if n := len(s.ids); n > 0 {
+		l.id = s.ids[n-1]
+		s.ids = s.ids[:n-1]
+		s.leaves[l.id] = l
+		return
+	}
+	if len(s.leaves) == 0 {
+		s.leaves = append(s.leaves, nil)
+	}
+	l.id = uint32(len(s.leaves))
+	s.leaves = append(s.leaves, l)
+}
+
+// unname takes the id from a leaf that uses nothing any more.
+func (s *space) unname(l *leaf) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l.id != 0 && l.chunks.Load() == 0 {
+		s.leaves[l.id] = nil
+		s.ids = append(s.ids, l.id)
+		l.id = 0
+	}
+}
+
+// alone counts chunks that the leaf of the key is the only one to use.
+func (s *space) alone(key uint32, n int32) {
+	if key>>6 == 0 {
+		return
+	}
+	l := s.leaves[key>>6]
+	at := &l.alone[key%leafRegions]
+	if *at == 0 {
+		l.covered.Add(1)
+	}
+	*at += uint8(n)
+	if *at == 0 {
+		l.covered.Add(-1)
+	}
+	l.exclusive.Add(n)
 }
 
 // fix marks a chunk as of super, log or table.

@@ -11,6 +11,7 @@ type entry struct {
 	number   uint32
 	parent   uint32 // the volume that a snapshot is of
 	snapshot bool
+	reserved bool
 	size     int64
 	shape    shape
 	pages    []nodeRef // place 0 is a page without leaves
@@ -26,7 +27,7 @@ func newTable(entries []entry, next uint32) []byte {
 	for _, e := range entries {
 		b = le.AppendUint32(b, e.number)
 		b = le.AppendUint32(b, e.parent)
-		b = append(b, boolByte(e.snapshot))
+		b = append(b, boolByte(e.snapshot)|boolByte(e.reserved)<<1)
 		b = le.AppendUint64(b, uint64(e.size))
 		b = e.shape.append(b)
 		b = le.AppendUint32(b, uint32(len(e.pages)))
@@ -42,7 +43,10 @@ func decodeTable(p []byte) (entries []entry, next uint32, err error) {
 	d := decoder{p: p}
 	next = d.u32()
 	for n := d.u32(); n > 0 && d.err == nil; n-- {
-		e := entry{number: d.u32(), parent: d.u32(), snapshot: d.u8() != 0, size: int64(d.u64()), shape: d.shape()}
+		e := entry{number: d.u32(), parent: d.u32()}
+		kind := d.u8()
+		e.snapshot, e.reserved = kind&1 != 0, kind&2 != 0
+		e.size, e.shape = int64(d.u64()), d.shape()
 		for k := d.u32(); k > 0 && d.err == nil; k-- {
 			e.pages = append(e.pages, nodeRef{loc: d.u64(), crc: d.u32()})
 		}

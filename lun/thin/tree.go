@@ -53,6 +53,13 @@ type leaf struct {
 	used    bool   // the intent was used since the last checkpoint
 	suspect bool   // blocks may have been torn by a cut
 	gone    bool   // no page has it any more
+
+	// What it takes. Counted by the pool's space, and read without a lock.
+	id        uint32
+	alone     [leafRegions]uint8 // chunks that it alone uses, of each region
+	covered   atomic.Int32       // regions with one
+	exclusive atomic.Int32       // chunks that it alone uses
+	chunks    atomic.Int32       // chunks that it uses
 }
 
 // intent is whether blocks may be overwritten in place.
@@ -138,17 +145,17 @@ func (d *leafData) uses(r int, chunk uint32) bool {
 	return false
 }
 
-// each calls fn for every chunk that the leaf uses, once.
-func (d *leafData) each(fn func(chunk uint32)) {
+// each calls fn for every chunk that the leaf l, whose data these are, uses, once.
+func (d *leafData) each(l *leaf, fn func(share)) {
 	for r := range leafRegions {
 		region := d.chunk[r*chunkBlocks : (r+1)*chunkBlocks]
 		for i, c := range region {
 			if c != 0 && !contains(region[:i], c) && c != d.own[r] {
-				fn(c)
+				fn(share{c, r, l})
 			}
 		}
 		if d.own[r] != 0 {
-			fn(d.own[r])
+			fn(share{d.own[r], r, l})
 		}
 	}
 }

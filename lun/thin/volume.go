@@ -19,8 +19,10 @@ type Volume struct {
 	snapshot bool
 	shape    shape
 
-	size   atomic.Int64
-	mapped atomic.Int64 // blocks
+	size     atomic.Int64
+	mapped   atomic.Int64 // blocks
+	reserved atomic.Bool
+	promise  int64 // chunks that are promised to it; under the mu of the pool's space
 
 	// gate is shared by I/O and held alone by what needs a moment without.
 	gate   sync.RWMutex
@@ -34,6 +36,7 @@ var _ lun.Gauge = (*Volume)(nil)
 func newVolume(p *Pool, e entry) *Volume {
 	v := &Volume{pool: p, number: e.number, parent: e.parent, snapshot: e.snapshot, shape: e.shape}
 	v.size.Store(e.size)
+	v.reserved.Store(e.reserved)
 	v.pages = make([]atomic.Pointer[page], pagesFor(e.size))
 	return v
 }
@@ -45,7 +48,7 @@ func (v *Volume) entry() (entry, []*page) {
 		pages[i] = v.pages[i].Load()
 	}
 	return entry{
-		number: v.number, parent: v.parent, snapshot: v.snapshot, size: v.size.Load(), shape: v.shape,
+		number: v.number, parent: v.parent, snapshot: v.snapshot, reserved: v.reserved.Load(), size: v.size.Load(), shape: v.shape,
 		pages: make([]nodeRef, len(pages)),
 	}, pages
 }
@@ -142,8 +145,9 @@ func (v *Volume) leaf(i int) *leaf {
 }
 
 // reach is leaf i for changing: made where it is absent, copied where others
-// have it, too. With gate shared.
-func (v *Volume) reach(i int) (*leaf, error) {
+// have it, too. What gives space back may take room that is promised to
+// others. With gate shared.
+func (v *Volume) reach(i int, gives bool) (*leaf, error) {
 	for {
 		pg := v.pages[i/pageLeaves].Load()
 		if pg != nil && pg.refs.Load() == 1 {
@@ -152,7 +156,7 @@ func (v *Volume) reach(i int) (*leaf, error) {
 			}
 		}
 		if !v.pool.recovering {
-			if err := v.pool.admit(); err != nil {
+			if err := v.pool.admit(gives || v.reserved.Load()); err != nil {
 				return nil, err
 			}
 		}
@@ -192,7 +196,7 @@ func (v *Volume) separate(i int, is *leaf) *leaf {
 		}
 		n.data.chunk, n.data.crc, n.suspect = is.data.chunk, is.data.crc, is.suspect
 		if !p.recovering {
-			n.data.each(p.space.ref)
+			n.data.each(n, p.space.ref)
 		}
 		is.refs.Add(-1)
 	}
@@ -222,7 +226,7 @@ func (p *Pool) ownPage(at *atomic.Pointer[page]) *page {
 		old.refs.Add(-1)
 	}
 	at.Store(n)
-	p.pages++
+	p.pages.Add(1)
 	return n
 }
 
@@ -243,7 +247,7 @@ func (v *Volume) redoBlocks(r record) error {
 			v.dropLeaf(i)
 			continue
 		}
-		l, err := v.reach(i)
+		l, err := v.reach(i, false)
 		if err != nil {
 			return err
 		}

@@ -51,7 +51,7 @@ type mark struct {
 
 // given is what records give up once they are durable.
 type given struct {
-	chunks []uint32
+	chunks []share
 	leaves []*leaf
 }
 
@@ -62,13 +62,13 @@ type ticket struct {
 
 // add appends records; encode gets the buffer and returns it longer. first
 // tells that data must be durable before these records are.
-func (w *wal) add(first bool, encode func(b []byte) []byte, chunks ...uint32) {
+func (w *wal) add(first bool, encode func(b []byte) []byte, chunks ...share) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.addLocked(first, encode, chunks)
 }
 
-func (w *wal) addLocked(first bool, encode func(b []byte) []byte, chunks []uint32) {
+func (w *wal) addLocked(first bool, encode func(b []byte) []byte, chunks []share) {
 	b := &w.pending
 	before := len(b.records)
 	b.records = encode(b.records)
@@ -116,6 +116,13 @@ func (w *wal) reached(m *mark) {
 	if !m.found {
 		m.head, m.found = w.head, true
 	}
+}
+
+// gives tells whether the next commit frees something.
+func (w *wal) gives() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.pending.given.chunks)+len(w.pending.given.leaves) > 0
 }
 
 func (w *wal) maxFrame() int { return int(min(maxFrame, w.size/8)) }
