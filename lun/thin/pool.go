@@ -309,7 +309,8 @@ func (p *Pool) commit() error {
 	return p.wal.commit()
 }
 
-// debt is the chunks that the next checkpoint may take.
+// debt is the chunks that the next checkpoint may take. It is asked for with a
+// leaf's mu held.
 func (p *Pool) debt() int64 {
 	return (p.changed()+p.pages.Load())/chunkNodes + p.tableChunks.Load() + 3
 }
