@@ -67,6 +67,7 @@ var laws = []law{
 	{`vswitch/device|vswitch/vswitchtest`, `vswitch|internal/.*`, "what dataplanes share knows no dataplane"},
 	{`vswitch/(bridge|ebpf)`, `vswitch|vswitch/device|internal/.*`, "a dataplane knows its root and no other room"},
 	{`vpn/.*`, `vpn|internal/.*`, "a tunnel driver knows its root alone"},
+	{`lun/thin/engine`, `lun|lun/thin|lun/thin/store|internal/.*`, "an engine over a format and a disk"},
 	{`lun/.*`, `lun|internal/.*`, "an engine knows its root and no initiator"},
 	{`iscsi/pdu|iscsi/scsi`, `^$`, "wire formats and commands are values that stand alone"},
 	{`iscsi/(login|session)`, `iscsi|iscsi/pdu`, "a protocol is a value over its wire format"},

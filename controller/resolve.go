@@ -18,6 +18,7 @@ type Host struct {
 	StateDir   string                                    // absolute; relative file names are under it
 	Dataplane  func(switchName string) vswitch.Dataplane // what auto means here
 	Works      func(vswitch.Dataplane) error             // why a dataplane does not work here, nil when it does
+	PoolKind   func(path string) (lun.Kind, error)       // what the pool at a path is; of a new one, what it becomes
 	ReadSecret func(path string) (string, error)         // a CHAP secret's or pre-shared key's file
 	PrivateKey func(path string) (vpn.Secret, error)     // read, or made when absent
 	LookupUser func(name string) (uid string, err error) // decimal uid of a user name
@@ -162,10 +163,17 @@ func (r *resolver) lun() lun.State {
 	s := lun.State{Pools: map[string]lun.Pool{}, LUNs: map[string]lun.LUN{}}
 	for _, name := range byName(r.cfg.Pools) {
 		p := r.cfg.Pools[name]
-		out := lun.Pool{Path: r.path(p.Path), Size: p.Size, Overcommit: p.Overcommit, Direct: p.Direct}
+		out := lun.Pool{Kind: lun.Kind(p.Kind), Path: r.path(p.Path), Size: p.Size, Overcommit: p.Overcommit, Direct: p.Direct}
 		if other := r.nested(s.Pools, out.Path); other != "" {
 			r.problem("pool/"+name, fmt.Errorf("directory %s is, holds or lies in the one of pool %q: give each its own", out.Path, other))
 			continue
+		}
+		if out.Kind == "" {
+			var err error
+			if out.Kind, err = r.host.PoolKind(out.Path); err != nil {
+				r.problem("pool/"+name, fmt.Errorf("tell the kind of the pool: %w: write `kind:` to say it", err))
+				continue
+			}
 		}
 		s.Pools[name] = out
 	}

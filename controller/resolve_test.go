@@ -24,6 +24,12 @@ func fakeHost(secrets map[string]string) Host {
 		StateDir:  "/state",
 		Dataplane: func(string) vswitch.Dataplane { return vswitch.EBPF },
 		Works:     func(vswitch.Dataplane) error { return nil },
+		PoolKind: func(path string) (lun.Kind, error) {
+			if path == "/state/pools/bad" {
+				return "", errors.New("it is a riddle")
+			}
+			return lun.Thin, nil
+		},
 		ReadSecret: func(path string) (string, error) {
 			if s, ok := secrets[path]; ok {
 				return s, nil
@@ -100,7 +106,7 @@ func TestResolveReference(t *testing.T) {
 		{"private key", d.VPN.Tunnels["site"].PrivateKey, vpn.NewSecret(vpn.Key{1})},
 		{"pre-shared key", peer.PresharedKey, vpn.NewSecret(psk)},
 		{"peer's name", peer.Name, "branch"},
-		{"pool", d.LUN.Pools["main"], lun.Pool{Path: "/state/pools/main", Size: 10 << 30, Overcommit: 4}},
+		{"pool", d.LUN.Pools["main"], lun.Pool{Kind: lun.Thin, Path: "/state/pools/main", Size: 10 << 30, Overcommit: 4}},
 		{"lun", d.LUN.LUNs["logs"], lun.LUN{Pool: "main", Size: 1 << 30, Block: 512}},
 		{"portals", portals, []string{
 			`10.30.0.1:3260 dev "san": vlan san`, `10.99.0.1:3261 dev "site": tunnel site`,
@@ -148,6 +154,8 @@ tunnels:
 pools:
   main: {path: pools/main, size: 1GiB}
   twin: {path: /state/pools/main/twin, size: 1GiB}
+  bad: {path: pools/bad, size: 1GiB}
+  said: {path: pools/said, kind: raw, size: 1GiB}
 luns:
   data: {pool: main, size: 1GiB}
   other: {pool: twin, size: 1GiB}
@@ -171,6 +179,7 @@ targets:
 	const iqn = "target/iqn.2026-11.org.example:data: initiator "
 	want := []string{
 		`lun/other: pool "twin" is out of service: see its own problem`,
+		"pool/bad: tell the kind of the pool: it is a riddle: write `kind:` to say it",
 		`pool/twin: directory /state/pools/main/twin is, holds or lies in the one of pool "main": give each its own`,
 		`port/lab/lost: look up tap user "nobody-known": unknown user`,
 		iqn + "iqn.2026-11.org.example:absent: chap: /state/absent: file does not exist",
@@ -195,7 +204,7 @@ targets:
 		{"numeric user", d.VSwitch.Switches["lab"].Ports["number"].User, "1000"},
 		{"tunnels", byName(d.VPN.Tunnels), []string{"up"}},
 		{"peers", len(d.VPN.Tunnels["up"].Peers), 1},
-		{"pools", byName(d.LUN.Pools), []string{"main"}},
+		{"pools", byName(d.LUN.Pools), []string{"main", "said"}},
 		{"luns", byName(d.LUN.LUNs), []string{"data"}},
 		{"initiators", byName(target.Initiators), []string{"iqn.2026-11.org.example:free", "iqn.2026-11.org.example:good"}},
 		{"any", target.Any, (*iscsi.Initiator)(nil)},

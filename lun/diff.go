@@ -27,8 +27,12 @@ func Diff(want, have State) []Step {
 		switch {
 		case !ok:
 			out = append(out, OpenPool{name, to})
+		case from.Fault != "":
+			out = append(out, Refuse{"pool/" + name, from.Fault})
 		case from.Path != to.Path:
 			out = append(out, refusePath(name, from.Path, to.Path))
+		case from.Kind != to.Kind:
+			out = append(out, refuseKind(name, from.Kind, to.Kind))
 		case from != to:
 			out = append(out, SetPool{name, from, to})
 		}
@@ -83,12 +87,17 @@ func refusePath(name, from, to string) Step {
 		"stop ripstop and move the directory, or give the new pool another name", name, from, to)}
 }
 
+func refuseKind(name string, from, to Kind) Step {
+	return Refuse{"pool/" + name, fmt.Sprintf("pool %s: it is %s and does not become %s: write `kind: %s`, "+
+		"or make a %s pool in another place and copy the data", name, from, to, from, to)}
+}
+
 func (p Pool) limits() string {
 	past := ""
 	if p.Direct {
 		past = " past the page cache"
 	}
-	return fmt.Sprintf("%s%s, promised up to %g times", bytesText(p.Size), past, p.Overcommit)
+	return fmt.Sprintf("%s, %s%s, promised up to %g times", p.Kind, bytesText(p.Size), past, p.Overcommit)
 }
 
 // Describe is one line for each object, by "pool/NAME" and "lun/NAME".

@@ -19,6 +19,7 @@ func randomState(r *rand.Rand) State {
 	for _, name := range []string{"main", "fast", "old"} {
 		if r.IntN(3) > 0 {
 			s.Pools[name] = Pool{
+				Kind: []Kind{Raw, Thin, Thin, Thin}[r.IntN(4)],
 				Path: "/pools/" + name + strings.Repeat("2", r.IntN(5)/4),
 				Size: int64(1+r.IntN(2)) << 30, Overcommit: float64(1 + r.IntN(2)), Direct: r.IntN(2) == 0,
 			}
@@ -85,14 +86,14 @@ func keeps(t *testing.T, seed uint64, have, got State) {
 
 func TestDiffText(t *testing.T) {
 	have := State{
-		Pools: map[string]Pool{"main": {"/pools/main", 10 << 30, 4, false}, "old": {"/pools/old", 1 << 30, 1, false}, "still": {"/a", 1 << 30, 1, false}},
+		Pools: map[string]Pool{"main": {Kind: Raw, Path: "/pools/main", Size: 10 << 30, Overcommit: 4, Direct: false}, "old": {Kind: Raw, Path: "/pools/old", Size: 1 << 30, Overcommit: 1, Direct: false}, "still": {Kind: Raw, Path: "/a", Size: 1 << 30, Overcommit: 1, Direct: false}},
 		LUNs: map[string]LUN{
 			"data": {Pool: "main", Size: 2 << 30, Block: 4096}, "logs": {Pool: "main", Size: 1 << 30, Block: 512}, "gone": {Pool: "old", Size: 1 << 20, Block: 4096},
 			"big": {Pool: "main", Size: 3 << 30, Block: 4096}, "moved": {Pool: "main", Size: 1 << 30, Block: 4096},
 		},
 	}
 	want := State{
-		Pools: map[string]Pool{"main": {"/pools/main", 20 << 30, 2.5, true}, "new": {"/pools/new", 1536 << 20, 1, false}, "still": {"/b", 1 << 30, 1, false}},
+		Pools: map[string]Pool{"main": {Kind: Raw, Path: "/pools/main", Size: 20 << 30, Overcommit: 2.5, Direct: true}, "new": {Kind: Raw, Path: "/pools/new", Size: 1536 << 20, Overcommit: 1, Direct: false}, "still": {Kind: Raw, Path: "/b", Size: 1 << 30, Overcommit: 1, Direct: false}},
 		LUNs: map[string]LUN{
 			"data": {Pool: "main", Size: 4 << 30, Block: 4096}, "logs": {Pool: "main", Size: 1 << 30, Block: 4096}, "fresh": {Pool: "new", Size: 1000 * 512, Block: 512},
 			"big": {Pool: "main", Size: 1 << 30, Block: 4096}, "moved": {Pool: "new", Size: 1 << 30, Block: 4096},
@@ -101,8 +102,8 @@ func TestDiffText(t *testing.T) {
 	tests := []struct{ object, text, disturbs string }{
 		{"lun/gone", "# LUN gone: out of service, its data stay", "ends I/O to LUN gone"},
 		{"pool/old", "# pool old: out of service, its data stay", ""},
-		{"pool/main", "# pool main: 20GiB past the page cache, promised up to 2.5 times, was 10GiB, promised up to 4 times", ""},
-		{"pool/new", "mkdir -p /pools/new # pool new: 1536MiB, promised up to 1 times", ""},
+		{"pool/main", "# pool main: raw, 20GiB past the page cache, promised up to 2.5 times, was raw, 10GiB, promised up to 4 times", ""},
+		{"pool/new", "mkdir -p /pools/new # pool new: raw, 1536MiB, promised up to 1 times", ""},
 		{"pool/still", "# refused: pool still: it is in service at /a and does not move to /b by a file: " +
 			"stop ripstop and move the directory, or give the new pool another name", ""},
 		{"lun/big", "# refused: LUN big: it has 3GiB and does not shrink to 1GiB, which would cut off data: " +
@@ -146,11 +147,11 @@ func TestSimRefuses(t *testing.T) {
 
 func TestDescribe(t *testing.T) {
 	s := State{
-		Pools: map[string]Pool{"main": {"/pools/main", 10 << 30, 4, true}},
+		Pools: map[string]Pool{"main": {Kind: Raw, Path: "/pools/main", Size: 10 << 30, Overcommit: 4, Direct: true}},
 		LUNs:  map[string]LUN{"data": {Pool: "main", Size: 2 << 30, Block: 512}},
 	}
 	want := map[string]string{
-		"pool/main": "10GiB past the page cache, promised up to 4 times in /pools/main",
+		"pool/main": "raw, 10GiB past the page cache, promised up to 4 times in /pools/main",
 		"lun/data":  "2GiB in pool main, 512-byte blocks",
 	}
 	if got := s.Describe(); !maps.Equal(got, want) {

@@ -1,6 +1,7 @@
 // Package lun holds the words of ripstop's storage: pools and the thin LUNs in
 // them (State), what differs between two states (Diff), and the steps that turn
-// one into the other. It does no I/O; the engines below it (lun/raw) do.
+// one into the other. It does no I/O; the engines below it (lun/raw, lun/thin/engine) do, each for the
+// pools of one kind, and a Mux is one of all of them.
 //
 // # Caveats
 //
@@ -14,12 +15,26 @@ type State struct {
 	LUNs  map[string]LUN
 }
 
+// Kind is how a pool keeps its LUNs. A pool never changes it.
+type Kind string
+
+// The kinds.
+const (
+	Raw  Kind = "raw"  // each LUN is a sparse file of the directory
+	Thin Kind = "thin" // ripstop's own format: checksums, snapshots and clones
+)
+
 // Pool is where LUNs take their space from.
 type Pool struct {
-	Path       string  // absolute directory
+	Kind       Kind
+	Path       string  // absolute directory, or a block device where Kind is Thin
 	Size       int64   // bytes that its LUNs may fill
 	Overcommit float64 // how often Size may be promised; at least 1
 	Direct     bool    // data go past the page cache
+
+	// Fault is why the pool as observed takes no more writes, and what to do about
+	// it: "" while it does.
+	Fault string
 }
 
 // LUN is one logical unit.

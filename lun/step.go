@@ -3,6 +3,7 @@ package lun
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Step is one change of the pools and LUNs in service. The set is closed:
@@ -68,8 +69,11 @@ type Refuse struct {
 // Err is what doing the step gives.
 func (s Refuse) Err() error { return errors.New(s.Why) }
 
-// String is the command that makes the directory.
+// String is the command that makes the directory, which a device does not need.
 func (s OpenPool) String() string {
+	if strings.HasPrefix(s.Pool.Path, "/dev/") {
+		return fmt.Sprintf("# pool %s: %s, on %s", s.Name, s.Pool.limits(), s.Pool.Path)
+	}
 	return fmt.Sprintf("mkdir -p %s # pool %s: %s", s.Pool.Path, s.Name, s.Pool.limits())
 }
 

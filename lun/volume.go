@@ -120,11 +120,13 @@ func (e *Miscompare) Error() string {
 // PoolStats is how full a pool is: a copy, taken at one moment.
 type PoolStats struct {
 	Name        string
-	Size        int64 // bytes that may be used
-	Used        int64 // bytes that LUN data take, those out of service included
-	Retained    int64 // the part of Used that LUNs out of service take
-	Provisioned int64 // bytes promised to the LUNs in service
-	Limit       int64 // the most that may be promised: Size times overcommit
+	Kind        Kind
+	Size        int64  // bytes that may be used
+	Used        int64  // bytes that LUN data take, those out of service included
+	Retained    int64  // the part of Used that LUNs out of service take
+	Provisioned int64  // bytes promised to the LUNs in service
+	Limit       int64  // the most that may be promised: Size times overcommit
+	Fault       string // why it takes no more writes, and what to do; "" while it does
 }
 
 // LUNStats is what a LUN holds: a copy, taken at one moment.

@@ -84,12 +84,14 @@ type Route struct {
 // Pool is one pool.
 type Pool struct {
 	Name        string  `json:"name"`
+	Kind        string  `json:"kind" enum:"raw,thin"`
 	Path        string  `json:"path"`
 	Size        int64   `json:"size"`
 	Used        int64   `json:"used"`
 	Provisioned int64   `json:"provisioned" doc:"the sum of its LUNs' sizes"`
 	Overcommit  float64 `json:"overcommit"`
 	Cache       string  `json:"cache" enum:"writeback,direct" doc:"how data reach the disk now"`
+	Fault       string  `json:"fault,omitempty" doc:"why it takes no more writes, and what to do; absent while it does"`
 }
 
 // LUN is one logical unit.

@@ -75,6 +75,7 @@ func open(ctx context.Context, g *global, log *slog.Logger) (*daemon, error) {
 		StateDir:   state,
 		Dataplane:  d.drivers.dataplane(ctx),
 		Works:      d.drivers.works(ctx),
+		PoolKind:   d.drivers.poolKind(ctx),
 		ReadSecret: config.ReadSecret,
 		PrivateKey: config.PrivateKey,
 		LookupUser: lookupUser,

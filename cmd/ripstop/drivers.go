@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -24,6 +25,8 @@ import (
 	"ripstop/iscsi/target"
 	"ripstop/lun"
 	"ripstop/lun/raw"
+	"ripstop/lun/thin/engine"
+	"ripstop/lun/thin/store"
 	"ripstop/vpn"
 	"ripstop/vpn/wg"
 	"ripstop/vswitch"
@@ -47,8 +50,9 @@ type drivers struct {
 	ebpf    *ebpf.Driver
 	vswitch *vswitch.Mux
 	vpn     *wg.Driver
-	ring    *uring.Ring // nil where the kernel has none for us
-	lun     *raw.Engine
+	ring    *uring.Ring    // nil where the kernel has none for us
+	thin    *engine.Engine // the part of lun that has snapshots
+	lun     *lun.Mux
 	iscsi   *target.Server
 	kept    records // reservations
 }
@@ -74,7 +78,12 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	if d.ring, err = uring.New(ringDepth); err != nil {
 		log.Info("reads of disks take a thread each", "because", err)
 	}
-	d.lun = raw.New(log, raw.Options{StateDir: state, Ring: d.ring, OnResize: func(lun string) { d.iscsi.Resized(lun) }, OnFault: func(string) { d.awake() }})
+	resized, faulty := func(lun string) { d.iscsi.Resized(lun) }, func(string) { d.awake() }
+	d.thin = engine.New(log, engine.Options{StateDir: state, Ring: d.ring, OnResize: resized, OnFault: faulty})
+	d.lun = lun.NewMux(map[lun.Kind]lun.Engine{
+		lun.Raw:  raw.New(log, raw.Options{StateDir: state, Ring: d.ring, OnResize: resized, OnFault: faulty}),
+		lun.Thin: d.thin,
+	})
 	d.kept = records{keep.New(filepath.Join(state, "reservations"))}
 	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: d.kept})
 	return d, nil
@@ -207,6 +216,24 @@ func (d *drivers) dataplane(ctx context.Context) func(string) vswitch.Dataplane 
 	}
 }
 
+// poolKind is what the pool at a path is: what is in service there, or what is on
+// the disk, and raw where nothing is.
+func (d *drivers) poolKind(ctx context.Context) func(path string) (lun.Kind, error) {
+	return func(path string) (lun.Kind, error) {
+		s, err := d.lun.Observe(ctx)
+		if err != nil {
+			return "", err
+		}
+		for _, p := range s.Pools {
+			if p.Path == path {
+				return p.Kind, nil
+			}
+		}
+		kind, err := store.Kind(path)
+		return cmp.Or(lun.Kind(kind), lun.Raw), err
+	}
+}
+
 // works tells why a dataplane does not work here. What worked once is not tried
 // again; what did not is, because a module may have been loaded since.
 func (d *drivers) works(ctx context.Context) func(vswitch.Dataplane) error {
@@ -252,8 +279,8 @@ func (d *drivers) unit(name string) (scsi.Device, error) {
 }
 
 // deleteLUN destroys the data of a LUN, and what initiators reserved of it.
-func (d *drivers) deleteLUN(name string) (raw.Deleted, error) {
-	gone, err := d.lun.Delete(name)
+func (d *drivers) deleteLUN(ctx context.Context, name string) (lun.Deleted, error) {
+	gone, err := d.lun.Delete(ctx, name)
 	if err == nil && gone.ID != [16]byte{} {
 		err = d.kept.Save(gone.ID, nil)
 	}

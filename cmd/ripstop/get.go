@@ -34,7 +34,7 @@ var kinds = []kind{
 	{"tunnel", []column{{"NAME", "name", nil}, {"ENGINE", "engine", nil}, {"LISTEN", "listen", nil}, {"ADDRESSES", "addresses", nil}, {"MTU", "mtu", nil}, {"PEERS", "peers", nil}, {"PUBLIC KEY", "publicKey", nil}}},
 	{"peer", []column{{"NAME", "name", nil}, {"TUNNEL", "tunnel", nil}, {"ENDPOINT", "endpoint", nil}, {"HANDSHAKE", "handshake", ago}, {"RX", "rxBytes", bytesOf}, {"TX", "txBytes", bytesOf}, {"ALLOWED IPS", "allowedIPs", nil}}},
 	{"route", []column{{"PREFIX", "prefix", nil}, {"DEVICE", "device", nil}, {"VIA", "via", nil}}},
-	{"pool", []column{{"NAME", "name", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"PROVISIONED", "provisioned", bytesOf}, {"OVERCOMMIT", "overcommit", nil}, {"CACHE", "cache", nil}, {"PATH", "path", nil}}},
+	{"pool", []column{{"NAME", "name", nil}, {"KIND", "kind", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"PROVISIONED", "provisioned", bytesOf}, {"OVERCOMMIT", "overcommit", nil}, {"CACHE", "cache", nil}, {"PATH", "path", nil}}},
 	{"lun", []column{{"NAME", "name", nil}, {"POOL", "pool", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"BLOCK", "block", nil}, {"ORIGIN", "origin", nil}, {"TARGETS", "targets", nil}, {"READ P99", "readLatencyNs.p99", lasting}, {"WRITE P99", "writeLatencyNs.p99", lasting}}},
 	{"snapshot", []column{{"NAME", "name", nil}, {"LUN", "lun", nil}, {"SINCE", "since", ago}, {"USED", "used", bytesOf}}},
 	{"target", []column{{"NAME", "name", nil}, {"PORTALS", "portals", nil}, {"LUNS", "luns", nil}, {"INITIATORS", "initiators", nil}, {"SESSIONS", "sessions", nil}, {"READ", "readBytes", bytesOf}, {"WRITTEN", "writtenBytes", bytesOf}}},

@@ -193,7 +193,7 @@ func (i inventory) pools(ctx context.Context) ([]v1.Pool, error) {
 	var all []v1.Pool
 	for _, p := range i.drivers.lun.Stats().Pools {
 		all = append(all, v1.Pool{
-			Name: p.Name, Path: have.Pools[p.Name].Path, Size: p.Size, Used: p.Used,
+			Name: p.Name, Kind: string(p.Kind), Fault: p.Fault, Path: have.Pools[p.Name].Path, Size: p.Size, Used: p.Used,
 			Provisioned: p.Provisioned, Overcommit: have.Pools[p.Name].Overcommit,
 			Cache: cacheWord(have.Pools[p.Name].Direct),
 		})

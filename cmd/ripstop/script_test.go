@@ -38,6 +38,7 @@ func TestHostile(t *testing.T)  { script(t, "hostile") }
 func TestIPv6(t *testing.T)     { script(t, "ipv6") }
 func TestConfigs(t *testing.T)  { script(t, "configs") }
 func TestVerbs(t *testing.T)    { script(t, "verbs") }
+func TestThin(t *testing.T)     { script(t, "thin") }
 func TestAttach(t *testing.T)   { script(t, "attach") }
 
 func script(t *testing.T, name string) {

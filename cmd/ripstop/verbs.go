@@ -119,7 +119,7 @@ func (d *daemon) deleteLUN(ctx context.Context, ask v1.Name) (v1.DeletedLUN, err
 			return v1.DeletedLUN{}, err
 		}
 	}
-	gone, err := d.drivers.deleteLUN(ask.Name)
+	gone, err := d.drivers.deleteLUN(ctx, ask.Name)
 	if errors.Is(err, lun.ErrUnknown) {
 		return v1.DeletedLUN{}, unknownLUN("delete", ask.Name)
 	}

@@ -17,7 +17,10 @@ func (c *checker) checkStore() {
 		if p.Path.ok {
 			c.poolPath(p.Path, paths, above)
 		}
-		c.cfg.Pools[n] = Pool{Path: string(p.Path.v), Size: int64(p.Size.v), Overcommit: float64(p.Overcommit.or(1)), Direct: bool(p.Cache.v)}
+		if p.Kind.v == "raw" && strings.HasPrefix(string(p.Path.v), "/dev/") {
+			c.errorf(p.Kind.spot, "a pool on a block device is thin: leave the key out, or name a directory")
+		}
+		c.cfg.Pools[n] = Pool{Kind: string(p.Kind.v), Path: string(p.Path.v), Size: int64(p.Size.v), Overcommit: float64(p.Overcommit.or(1)), Direct: bool(p.Cache.v)}
 	}
 	promises := map[string]*promise{}
 	for n, l := range c.raw.LUNs.all() {

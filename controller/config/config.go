@@ -72,7 +72,8 @@ type Peer struct {
 
 // Pool is where LUNs take their space from.
 type Pool struct {
-	Path       string // directory as written; relative ones are under the state directory
+	Kind       string // raw or thin, "" when the file leaves the choice
+	Path       string // directory or device as written; relative ones are under the state directory
 	Size       int64  // bytes
 	Overcommit float64
 	Direct     bool // data go past the page cache

@@ -89,7 +89,7 @@ func TestConfig(t *testing.T) {
 		{"keepalive", peer.Keepalive, 25 * time.Second},
 		{"preshared key", peer.PresharedKey, "branch.psk"},
 		{"endpoint", peer.Endpoint, "192.0.2.7:51820"},
-		{"pool", c.Pools["main"], Pool{"pools/main", 10 << 30, 4, false}},
+		{"pool", c.Pools["main"], Pool{Kind: "thin", Path: "pools/main", Size: 10 << 30, Overcommit: 4}},
 		{"lun", c.LUNs["data"], LUN{"main", 2 << 30, 4096}},
 		{"small blocks", c.LUNs["logs"], LUN{"main", 1 << 30, 512}},
 		{"target", c.Targets["iqn.2026-11.org.example:data"], Target{

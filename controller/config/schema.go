@@ -55,6 +55,8 @@ func wordSchema(t reflect.Type) *jsonschema.Schema {
 		return words("auto", "bridge", "ebpf")
 	case updown:
 		return words("up", "down")
+	case kind:
+		return words("thin", "raw")
 	case cache:
 		return words("writeback", "direct")
 	case announced:

@@ -51,6 +51,14 @@ func (v size) String() string {
 	return strconv.FormatInt(int64(v), 10)
 }
 
+// kind is how a pool keeps its LUNs.
+type kind string
+
+func (v *kind) parse(s string) error {
+	*v = kind(s)
+	return oneOf(s, "thin", "raw")
+}
+
 // cache is true for direct.
 type cache bool
 

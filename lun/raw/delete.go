@@ -13,36 +13,32 @@ import (
 	"ripstop/lun"
 )
 
-// Deleted is what is gone.
-type Deleted struct {
-	ID    [16]byte // of the LUN, zero when its metadata could not be read
-	Pool  string
-	Freed int64 // bytes
-}
-
 // Delete destroys the data of a LUN that is out of service, in the pool that
 // has them. What a crash leaves of it is taken by calling it again. A LUN in
 // service is refused, and one that no pool in service has is lun.ErrUnknown.
-func (e *Engine) Delete(name string) (Deleted, error) {
+func (e *Engine) Delete(ctx context.Context, name string) (lun.Deleted, error) {
+	if err := ctx.Err(); err != nil {
+		return lun.Deleted{}, err
+	}
 	e.control.Lock()
 	defer e.control.Unlock()
 	if _, ok := e.volumes[name]; ok {
-		return Deleted{}, fmt.Errorf("delete LUN %s: it is in service", name)
+		return lun.Deleted{}, fmt.Errorf("delete LUN %s: it is in service", name)
 	}
 	if err := validName(name); err != nil {
-		return Deleted{}, fmt.Errorf("delete LUN: %w", err)
+		return lun.Deleted{}, fmt.Errorf("delete LUN: %w", err)
 	}
 	for _, p := range e.pools {
 		has, err := p.has(name)
 		if err != nil {
-			return Deleted{}, wrap("delete LUN "+name, err)
+			return lun.Deleted{}, wrap("delete LUN "+name, err)
 		}
 		if has {
 			d, err := e.destroy(p, name)
 			return d, wrap("delete LUN "+name, err)
 		}
 	}
-	return Deleted{}, fmt.Errorf("delete LUN %s: %w", name, lun.ErrUnknown)
+	return lun.Deleted{}, fmt.Errorf("delete LUN %s: %w", name, lun.ErrUnknown)
 }
 
 // has tells whether any file of the LUN is in the pool.
@@ -58,8 +54,8 @@ func (p *pool) has(name string) (bool, error) {
 
 // destroy removes the metadata first: without them nothing takes the data for
 // those of a LUN.
-func (e *Engine) destroy(p *pool, name string) (Deleted, error) {
-	d := Deleted{Pool: p.name}
+func (e *Engine) destroy(p *pool, name string) (lun.Deleted, error) {
+	d := lun.Deleted{Pool: p.name}
 	if meta, err := readMeta[lunMeta](p.meta(name)); err == nil {
 		d.ID = meta.ID
 	}

@@ -21,16 +21,16 @@ func TestDelete(t *testing.T) {
 	id := vol(t, e, "data").Info().ID
 	must(t, vol(t, e, "data").WriteAt(t.Context(), make([]byte, 64<<10), 0, true))
 	must(t, vol(t, e, "kept").WriteAt(t.Context(), make([]byte, 4096), 0, true))
-	_, err := e.Delete("data")
+	_, err := e.Delete(t.Context(), "data")
 	wants(t, err, "delete LUN data: it is in service")
-	_, err = e.Delete("../p/data")
+	_, err = e.Delete(t.Context(), "../p/data")
 	wants(t, err, "cannot be a file's")
 	do(t, e, lun.CloseLUN{Name: "data"})
 	if r := e.Retained(); len(r) != 1 || r[0].Name != "data" || r[0].Pool != "main" || r[0].Used != 64<<10 || r[0].ID != id || r[0].Size != 1<<20 {
 		t.Errorf("retained %+v", r)
 	}
-	d, err := e.Delete("data")
-	if err != nil || d != (Deleted{ID: id, Pool: "main", Freed: 64 << 10}) {
+	d, err := e.Delete(t.Context(), "data")
+	if err != nil || d != (lun.Deleted{ID: id, Pool: "main", Freed: 64 << 10}) {
 		t.Errorf("deleted %+v, %v", d, err)
 	}
 	if s := e.Stats().Pools[0]; s.Used != 4096 || s.Retained != 0 || len(e.Retained()) != 0 {
@@ -39,7 +39,7 @@ func TestDelete(t *testing.T) {
 	if left, err := filepath.Glob(filepath.Join(dir, "*data*")); err != nil || len(left) != 0 {
 		t.Errorf("left %v, %v", left, err)
 	}
-	if _, err = e.Delete("data"); !errors.Is(err, lun.ErrUnknown) {
+	if _, err = e.Delete(t.Context(), "data"); !errors.Is(err, lun.ErrUnknown) {
 		t.Errorf("a second time: %v", err)
 	}
 	verify(t, e, "kept")
@@ -54,7 +54,7 @@ func TestDeleteGoesOn(t *testing.T) {
 		must(t, vol(t, e, "data").WriteAt(t.Context(), make([]byte, 4096), 0, true))
 		do(t, e, lun.CloseLUN{Name: "data"})
 		must(t, os.Remove(filepath.Join(dir, "data"+suffix)))
-		if _, err := e.Delete("data"); err != nil {
+		if _, err := e.Delete(t.Context(), "data"); err != nil {
 			t.Errorf("without %s: %v", suffix, err)
 		}
 		if s := e.Stats().Pools[0]; s.Used != 0 {

@@ -155,7 +155,7 @@ func TestDirectRefused(t *testing.T) {
 		return refuse, err
 	}
 	dir := t.TempDir()
-	want := lun.Pool{Path: dir, Size: 1 << 20, Overcommit: 1, Direct: true}
+	want := lun.Pool{Kind: lun.Raw, Path: dir, Size: 1 << 20, Overcommit: 1, Direct: true}
 	do(t, e, lun.OpenPool{Name: "main", Pool: want})
 	wants(t, e.Do(t.Context(), openLUN("l", 1<<20, 512)), "open LUN l: its file system does not let data past the page cache, "+
 		"so they go through it: write `cache: writeback`, or put the pool on another file system")

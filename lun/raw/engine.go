@@ -60,7 +60,7 @@ func (e *Engine) Observe(context.Context) (lun.State, error) {
 	defer e.control.Unlock()
 	s := lun.State{Pools: map[string]lun.Pool{}, LUNs: map[string]lun.LUN{}}
 	for name, p := range e.pools {
-		s.Pools[name] = lun.Pool{Path: p.path, Size: p.size.Load(), Overcommit: p.overcommit, Direct: e.direct(p)}
+		s.Pools[name] = lun.Pool{Kind: lun.Raw, Path: p.path, Size: p.size.Load(), Overcommit: p.overcommit, Direct: e.direct(p)}
 	}
 	for name, v := range e.volumes {
 		s.LUNs[name] = v.shape()
@@ -114,6 +114,14 @@ func wrap(what string, err error) error {
 	return fmt.Errorf("%s: %w%s", what, err, help)
 }
 
+// HasPool tells whether a pool is in service here.
+func (e *Engine) HasPool(name string) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	_, ok := e.pools[name]
+	return ok
+}
+
 func (e *Engine) doOpenPool(name string, want lun.Pool) error {
 	if p, ok := e.pools[name]; ok {
 		if p.path != want.Path {
@@ -137,7 +145,7 @@ func (e *Engine) setPool(name string, to lun.Pool) error {
 	if !ok {
 		return errors.New("it is not in service")
 	}
-	if err := promise(name, to.Size, to.Overcommit, e.provisioned(name)); err != nil {
+	if err := to.Promise(name, e.provisioned(name)); err != nil {
 		return err
 	}
 	e.mu.Lock()
@@ -235,8 +243,8 @@ func (e *Engine) Stats() lun.Stats {
 	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
 		p := e.pools[name]
 		st := lun.PoolStats{
-			Name: name, Size: p.size.Load(), Used: p.used.Load(),
-			Provisioned: e.provisioned(name), Limit: limit(p.size.Load(), p.overcommit),
+			Name: name, Kind: lun.Raw, Size: p.size.Load(), Used: p.used.Load(),
+			Provisioned: e.provisioned(name), Limit: lun.Pool{Size: p.size.Load(), Overcommit: p.overcommit}.Limit(),
 		}
 		for _, n := range p.retained {
 			st.Retained += n

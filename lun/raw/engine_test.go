@@ -76,7 +76,7 @@ func vol(t testing.TB, e *Engine, name string) *volume {
 }
 
 func openPool(dir string, size int64) lun.Step {
-	return lun.OpenPool{Name: "main", Pool: lun.Pool{Path: dir, Size: size, Overcommit: 4}}
+	return lun.OpenPool{Name: "main", Pool: lun.Pool{Kind: lun.Raw, Path: dir, Size: size, Overcommit: 4}}
 }
 
 func openLUN(name string, size int64, block int) lun.Step {
@@ -128,7 +128,7 @@ func TestLife(t *testing.T) {
 	var resized []string
 	e := newEngine(t, Options{StateDir: state, OnResize: func(name string) { resized = append(resized, name) }})
 	want := lun.State{
-		Pools: map[string]lun.Pool{"main": {Path: dir, Size: 1 << 20, Overcommit: 4}},
+		Pools: map[string]lun.Pool{"main": {Kind: lun.Raw, Path: dir, Size: 1 << 20, Overcommit: 4}},
 		LUNs:  map[string]lun.LUN{"data": {Pool: "main", Size: 1 << 20, Block: 4096}, "pool": {Pool: "main", Size: 5 * 512, Block: 512}},
 	}
 	for range 2 { // the second time there is nothing to do

@@ -54,11 +54,25 @@ func noDirect(err error) error {
 func (e *Engine) elsewhere(name, pool string) error {
 	for other, p := range e.pools {
 		if _, err := os.Stat(p.meta(name)); err == nil && other != pool {
-			return fmt.Errorf("its data are in pool %s: write `pool: %s`, or run `ripstop lun move %s --pool %s`",
-				other, other, name, pool)
+			return lun.Elsewhere(name, other, pool)
 		}
 	}
 	return nil
+}
+
+// Keeps is the pool in service that has metadata of a LUN.
+func (e *Engine) Keeps(name string) (string, bool) {
+	e.control.Lock()
+	defer e.control.Unlock()
+	if v, ok := e.volumes[name]; ok {
+		return v.pool.name, true
+	}
+	for _, p := range e.pools {
+		if _, err := os.Stat(p.meta(name)); err == nil {
+			return p.name, true
+		}
+	}
+	return "", false
 }
 
 // loadLUN opens the data of a LUN, made first when there are none.
@@ -70,7 +84,7 @@ func (e *Engine) loadLUN(p *pool, name string, want lun.LUN) (*volume, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	if err := promise(p.name, p.size.Load(), p.overcommit, e.provisioned(p.name)+meta.Size); err != nil {
+	if err := p.promise(e.provisioned(p.name) + meta.Size); err != nil {
 		return nil, err
 	}
 	if fresh {
@@ -189,7 +203,7 @@ func (e *Engine) grow(name string, size int64) (grown bool, err error) {
 		return false, err
 	}
 	p := v.pool
-	if err := promise(p.name, p.size.Load(), p.overcommit, e.provisioned(p.name)+size-v.size.Load()); err != nil {
+	if err := p.promise(e.provisioned(p.name) + size - v.size.Load()); err != nil {
 		return false, err
 	}
 	meta := v.meta

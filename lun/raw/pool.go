@@ -3,7 +3,6 @@ package raw
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,23 +43,9 @@ func (p *pool) reserve(n int64) bool {
 
 func (p *pool) release(n int64) { p.used.Add(-n) }
 
-// limit is the most that may be promised of a pool of this shape.
-func limit(size int64, overcommit float64) int64 {
-	l := float64(size) * overcommit
-	if l >= math.MaxInt64 {
-		return math.MaxInt64
-	}
-	return int64(l)
-}
-
 // promise tells whether the pool may promise the bytes in all.
-func promise(name string, size int64, overcommit float64, total int64) error {
-	if total <= limit(size, overcommit) {
-		return nil
-	}
-	return fmt.Errorf("pool %s: its LUNs would have %d bytes, and it promises at most %d (size %d, overcommit %g): "+
-		"give the pool more size or overcommit, or the LUNs less",
-		name, total, limit(size, overcommit), size, overcommit)
+func (p *pool) promise(total int64) error {
+	return lun.Pool{Size: p.size.Load(), Overcommit: p.overcommit}.Promise(p.name, total)
 }
 
 func (p *pool) data(lun string) string { return filepath.Join(p.path, lun+dataSuffix) }

@@ -1,6 +1,7 @@
 package thin
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -364,15 +365,28 @@ type Usage struct {
 
 // Usage is the space of the pool now.
 func (p *Pool) Usage() Usage {
-	limit := p.limit.Load()
+	size, data := p.room()
 	count := int64(p.space.size())
 	return Usage{
-		Size:     min(limit-p.fixed-p.reserve(), p.space.bound.Load()) * chunkSize,
+		Size:     size,
 		Used:     (count - p.fixed - p.space.free.Load()) * chunkSize,
-		Data:     p.space.data.Load() * chunkSize,
+		Data:     data,
 		Promised: p.space.owed() * chunkSize,
 		Accepted: p.accepted.Load(),
 	}
+}
+
+// room is the bytes that data may take and that they take, asked without a lock.
+func (p *Pool) room() (size, data int64) {
+	size = min(p.limit.Load()-p.fixed-p.reserve(), p.space.bound.Load())
+	return size * chunkSize, p.space.data.Load() * chunkSize
+}
+
+// Volumes is all volumes, without snapshots, sorted by name.
+func (p *Pool) Volumes() []*Volume {
+	all := slices.DeleteFunc(p.list(), func(v *Volume) bool { return v.snapshot })
+	slices.SortFunc(all, func(a, b *Volume) int { return cmp.Compare(a.shape.name, b.shape.name) })
+	return all
 }
 
 // damaged is an error about what is on the disk.

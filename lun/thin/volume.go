@@ -67,8 +67,8 @@ func (v *Volume) Created() time.Time { return time.Unix(0, v.shape.created) }
 // Usage is the space of the pool, and what the volume has mapped; blocks that
 // it shares count for each that shares them.
 func (v *Volume) Usage() lun.Usage {
-	u := v.pool.Usage()
-	return lun.Usage{PoolSize: u.Size, PoolUsed: u.Used, Used: v.mapped.Load() * blockSize}
+	size, data := v.pool.room()
+	return lun.Usage{PoolSize: size, PoolUsed: data, Used: v.mapped.Load() * blockSize}
 }
 
 // insert puts a volume among the others. With tree held, or while recovering.

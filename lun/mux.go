@@ -1,0 +1,237 @@
+package lun
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Engine has the pools of one kind in service, and their LUNs. It is safe for
+// concurrent use.
+type Engine interface {
+	// Observe is the pools and LUNs in service.
+	Observe(ctx context.Context) (State, error)
+	// Do carries out one step. A step that has been done already succeeds.
+	Do(ctx context.Context, step Step) error
+	// HasPool tells whether a pool is in service here.
+	HasPool(name string) bool
+	// Keeps is the pool in service that has data of a LUN, in service or not.
+	Keeps(lun string) (pool string, ok bool)
+	// Volume is a LUN in service; any other is ErrClosed.
+	Volume(name string) (Volume, error)
+	// Stats is how full pools and LUNs in service are.
+	Stats() Stats
+	// Retained is the LUNs out of service whose data a pool in service keeps.
+	Retained() []LUNStats
+	// Delete destroys the data of a LUN out of service; what no pool in service
+	// has is ErrUnknown.
+	Delete(ctx context.Context, name string) (Deleted, error)
+	// Check reads all data of a LUN in service and gives what is wrong, a sentence
+	// each. The error says that the check itself could not be made.
+	Check(ctx context.Context, name string) (faults []string, err error)
+	// Close takes everything out of service and keeps all data.
+	Close() error
+}
+
+// Deleted is what is gone.
+type Deleted struct {
+	ID    [16]byte // of the LUN, zero when its metadata could not be read
+	Pool  string
+	Freed int64 // bytes
+}
+
+// Mux is an Engine over one for each kind of pool: a step goes to the engine
+// that has its pool.
+type Mux struct {
+	engines map[Kind]Engine
+}
+
+var _ Engine = (*Mux)(nil)
+
+// NewMux is a Mux over engines.
+func NewMux(engines map[Kind]Engine) *Mux { return &Mux{engines: maps.Clone(engines)} }
+
+// all is the engines, always in the same order.
+func (m *Mux) all() []Engine {
+	out := make([]Engine, 0, len(m.engines))
+	for _, k := range slices.Sorted(maps.Keys(m.engines)) {
+		out = append(out, m.engines[k])
+	}
+	return out
+}
+
+// Observe merges what all engines have in service.
+func (m *Mux) Observe(ctx context.Context) (State, error) {
+	all := State{Pools: map[string]Pool{}, LUNs: map[string]LUN{}}
+	for _, e := range m.all() {
+		s, err := e.Observe(ctx)
+		if err != nil {
+			return State{}, err
+		}
+		maps.Copy(all.Pools, s.Pools)
+		maps.Copy(all.LUNs, s.LUNs)
+	}
+	return all, nil
+}
+
+// Do hands a step to the engine that it concerns.
+func (m *Mux) Do(ctx context.Context, step Step) error {
+	var e Engine
+	switch s := step.(type) {
+	case OpenPool:
+		return m.openPool(ctx, s)
+	case SetPool:
+		e = m.ofPool(s.Name)
+	case ClosePool:
+		if e = m.ofPool(s.Name); e == nil {
+			return nil
+		}
+	case OpenLUN:
+		if err := m.elsewhere(s.Name, s.LUN.Pool); err != nil {
+			return fmt.Errorf("open LUN %s: %w", s.Name, err)
+		}
+		if e = m.ofPool(s.LUN.Pool); e == nil {
+			return fmt.Errorf("open LUN %s: pool %s is not in service: see its own problem", s.Name, s.LUN.Pool)
+		}
+	case GrowLUN:
+		e = m.ofLUN(s.Name)
+	case CloseLUN:
+		if e = m.ofLUN(s.Name); e == nil {
+			return nil
+		}
+	case Refuse:
+		return s.Err()
+	}
+	if e == nil {
+		return fmt.Errorf("%s: it is not in service", step.Object())
+	}
+	return e.Do(ctx, step)
+}
+
+func (m *Mux) openPool(ctx context.Context, s OpenPool) error {
+	e, ok := m.engines[s.Pool.Kind]
+	if !ok {
+		return fmt.Errorf("open pool %s: there is no kind %q: write `kind: thin` or `kind: raw`", s.Name, s.Pool.Kind)
+	}
+	if other := m.ofPool(s.Name); other != nil && other != e {
+		return fmt.Errorf("open pool %s: it is in service and has another kind", s.Name)
+	}
+	return e.Do(ctx, s)
+}
+
+// elsewhere refuses to make a LUN whose data lie in another pool: it would look
+// as if they were lost.
+func (m *Mux) elsewhere(name, pool string) error {
+	for _, e := range m.all() {
+		if other, ok := e.Keeps(name); ok && other != pool {
+			return Elsewhere(name, other, pool)
+		}
+	}
+	return nil
+}
+
+// Elsewhere is why a LUN whose data are in one pool cannot be opened in another.
+func Elsewhere(name, has, want string) error {
+	return fmt.Errorf("its data are in pool %s: write `pool: %s`, or run `ripstop lun move %s --pool %s`", has, has, name, want)
+}
+
+func (m *Mux) ofPool(name string) Engine {
+	for _, e := range m.all() {
+		if e.HasPool(name) {
+			return e
+		}
+	}
+	return nil
+}
+
+func (m *Mux) ofLUN(name string) Engine {
+	for _, e := range m.all() {
+		if _, err := e.Volume(name); err == nil {
+			return e
+		}
+	}
+	return nil
+}
+
+// HasPool tells whether a pool is in service.
+func (m *Mux) HasPool(name string) bool { return m.ofPool(name) != nil }
+
+// Keeps is the pool in service that has data of a LUN.
+func (m *Mux) Keeps(lun string) (string, bool) {
+	for _, e := range m.all() {
+		if pool, ok := e.Keeps(lun); ok {
+			return pool, true
+		}
+	}
+	return "", false
+}
+
+// Volume is a LUN in service.
+func (m *Mux) Volume(name string) (Volume, error) {
+	for _, e := range m.all() {
+		if v, err := e.Volume(name); err == nil {
+			return v, nil
+		}
+	}
+	return nil, fmt.Errorf("LUN %s: %w", name, ErrClosed)
+}
+
+// Stats is how full all pools and LUNs in service are.
+func (m *Mux) Stats() Stats {
+	var all Stats
+	for _, e := range m.all() {
+		s := e.Stats()
+		all.Pools, all.LUNs = append(all.Pools, s.Pools...), append(all.LUNs, s.LUNs...)
+	}
+	slices.SortFunc(all.Pools, func(a, b PoolStats) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(all.LUNs, func(a, b LUNStats) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
+
+// Retained is the LUNs out of service whose data are kept, sorted by name and
+// then by pool.
+func (m *Mux) Retained() []LUNStats {
+	var all []LUNStats
+	for _, e := range m.all() {
+		all = append(all, e.Retained()...)
+	}
+	slices.SortFunc(all, func(a, b LUNStats) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Pool, b.Pool))
+	})
+	return all
+}
+
+// Delete destroys the data of a LUN out of service.
+func (m *Mux) Delete(ctx context.Context, name string) (Deleted, error) {
+	if e := m.ofLUN(name); e != nil {
+		return e.Delete(ctx, name) // which refuses it
+	}
+	for _, e := range m.all() {
+		d, err := e.Delete(ctx, name)
+		if !errors.Is(err, ErrUnknown) {
+			return d, err
+		}
+	}
+	return Deleted{}, fmt.Errorf("delete LUN %s: %w", name, ErrUnknown)
+}
+
+// Check reads all data of a LUN in service.
+func (m *Mux) Check(ctx context.Context, name string) ([]string, error) {
+	e := m.ofLUN(name)
+	if e == nil {
+		return nil, fmt.Errorf("check LUN %s: %w", name, ErrClosed)
+	}
+	return e.Check(ctx, name)
+}
+
+// Close closes every engine, whatever becomes of the others.
+func (m *Mux) Close() error {
+	var errs []error
+	for _, e := range m.all() {
+		errs = append(errs, e.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,275 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"ripstop/internal/uring"
+	"ripstop/lun"
+	"ripstop/lun/thin"
+	"ripstop/lun/thin/store"
+)
+
+// Options are what an engine needs besides its steps.
+type Options struct {
+	// StateDir is the directory under which pools may be made with missing
+	// parents, and where what belongs to pools on devices is kept; "" is nowhere.
+	StateDir string
+	// Ring, when set, carries out what would have to wait for a disk.
+	Ring *uring.Ring
+	// OnResize, when set, is called with a LUN's name after it has grown.
+	OnResize func(lun string)
+	// OnFault, when set, is called with a pool's name when it takes no more writes.
+	// It must not wait.
+	OnFault func(pool string)
+}
+
+// Engine has pools and LUNs in service. It is a target of reconcile.Run, and
+// safe for concurrent use.
+type Engine struct {
+	log     *slog.Logger
+	options Options
+	open    func(path string, direct bool) (file, error)
+
+	control sync.Mutex // held by what changes the maps, however long its files take
+
+	mu      sync.RWMutex // of the maps and of pool.want, never held over I/O
+	pools   map[string]*pool
+	volumes map[string]*volume
+}
+
+var _ lun.Engine = (*Engine)(nil)
+
+// New is an engine with nothing in service.
+func New(log *slog.Logger, o Options) *Engine {
+	e := &Engine{log: log, options: o, pools: map[string]*pool{}, volumes: map[string]*volume{}}
+	e.open = e.openStore
+	return e
+}
+
+func (e *Engine) openStore(path string, direct bool) (file, error) {
+	return store.Open(path, store.Options{
+		Parents: e.inState(filepath.Dir(path)), Direct: direct, Ring: e.options.Ring, StateDir: e.options.StateDir,
+	})
+}
+
+func (e *Engine) inState(path string) bool {
+	rel, err := filepath.Rel(e.options.StateDir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// Observe is the pools and LUNs in service.
+func (e *Engine) Observe(context.Context) (lun.State, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	s := lun.State{Pools: map[string]lun.Pool{}, LUNs: map[string]lun.LUN{}}
+	for name, p := range e.pools {
+		s.Pools[name] = p.shape()
+	}
+	for name, v := range e.volumes {
+		s.LUNs[name] = v.shape()
+	}
+	return s, nil
+}
+
+// Do carries out one step. The error names the object and, where somebody can
+// do something about it, says what.
+func (e *Engine) Do(ctx context.Context, step lun.Step) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if g, ok := step.(lun.GrowLUN); ok {
+		return e.growLUN(ctx, g)
+	}
+	e.control.Lock()
+	defer e.control.Unlock()
+	switch s := step.(type) {
+	case lun.OpenPool:
+		return wrap("open pool "+s.Name, e.openPool(ctx, s.Name, s.Pool))
+	case lun.SetPool:
+		return wrap("set pool "+s.Name, e.setPool(s.Name, s.To))
+	case lun.ClosePool:
+		return wrap("close pool "+s.Name, e.closePool(s.Name))
+	case lun.OpenLUN:
+		return wrap("open LUN "+s.Name, e.openLUN(ctx, s.Name, s.LUN))
+	case lun.CloseLUN:
+		return wrap("close LUN "+s.Name, e.closeLUN(ctx, s.Name))
+	case lun.Refuse:
+		return s.Err()
+	}
+	return fmt.Errorf("do %T: this engine does not know the step", step)
+}
+
+// wrap names what was done.
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// HasPool tells whether a pool is in service here.
+func (e *Engine) HasPool(name string) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.pools[name] != nil
+}
+
+// Keeps is the pool in service that has a LUN of the name, in service or not.
+func (e *Engine) Keeps(name string) (string, bool) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for _, p := range e.pools {
+		if _, err := p.thin.Volume(name); err == nil {
+			return p.name, true
+		}
+	}
+	return "", false
+}
+
+// Volume is a LUN in service; any other is lun.ErrClosed.
+func (e *Engine) Volume(name string) (lun.Volume, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	v, ok := e.volumes[name]
+	if !ok {
+		return nil, fmt.Errorf("LUN %s: %w", name, lun.ErrClosed)
+	}
+	return v, nil
+}
+
+// Pool is a thin pool in service, for what only such a pool can do.
+func (e *Engine) Pool(name string) (*thin.Pool, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	p, ok := e.pools[name]
+	if !ok {
+		return nil, fmt.Errorf("pool %s: no thin pool of this name is in service", name)
+	}
+	return p.thin, nil
+}
+
+// Stats is how full pools and LUNs are now.
+func (e *Engine) Stats() lun.Stats {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	var s lun.Stats
+	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
+		p := e.pools[name]
+		st := lun.PoolStats{
+			Name: name, Kind: lun.Thin, Size: p.want.Size, Used: p.thin.Usage().Data,
+			Provisioned: e.provisioned(p), Limit: p.want.Limit(), Fault: p.fault(),
+		}
+		for _, v := range p.thin.Volumes() {
+			if e.volumes[v.Info().Name] == nil {
+				st.Retained += v.Usage().Used
+			}
+		}
+		s.Pools = append(s.Pools, st)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.volumes)) {
+		v := e.volumes[name]
+		s.LUNs = append(s.LUNs, lun.LUNStats{Info: v.Info(), Pool: v.pool.name, Used: v.thin.Usage().Used, Fault: v.shape().Fault})
+	}
+	return s
+}
+
+// Retained lists the LUNs out of service that a pool in service keeps, sorted by
+// name. Clones that nobody has taken into service are among them.
+func (e *Engine) Retained() []lun.LUNStats {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	var out []lun.LUNStats
+	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
+		for _, v := range e.pools[name].thin.Volumes() {
+			if info := v.Info(); e.volumes[info.Name] == nil {
+				out = append(out, lun.LUNStats{Info: info, Pool: name, Used: v.Usage().Used})
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b lun.LUNStats) int { return compare(a.Name, b.Name) })
+	return out
+}
+
+// Delete destroys the data of a LUN that is out of service, in the pool that has
+// them. A LUN in service is refused, one with snapshots is
+// thin.ErrHasSnapshots, and one that no pool in service has is lun.ErrUnknown.
+func (e *Engine) Delete(ctx context.Context, name string) (lun.Deleted, error) {
+	e.control.Lock()
+	defer e.control.Unlock()
+	if e.volumes[name] != nil {
+		return lun.Deleted{}, fmt.Errorf("delete LUN %s: it is in service", name)
+	}
+	for _, p := range e.pools {
+		v, err := p.thin.Volume(name)
+		if err != nil {
+			continue
+		}
+		before := p.thin.Usage().Data
+		if err := p.thin.Delete(ctx, name); err != nil {
+			return lun.Deleted{}, err
+		}
+		d := lun.Deleted{ID: v.Info().ID, Pool: p.name, Freed: max(0, before-p.thin.Usage().Data)}
+		e.log.Debug("lun deleted", "lun", name, "pool", p.name, "freed", d.Freed)
+		return d, nil
+	}
+	return lun.Deleted{}, fmt.Errorf("delete LUN %s: %w", name, lun.ErrUnknown)
+}
+
+// readSize is the piece in which Check reads, in bytes.
+const readSize = 1 << 20
+
+// Check reads all that a LUN in service has, which compares it with its
+// checksums. I/O goes on meanwhile.
+func (e *Engine) Check(ctx context.Context, name string) (faults []string, err error) {
+	v, err := e.Volume(name)
+	if err != nil {
+		return nil, fmt.Errorf("check %w", err)
+	}
+	if why := v.(*volume).shape().Fault; why != "" {
+		faults = append(faults, "it takes no more writes: "+why)
+	}
+	b := make([]byte, readSize)
+	var stop error
+	err = v.Extents(ctx, 0, v.Info().Size, func(off, n int64, mapped bool) bool {
+		for end := off + n; mapped && off < end; {
+			err := v.ReadAt(ctx, b[:min(end-off, readSize)], off)
+			var medium *lun.MediumError
+			if errors.As(err, &medium) {
+				faults = append(faults, fmt.Sprintf("the data at byte %d cannot be read: %v", medium.Offset, medium.Err))
+				off = max(off, medium.Offset) + blockSize
+				continue
+			}
+			if err != nil {
+				stop = err
+				return false
+			}
+			off += readSize
+		}
+		return true
+	})
+	if err = errors.Join(err, stop); err != nil {
+		return nil, fmt.Errorf("check LUN %s: %w", name, err)
+	}
+	return faults, nil
+}
+
+// Close takes everything out of service and keeps all data.
+func (e *Engine) Close() error {
+	e.control.Lock()
+	defer e.control.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(e.volumes)) {
+		e.release(e.volumes[name]) // closing its pool makes its data durable
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
+		errs = append(errs, wrap("close pool "+name, e.closePool(name)))
+	}
+	return errors.Join(errs...)
+}

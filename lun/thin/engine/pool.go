@@ -1,0 +1,198 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	"ripstop/lun"
+	"ripstop/lun/thin"
+)
+
+// file is what a pool lives in, as package store opens it.
+type file interface {
+	thin.File
+	Fresh() bool             // there is no pool yet
+	IsDevice() bool          // it does not grow
+	Direct() bool            // data go past the page cache
+	SetDirect(on bool) error // while nobody writes
+	Close() error
+}
+
+// pool is a pool in service.
+type pool struct {
+	name string
+	file file
+	thin *thin.Pool
+	want lun.Pool // under the engine's mu
+}
+
+const (
+	blockSize = 4 << 10
+	chunkSize = 64 << 10
+)
+
+// layout is what a pool takes besides its data.
+type layout struct {
+	log   int64 // bytes
+	slab  int64 // bytes that the file grows by
+	limit int64 // bytes that the file may have
+}
+
+// layoutOf is the layout for data of so many bytes. The log is a 64th of it, from
+// 1 to 64 MiB. The map takes 8 KiB for each 4 MiB of a volume or snapshot where
+// they differ, so at most an eighth of chunks of which each has a map of its own,
+// twice while a checkpoint moves them; room that is not needed is not taken.
+func layoutOf(size int64) layout {
+	l := layout{
+		log:  whole(min(max(size/64, 1<<20), 64<<20)),
+		slab: whole(min(max(size/16, 1<<20), 64<<20)),
+	}
+	const most = int64(1) << 45 // bytes; nothing overflows
+	size = min(size, most)
+	l.limit = whole(l.log + size + size/4 + 16*chunkSize + 2*l.slab)
+	return l
+}
+
+func whole(n int64) int64 { return (n + chunkSize - 1) / chunkSize * chunkSize }
+
+// shape is the pool as it is observed. With the engine's mu.
+func (p *pool) shape() lun.Pool {
+	s := p.want
+	s.Fault = p.fault()
+	return s
+}
+
+// fault is why the pool takes no more writes, and what to do; "" while it does.
+func (p *pool) fault() string {
+	why := p.thin.Failed()
+	if why == nil {
+		return ""
+	}
+	return fmt.Sprintf("pool %s takes no more writes: %v: what was not flushed may be lost: look at the disk, "+
+		"then restart ripstop, or take the pool and its LUNs out of the file, apply, and put them back", p.name, why)
+}
+
+// promise tells whether the pool may promise so much in all.
+func (p *pool) promise(total int64) error { return p.want.Promise(p.name, total) }
+
+// provisioned is what a pool has promised to the LUNs in service. With mu or
+// control.
+func (e *Engine) provisioned(p *pool) int64 {
+	var sum int64
+	for _, v := range e.volumes {
+		if v.pool == p {
+			sum += v.Info().Size
+		}
+	}
+	return sum
+}
+
+func (e *Engine) openPool(ctx context.Context, name string, want lun.Pool) error {
+	if p := e.pools[name]; p != nil {
+		if p.want.Path != want.Path {
+			return fmt.Errorf("it is in service at %s: stop ripstop and move it", p.want.Path)
+		}
+		return e.setPool(name, want)
+	}
+	if want.Kind != lun.Thin {
+		return fmt.Errorf("kind %q is not thin", want.Kind)
+	}
+	f, err := e.open(want.Path, want.Direct)
+	if err != nil {
+		return err
+	}
+	p := &pool{name: name, file: f, want: want}
+	if err := p.start(ctx, e.failed); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	e.mu.Lock()
+	e.pools[name] = p
+	e.mu.Unlock()
+	e.log.Debug("pool opened", "pool", name, "path", want.Path, "used", p.thin.Usage().Data)
+	return nil
+}
+
+// start opens the pool in its file, which gets one first when it has none.
+func (p *pool) start(ctx context.Context, failed func(pool string, why error)) error {
+	l := layoutOf(p.want.Size)
+	if p.file.IsDevice() {
+		size, err := p.file.Size()
+		if err != nil {
+			return err
+		}
+		if p.want.Size > size {
+			return fmt.Errorf("%s has %d bytes, and the pool would have %d: write a `size:` that leaves some for log and map",
+				p.want.Path, size, p.want.Size)
+		}
+		l.limit = 0 // all that there is
+	}
+	if p.file.Fresh() {
+		if err := thin.Format(p.file, l.log); err != nil {
+			return err
+		}
+	}
+	t, err := thin.Open(ctx, p.file, thin.Options{
+		Limit: l.limit, Slab: l.slab, Data: whole(p.want.Size),
+		OnFail: func(why error) { failed(p.name, why) },
+	})
+	if err != nil {
+		return err
+	}
+	p.thin = t
+	return nil
+}
+
+// failed tells that a pool takes no more writes.
+func (e *Engine) failed(pool string, why error) {
+	e.log.Error("pool takes no more writes", "pool", pool, "error", why)
+	if e.options.OnFault != nil {
+		e.options.OnFault(pool)
+	}
+}
+
+func (e *Engine) setPool(name string, to lun.Pool) error {
+	p := e.pools[name]
+	if p == nil {
+		return errors.New("it is not in service")
+	}
+	if err := to.Promise(name, e.provisioned(p)); err != nil {
+		return err
+	}
+	if to.Direct != p.want.Direct {
+		return errors.New("the `cache:` of a thin pool in service does not change: take the pool and its LUNs out of the file, apply, and put them back")
+	}
+	if !p.file.IsDevice() {
+		p.thin.SetLimit(layoutOf(to.Size).limit)
+	}
+	p.thin.SetData(whole(to.Size))
+	e.mu.Lock()
+	p.want = to
+	e.mu.Unlock()
+	return nil
+}
+
+func (e *Engine) closePool(name string) error {
+	p := e.pools[name]
+	if p == nil {
+		return nil
+	}
+	for _, v := range e.volumes {
+		if v.pool == p {
+			return fmt.Errorf("LUN %s is in service in it", v.name)
+		}
+	}
+	e.mu.Lock()
+	delete(e.pools, name)
+	e.mu.Unlock()
+	broken := p.thin.Failed() != nil
+	err := p.thin.Close()
+	if broken {
+		err = nil // told when it happened
+	}
+	e.log.Debug("pool closed", "pool", name)
+	return errors.Join(err, p.file.Close())
+}
+
+func compare(a, b string) int { return cmp.Compare(a, b) }

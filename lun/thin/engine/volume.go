@@ -1,0 +1,219 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"ripstop/lun"
+	"ripstop/lun/thin"
+)
+
+// volume is a LUN in service.
+type volume struct {
+	name string
+	pool *pool
+	thin *thin.Volume
+
+	gate   sync.RWMutex // shared by I/O
+	closed bool
+}
+
+var _ lun.Gauge = (*volume)(nil)
+
+// Info is the LUN as it is now.
+func (v *volume) Info() lun.Info { return v.thin.Info() }
+
+// Usage is the accounts of the LUN and of its pool.
+func (v *volume) Usage() lun.Usage { return v.thin.Usage() }
+
+func (v *volume) shape() lun.LUN {
+	i := v.thin.Info()
+	return lun.LUN{Pool: v.pool.name, Size: i.Size, Block: i.BlockSize, Fault: v.pool.fault()}
+}
+
+// enter lets I/O in while the LUN is in service.
+func (v *volume) enter() error {
+	v.gate.RLock()
+	if v.closed {
+		v.gate.RUnlock()
+		return fmt.Errorf("LUN %s: %w", v.name, lun.ErrClosed)
+	}
+	return nil
+}
+
+// ReadAt fills p from off.
+func (v *volume) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := v.enter(); err != nil {
+		return err
+	}
+	defer v.gate.RUnlock()
+	return v.thin.ReadAt(ctx, p, off)
+}
+
+// WriteAt writes p at off.
+func (v *volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
+	if err := v.enter(); err != nil {
+		return err
+	}
+	defer v.gate.RUnlock()
+	return v.thin.WriteAt(ctx, p, off, fua)
+}
+
+// Unmap makes n bytes at off read as zeros and gives their space back.
+func (v *volume) Unmap(ctx context.Context, off, n int64) error {
+	if err := v.enter(); err != nil {
+		return err
+	}
+	defer v.gate.RUnlock()
+	return v.thin.Unmap(ctx, off, n)
+}
+
+// WriteZeroes makes n bytes at off read as zeros.
+func (v *volume) WriteZeroes(ctx context.Context, off, n int64) error {
+	if err := v.enter(); err != nil {
+		return err
+	}
+	defer v.gate.RUnlock()
+	return v.thin.WriteZeroes(ctx, off, n)
+}
+
+// CompareAndWrite writes data at off if old stands there.
+func (v *volume) CompareAndWrite(ctx context.Context, old, data []byte, off int64) error {
+	if err := v.enter(); err != nil {
+		return err
+	}
+	defer v.gate.RUnlock()
+	return v.thin.CompareAndWrite(ctx, old, data, off)
+}
+
+// Flush puts everything acknowledged before it on stable storage.
+func (v *volume) Flush(ctx context.Context) error {
+	if err := v.enter(); err != nil {
+		return err
+	}
+	defer v.gate.RUnlock()
+	return v.thin.Flush(ctx)
+}
+
+// Extents calls yield for the runs of n bytes at off.
+func (v *volume) Extents(ctx context.Context, off, n int64, yield func(off, n int64, mapped bool) bool) error {
+	if err := v.enter(); err != nil {
+		return err
+	}
+	defer v.gate.RUnlock()
+	return v.thin.Extents(ctx, off, n, yield)
+}
+
+// openLUN puts a LUN into service. Data that cannot become what is wanted are
+// put into service as they are, and the error says what differs.
+func (e *Engine) openLUN(ctx context.Context, name string, want lun.LUN) error {
+	p := e.pools[want.Pool]
+	if p == nil {
+		return fmt.Errorf("pool %s is not in service", want.Pool)
+	}
+	if strings.Contains(name, "@") {
+		return errors.New("a name with an @ is a snapshot's")
+	}
+	if other, ok := e.Keeps(name); ok && other != want.Pool {
+		return lun.Elsewhere(name, other, want.Pool)
+	}
+	v := e.volumes[name]
+	if v == nil {
+		var err error
+		if v, err = e.load(ctx, p, name, want); err != nil {
+			return err
+		}
+	}
+	is := v.shape()
+	if err := lun.Unchangeable(name, is, want); err != nil {
+		return err
+	}
+	if is.Size < want.Size {
+		_, err := e.grow(ctx, name, want.Size)
+		return err
+	}
+	return nil
+}
+
+// load puts the volume of a name into service, made first when there is none.
+func (e *Engine) load(ctx context.Context, p *pool, name string, want lun.LUN) (*volume, error) {
+	t, err := p.thin.Volume(name)
+	fresh := errors.Is(err, thin.ErrNotFound)
+	size := want.Size
+	if err == nil {
+		size = t.Info().Size
+	} else if !fresh {
+		return nil, err
+	}
+	if err := p.promise(e.provisioned(p) + size); err != nil {
+		return nil, err
+	}
+	if fresh {
+		if t, err = p.thin.Create(ctx, name, want.Size, want.Block); err != nil {
+			return nil, err
+		}
+	}
+	v := &volume{name: name, pool: p, thin: t}
+	e.mu.Lock()
+	e.volumes[name] = v
+	e.mu.Unlock()
+	e.log.Debug("lun opened", "lun", name, "pool", p.name, "size", size, "used", t.Usage().Used, "new", fresh)
+	return v, nil
+}
+
+// growLUN grows a LUN and tells whoever wants to know, with no lock held.
+func (e *Engine) growLUN(ctx context.Context, s lun.GrowLUN) error {
+	e.control.Lock()
+	grown, err := e.grow(ctx, s.Name, s.To)
+	e.control.Unlock()
+	if grown && e.options.OnResize != nil {
+		e.options.OnResize(s.Name)
+	}
+	return wrap("grow LUN "+s.Name, err)
+}
+
+func (e *Engine) grow(ctx context.Context, name string, size int64) (grown bool, err error) {
+	v := e.volumes[name]
+	if v == nil {
+		return false, errors.New("it is not in service")
+	}
+	is := v.shape()
+	if size <= is.Size {
+		return false, lun.Unchangeable(name, is, lun.LUN{Pool: is.Pool, Size: size, Block: is.Block})
+	}
+	if err := v.pool.promise(e.provisioned(v.pool) + size - is.Size); err != nil {
+		return false, err
+	}
+	if err := v.pool.thin.Grow(ctx, name, size); err != nil {
+		return false, err
+	}
+	e.log.Debug("lun grown", "lun", name, "size", size)
+	return true, nil
+}
+
+// closeLUN takes a LUN out of service and puts its data on stable storage.
+func (e *Engine) closeLUN(ctx context.Context, name string) error {
+	v := e.volumes[name]
+	if v == nil {
+		return nil
+	}
+	e.release(v)
+	if v.pool.thin.Failed() != nil {
+		return nil // told when it happened
+	}
+	return v.thin.Flush(context.WithoutCancel(ctx))
+}
+
+// release ends I/O to a LUN, and waits for what is under way.
+func (e *Engine) release(v *volume) {
+	e.mu.Lock()
+	delete(e.volumes, v.name)
+	e.mu.Unlock()
+	v.gate.Lock()
+	v.closed = true
+	v.gate.Unlock()
+	e.log.Debug("lun closed", "lun", v.name)
+}
