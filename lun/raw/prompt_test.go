@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -207,29 +206,10 @@ func TestPromptCold(t *testing.T) {
 	}
 }
 
-// TestBrake: one slow write keeps others away for a while.
-func TestBrake(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var b brake
-		b.note(slowWrite)
-		if b.on() {
-			t.Error("on after a quick one")
-		}
-		b.note(slowWrite + 1)
-		if !b.on() {
-			t.Error("off after a slow one")
-		}
-		time.Sleep(slowFor)
-		if b.on() || b.until.Load() != 0 {
-			t.Error("on for ever")
-		}
-	})
-}
-
 // TestBrakedWrite: while the brake is on, writes go the long way.
 func TestBrakedWrite(t *testing.T) {
 	_, v := promptLUN(t, 4096)
-	v.brake.until.Store(time.Now().Add(time.Hour).UnixNano())
+	v.brake.Pull(time.Hour)
 	if try(t, v.TryWriteAt, make([]byte, 4096), 0) {
 		t.Error("written at once")
 	}

@@ -80,30 +80,6 @@ func TestQueueWithoutRing(t *testing.T) {
 	}
 }
 
-// TestLuck: after a row of misses few reads look into memory, until one hits.
-func TestLuck(t *testing.T) {
-	var l luck
-	looks := func(n int) (looked int) {
-		for range n {
-			if l.worth() {
-				looked++
-				l.note(false)
-			}
-		}
-		return looked
-	}
-	if n := looks(badLuck); n != badLuck {
-		t.Errorf("%d of the first %d look", n, badLuck)
-	}
-	if n := looks(800); n != 100 {
-		t.Errorf("%d of 800 look after a row of misses", n)
-	}
-	l.note(true)
-	if n := looks(badLuck); n != badLuck {
-		t.Errorf("%d of %d look after a hit", n, badLuck)
-	}
-}
-
 func TestQueueAllocatesNothing(t *testing.T) {
 	e := newEngine(t, Options{Ring: newRing(t)})
 	do(t, e, openPool(t.TempDir(), 16<<20), openLUN("l", 1<<20, 4096))

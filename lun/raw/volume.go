@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ripstop/internal/disk"
 	"ripstop/lun"
 )
 
@@ -29,8 +30,8 @@ type volume struct {
 	onFault func(lun string)      // Options.OnFault
 	closed  atomic.Bool           // set with all stripes held
 	syncer  syncer
-	brake   brake // of TryWriteAt
-	luck    luck  // of TryReadAt
+	brake   disk.Brake // of TryWriteAt
+	luck    disk.Luck  // of TryReadAt
 
 	flights sync.Pool // *flight
 

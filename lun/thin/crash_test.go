@@ -190,7 +190,7 @@ func (w *world) write(ctx context.Context) error {
 	p := make([]byte, n)
 	thintest.Fill(p, off, w.stamp)
 	fua := w.rand.IntN(10) == 0
-	err := w.get(name).WriteAt(ctx, p, off, fua)
+	err := w.put(ctx, w.get(name), p, off, fua)
 	if err == nil || cut(err) {
 		w.volumes[name].Write(off, n, w.stamp)
 	}
@@ -198,6 +198,21 @@ func (w *world) write(ctx context.Context) error {
 		w.flushed()
 	}
 	return err
+}
+
+// put writes without waiting, where the volume can.
+func (w *world) put(ctx context.Context, v *Volume, p []byte, off int64, fua bool) error {
+	if fua || w.rand.IntN(3) == 0 {
+		return v.WriteAt(ctx, p, off, fua)
+	}
+	written := false
+	if v.StartWriteAt(p, off, func(ok bool) { written = ok }) {
+		w.seen["start"]++
+		if written {
+			return nil
+		}
+	}
+	return v.WriteAt(ctx, p, off, false)
 }
 
 // flushed notes that everything is stable: flushes are of the whole pool.
@@ -429,7 +444,11 @@ func (w *world) verify(ctx context.Context, after bool) error {
 		}
 		for off := int64(0); off < o.Size(); off += int64(len(p)) {
 			part := p[:min(int64(len(p)), o.Size()-off)]
-			if err := v.ReadAt(ctx, part, off); err != nil {
+			read := false
+			v.StartReadAt(part, off, func(ok bool) { read = ok })
+			if read {
+				w.seen["start read"]++
+			} else if err := v.ReadAt(ctx, part, off); err != nil {
 				return fmt.Errorf("read %s: %w", name, err)
 			}
 			check := o.Exact
@@ -553,7 +572,7 @@ func TestPowerCuts(t *testing.T) {
 		}
 		seen["torn blocks accepted"] += int(w.pool.accepted.Load())
 	}
-	want := []string{"no space", "torn blocks accepted"}
+	want := []string{"no space", "torn blocks accepted", "start", "start read"}
 	for _, a := range actions {
 		want = append(want, a.name)
 	}

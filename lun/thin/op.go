@@ -113,7 +113,7 @@ func (v *Volume) plan(pt *part) error {
 	l := pt.leaf
 	for again := true; ; {
 		l.mu.Lock()
-		inPlace, err := v.place(pt)
+		inPlace, err := v.place(pt, true)
 		if again && errors.Is(err, lun.ErrNoSpace) {
 			l.mu.Unlock()
 			if again, err = v.reclaim(); err != nil {
@@ -124,7 +124,7 @@ func (v *Volume) plan(pt *part) error {
 				continue
 			}
 			l.mu.Lock()
-			inPlace, err = v.place(pt)
+			inPlace, err = v.place(pt, true)
 		}
 		if err != nil || !inPlace || l.intent == intentHeld || v.pool.rules.noIntent {
 			if inPlace {
@@ -161,8 +161,9 @@ func (v *Volume) ask(l *leaf) {
 }
 
 // place chooses the chunk of each block: where it is, if no other leaf uses
-// that chunk, or else the region's own chunk. With the leaf's mu held.
-func (v *Volume) place(pt *part) (inPlace bool, err error) {
+// that chunk, or else the region's own chunk. Without wait the file does not grow
+// for it. With the leaf's mu held.
+func (v *Volume) place(pt *part, wait bool) (inPlace bool, err error) {
 	d, s := pt.leaf.data, &v.pool.space
 	for b := pt.from; b < pt.to; b++ {
 		r, bit := b/chunkBlocks, uint16(1)<<(b%chunkBlocks)
@@ -172,7 +173,7 @@ func (v *Volume) place(pt *part) (inPlace bool, err error) {
 			inPlace = true
 			continue
 		}
-		if c, err = v.ownChunk(pt.leaf, r); err != nil {
+		if c, err = v.ownChunk(pt.leaf, r, wait); err != nil {
 			return inPlace, err
 		}
 		pt.target[b-pt.from] = c
@@ -183,7 +184,7 @@ func (v *Volume) place(pt *part) (inPlace bool, err error) {
 
 // ownChunk is where new blocks of a region go. Slots of a chunk that was not
 // just taken may be named by what is durable, so they count as overwritten.
-func (v *Volume) ownChunk(l *leaf, r int) (uint32, error) {
+func (v *Volume) ownChunk(l *leaf, r int, wait bool) (uint32, error) {
 	d, s := l.data, &v.pool.space
 	if c := d.own[r]; c != 0 {
 		if s.exclusive(c) {
@@ -197,7 +198,7 @@ func (v *Volume) ownChunk(l *leaf, r int) (uint32, error) {
 			return c, nil
 		}
 	}
-	c, err := v.takeData(l, r)
+	c, err := v.takeData(l, r, wait)
 	if err != nil {
 		return 0, err
 	}

@@ -71,7 +71,10 @@ type Pool struct {
 	tableChunks   atomic.Int64
 	round         uint64 // of the checkpoint
 
-	buffers  sync.Pool // *scratch
+	buffers  sync.Pool  // *scratch
+	flights  sync.Pool  // *flight
+	queue    queueFile  // file, nil where it is none
+	prompt   promptFile // likewise
 	accepted atomic.Int64
 }
 
@@ -139,6 +142,9 @@ func newPool(f File, o Options) *Pool {
 		p.budget = defaultMemory / leafMemory
 	}
 	p.buffers.New = func() any { return newScratch() }
+	p.flights.New = newFlight
+	p.queue, _ = f.(queueFile)
+	p.prompt, _ = f.(promptFile)
 	p.wal.pool = p
 	p.space.lowest = o.rules.lowest
 	p.SetData(0)
@@ -280,10 +286,19 @@ func (p *Pool) writable() error {
 	return nil
 }
 
+// pending is the bytes of records after which a write commits them.
+func (p *Pool) pending() int { return min(256<<10, int(p.wal.size/16)) }
+
+// late tells whether pace has something to do.
+func (p *Pool) late() bool {
+	waiting, used := p.wal.load()
+	return waiting > p.pending() || used > p.wal.size*3/4 || p.changed() > p.budget/2
+}
+
 // pace keeps the log and the changed leaves inside their bounds, before an
 // operation that adds to them.
 func (p *Pool) pace() error {
-	if p.wal.waiting() > min(256<<10, int(p.wal.size/16)) {
+	if p.wal.waiting() > p.pending() {
 		if err := p.commit(); err != nil {
 			return err
 		}

@@ -176,8 +176,8 @@ func (d *leafData) coveredIn(r int, s *space) bool {
 	return false
 }
 
-// takeData is a chunk for a region of the volume.
-func (v *Volume) takeData(l *leaf, r int) (uint32, error) {
+// takeData is a chunk for a region of the volume; without wait only one that is there.
+func (v *Volume) takeData(l *leaf, r int, wait bool) (uint32, error) {
 	p := v.pool
 	for {
 		spare, need := p.debt(), &v.promise
@@ -187,7 +187,7 @@ func (v *Volume) takeData(l *leaf, r int) (uint32, error) {
 		if c, ok := p.space.takeData(l, r, spare, need); ok {
 			return c, nil
 		}
-		if p.space.full() || !p.expand() {
+		if !wait || p.space.full() || !p.expand() {
 			return 0, fmt.Errorf("the pool is full: %w", lun.ErrNoSpace)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"ripstop/internal/disk"
 	"ripstop/lun"
 )
 
@@ -23,6 +24,9 @@ type Volume struct {
 	mapped   atomic.Int64 // blocks
 	reserved atomic.Bool
 	promise  int64 // chunks that are promised to it; under the mu of the pool's space
+
+	luck  disk.Luck  // of TryReadAt
+	brake disk.Brake // of TryWriteAt
 
 	// gate is shared by I/O and held alone by what needs a moment without.
 	gate   sync.RWMutex

@@ -134,6 +134,13 @@ func (w *wal) waiting() int {
 	return len(w.pending.records)
 }
 
+// load is waiting and used at one moment.
+func (w *wal) load() (waiting int, used int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.pending.records), w.usedLocked()
+}
+
 // used is the bytes of the ring that a replay would read.
 func (w *wal) used() int64 {
 	w.mu.Lock()

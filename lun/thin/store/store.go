@@ -176,12 +176,12 @@ func (f *File) Grow(size int64) error {
 	if f.device {
 		return fmt.Errorf("grow the pool to %d bytes: its device has %d: %w", size, is, lun.ErrNoSpace)
 	}
-	err := f.file.Allocate(is, size-is)
+	err := f.allocate(is, size-is)
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP): // it has no way to promise space
 		err = f.file.Truncate(size)
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		err = errors.Join(fmt.Errorf("the file system has no %d bytes left: %w", size-is, lun.ErrNoSpace), f.file.Truncate(is))
+	case errors.Is(err, lun.ErrNoSpace):
+		err = errors.Join(err, f.file.Truncate(is))
 	}
 	if err != nil {
 		return fmt.Errorf("grow the pool to %d bytes: %w", size, err)
@@ -196,6 +196,25 @@ func (f *File) Punch(off, n int64) error {
 		return fmt.Errorf("give back %d bytes at %d: %w", n, off, err)
 	}
 	return nil
+}
+
+// Fill takes the space of n bytes that were punched from the file system again.
+func (f *File) Fill(off, n int64) error {
+	if f.device {
+		return nil
+	}
+	if err := f.allocate(off, n); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("take %d bytes at %d again: %w", n, off, err)
+	}
+	return nil
+}
+
+func (f *File) allocate(off, n int64) error {
+	err := f.file.Allocate(off, n)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("the file system has no %d bytes left: %w", n, lun.ErrNoSpace)
+	}
+	return err
 }
 
 // Close lets go of everything when what is under way has ended.

@@ -2,16 +2,21 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"ripstop/internal/disk"
+	"ripstop/internal/uring"
 	"ripstop/lun"
 	"ripstop/lun/thin"
 )
@@ -273,8 +278,87 @@ func TestFullFileSystem(t *testing.T) {
 		if err := f.Grow(6 << 20); err != nil {
 			t.Error(err)
 		}
-		if err := f.Punch(4<<20, 1<<20); err != nil {
+		if err := errors.Join(f.Punch(4<<20, 1<<20), f.Fill(4<<20, 1<<20), f.Punch(0, 6<<20)); err != nil {
 			t.Error(err)
 		}
+		full := unix.Statfs_t{}
+		if err := unix.Statfs(dir, &full); err != nil {
+			t.Error(err)
+		}
+		write(t, filepath.Join(dir, "other"), strings.Repeat("x", int(full.Bavail)*int(full.Bsize)))
+		if err := f.Fill(0, 6<<20); !errors.Is(err, lun.ErrNoSpace) {
+			t.Errorf("fill: %v", err)
+		}
 	})
+}
+
+// newRing is a ring that serves until everything that the test made after it is
+// closed.
+func newRing(t testing.TB) *uring.Ring {
+	t.Helper()
+	r, err := uring.New(64)
+	if err != nil {
+		t.Skip("no ring: ", err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- r.Serve(ctx, func() { close(ready) }) }()
+	<-ready
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-ended, r.Close()); err != nil {
+			t.Errorf("ring: %v", err)
+		}
+	})
+	return r
+}
+
+// TestRing: many accesses at the same time through the ring, each verified.
+func TestRing(t *testing.T) {
+	ring := newRing(t)
+	f, p := start(t, t.TempDir(), Options{Direct: true, Ring: ring})
+	defer stop(t, f, p)
+	if !f.Direct() {
+		t.Skip("no O_DIRECT here")
+	}
+	v, err := p.Create(t.Context(), "v", 8<<20, 4096)
+	must(t, err)
+	const lanes, n = 8, 64 << 10
+	for range 2 { // the second time with intents
+		for at := int64(0); at < 8<<20; at += 1 << 20 {
+			must(t, v.WriteAt(t.Context(), make([]byte, 1<<20), at, true))
+		}
+	}
+	var group sync.WaitGroup
+	var taken atomic.Int64
+	for lane := range lanes {
+		group.Go(func() {
+			b, ended := disk.Aligned(n), make(chan bool, 1)
+			done := func(ok bool) { ended <- ok }
+			for i := range 200 {
+				off := int64(lane)<<20 + int64(i*7%16)*n
+				for k := range b {
+					b[k] = byte(i + k + lane)
+				}
+				if v.StartWriteAt(b, off, done) && <-ended {
+					taken.Add(1)
+				} else if err := v.WriteAt(t.Context(), b, off, false); err != nil {
+					t.Error(err)
+				}
+				clear(b)
+				if v.StartReadAt(b, off, done) && <-ended {
+					taken.Add(1)
+				} else if err := v.ReadAt(t.Context(), b, off); err != nil {
+					t.Error(err)
+				}
+				if b[0] != byte(i+lane) || b[n-1] != byte(i+n-1+lane) {
+					t.Errorf("lane %d: other data at %d", lane, off)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if taken.Load() < lanes*300 {
+		t.Errorf("%d of %d accesses took the ring", taken.Load(), lanes*400)
+	}
 }
