@@ -183,7 +183,7 @@ func (r *resolver) lun() lun.State {
 			r.problem("lun/"+name, fmt.Errorf("pool %q is out of service: see its own problem", l.Pool))
 			continue
 		}
-		s.LUNs[name] = lun.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block}
+		s.LUNs[name] = lun.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block, Thick: l.Thick}
 	}
 	return s
 }

@@ -43,24 +43,32 @@ func Diff(want, have State) []Step {
 			out = append(out, OpenLUN{name, want.LUNs[name]})
 			continue
 		}
-		out = append(out, change(name, from, want.LUNs[name])...)
+		out = append(out, Change(name, from, want.LUNs[name])...)
 	}
 	return out
 }
 
-// change is the steps for a LUN that stays in service: at most one. No step mends
-// a fault, but as a Refuse it is not overlooked.
-func change(name string, from, to LUN) []Step {
+// Change is the steps for a LUN that stays in service. No step mends a fault, but
+// as a Refuse it is not overlooked. What is kept for it is let go before it grows,
+// and asked for after.
+func Change(name string, from, to LUN) []Step {
 	if from.Fault != "" {
 		return []Step{Refuse{"lun/" + name, from.Fault}}
 	}
 	if err := Unchangeable(name, from, to); err != nil {
 		return []Step{Refuse{"lun/" + name, "LUN " + name + ": " + err.Error()}}
 	}
-	if from.Size < to.Size {
-		return []Step{GrowLUN{name, from.Size, to.Size}}
+	var steps []Step
+	if from.Thick && !to.Thick {
+		steps = append(steps, ReserveLUN{name, to.Size, false})
 	}
-	return nil
+	if from.Size < to.Size {
+		steps = append(steps, GrowLUN{name, from.Size, to.Size})
+	}
+	if to.Thick && !from.Thick {
+		steps = append(steps, ReserveLUN{name, to.Size, true})
+	}
+	return steps
 }
 
 // Unchangeable is why the LUN as it is cannot become the LUN as wanted without
@@ -107,7 +115,11 @@ func (s State) Describe() map[string]string {
 		out["pool/"+name] = fmt.Sprintf("%s in %s", p.limits(), p.Path)
 	}
 	for name, l := range s.LUNs {
-		out["lun/"+name] = fmt.Sprintf("%s in pool %s, %d-byte blocks", bytesText(l.Size), l.Pool, l.Block)
+		thick := ""
+		if l.Thick {
+			thick = ", thick"
+		}
+		out["lun/"+name] = fmt.Sprintf("%s in pool %s, %d-byte blocks%s", bytesText(l.Size), l.Pool, l.Block, thick)
 	}
 	return out
 }

@@ -29,7 +29,7 @@ func randomState(r *rand.Rand) State {
 	for i := range 4 {
 		if len(pools) > 0 && r.IntN(3) > 0 {
 			s.LUNs[fmt.Sprintf("l%d", i)] = LUN{
-				Pool: pools[r.IntN(len(pools))], Size: int64(1+r.IntN(3)) << 20, Block: []int{512, 4096, 4096, 4096}[r.IntN(4)],
+				Pool: pools[r.IntN(len(pools))], Size: int64(1+r.IntN(3)) << 20, Block: []int{512, 4096, 4096, 4096}[r.IntN(4)], Thick: r.IntN(3) == 0,
 			}
 		}
 	}
@@ -88,14 +88,14 @@ func TestDiffText(t *testing.T) {
 	have := State{
 		Pools: map[string]Pool{"main": {Kind: Raw, Path: "/pools/main", Size: 10 << 30, Overcommit: 4, Direct: false}, "old": {Kind: Raw, Path: "/pools/old", Size: 1 << 30, Overcommit: 1, Direct: false}, "still": {Kind: Raw, Path: "/a", Size: 1 << 30, Overcommit: 1, Direct: false}},
 		LUNs: map[string]LUN{
-			"data": {Pool: "main", Size: 2 << 30, Block: 4096}, "logs": {Pool: "main", Size: 1 << 30, Block: 512}, "gone": {Pool: "old", Size: 1 << 20, Block: 4096},
+			"data": {Pool: "main", Size: 2 << 30, Block: 4096}, "logs": {Pool: "main", Size: 1 << 30, Block: 512}, "gone": {Pool: "old", Size: 1 << 20, Block: 4096}, "thick": {Pool: "main", Size: 1 << 30, Block: 4096, Thick: true}, "thin": {Pool: "main", Size: 1 << 30, Block: 4096},
 			"big": {Pool: "main", Size: 3 << 30, Block: 4096}, "moved": {Pool: "main", Size: 1 << 30, Block: 4096},
 		},
 	}
 	want := State{
 		Pools: map[string]Pool{"main": {Kind: Raw, Path: "/pools/main", Size: 20 << 30, Overcommit: 2.5, Direct: true}, "new": {Kind: Raw, Path: "/pools/new", Size: 1536 << 20, Overcommit: 1, Direct: false}, "still": {Kind: Raw, Path: "/b", Size: 1 << 30, Overcommit: 1, Direct: false}},
 		LUNs: map[string]LUN{
-			"data": {Pool: "main", Size: 4 << 30, Block: 4096}, "logs": {Pool: "main", Size: 1 << 30, Block: 4096}, "fresh": {Pool: "new", Size: 1000 * 512, Block: 512},
+			"data": {Pool: "main", Size: 4 << 30, Block: 4096}, "logs": {Pool: "main", Size: 1 << 30, Block: 4096}, "fresh": {Pool: "new", Size: 1000 * 512, Block: 512, Thick: true}, "thick": {Pool: "main", Size: 2 << 30, Block: 4096}, "thin": {Pool: "main", Size: 2 << 30, Block: 4096, Thick: true},
 			"big": {Pool: "main", Size: 1 << 30, Block: 4096}, "moved": {Pool: "new", Size: 1 << 30, Block: 4096},
 		},
 	}
@@ -109,11 +109,15 @@ func TestDiffText(t *testing.T) {
 		{"lun/big", "# refused: LUN big: it has 3GiB and does not shrink to 1GiB, which would cut off data: " +
 			"write `size: 3GiB`, or copy the data to a smaller LUN", ""},
 		{"lun/data", "ripstop lun resize data 4GiB", ""},
-		{"lun/fresh", "ripstop lun create fresh --pool new --size 500KiB --block 512", ""},
+		{"lun/fresh", "ripstop lun create fresh --pool new --size 500KiB --block 512 --thick", ""},
 		{"lun/logs", "# refused: LUN logs: its blocks have 512 bytes, and 4096 would make its data unreadable: " +
 			"write `block: 512`, or copy the data to a new LUN", ""},
 		{"lun/moved", "# refused: LUN moved: its data are in pool main and do not move to pool new by a file: " +
 			"run `ripstop lun move moved --pool new`", ""},
+		{"lun/thick", "# LUN thick: thin, others may have the room that it has not written to", ""},
+		{"lun/thick", "ripstop lun resize thick 2GiB", ""},
+		{"lun/thin", "ripstop lun resize thin 2GiB", ""},
+		{"lun/thin", "# LUN thin: thick, room for all of its 2GiB is kept", ""},
 	}
 	steps := Diff(want, have)
 	if len(steps) != len(tests) {
@@ -136,6 +140,7 @@ func TestSimRefuses(t *testing.T) {
 		{ClosePool{"main"}, "close pool main: LUN data is in service in it"},
 		{OpenLUN{"logs", LUN{Pool: "none"}}, "open LUN logs: pool none is not in service"},
 		{GrowLUN{"logs", 1, 2}, "grow LUN logs: it is not in service"},
+		{ReserveLUN{"logs", 1, true}, "reserve room for LUN logs: it is not in service"},
 		{Refuse{"lun/data", "because"}, "because"},
 	}
 	for _, tt := range tests {
@@ -148,11 +153,11 @@ func TestSimRefuses(t *testing.T) {
 func TestDescribe(t *testing.T) {
 	s := State{
 		Pools: map[string]Pool{"main": {Kind: Raw, Path: "/pools/main", Size: 10 << 30, Overcommit: 4, Direct: true}},
-		LUNs:  map[string]LUN{"data": {Pool: "main", Size: 2 << 30, Block: 512}},
+		LUNs:  map[string]LUN{"data": {Pool: "main", Size: 2 << 30, Block: 512, Thick: true}},
 	}
 	want := map[string]string{
 		"pool/main": "raw, 10GiB past the page cache, promised up to 4 times in /pools/main",
-		"lun/data":  "2GiB in pool main, 512-byte blocks",
+		"lun/data":  "2GiB in pool main, 512-byte blocks, thick",
 	}
 	if got := s.Describe(); !maps.Equal(got, want) {
 		t.Errorf("describes %q, want %q", got, want)

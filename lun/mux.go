@@ -98,6 +98,8 @@ func (m *Mux) Do(ctx context.Context, step Step) error {
 		}
 	case GrowLUN:
 		e = m.ofLUN(s.Name)
+	case ReserveLUN:
+		e = m.ofLUN(s.Name)
 	case CloseLUN:
 		if e = m.ofLUN(s.Name); e == nil {
 			return nil

@@ -95,7 +95,7 @@ func TestMux(t *testing.T) {
 		}
 	}
 	pass(want)
-	want.LUNs["b"] = LUN{Pool: "new", Size: 8192}
+	want.LUNs["b"] = LUN{Pool: "new", Size: 8192, Thick: true}
 	want.Pools["new"] = Pool{Kind: Thin, Path: "/n", Size: 2}
 	pass(want)
 	if s := m.Stats().Pools; len(s) != 2 || s[0].Name != "new" || s[1].Name != "old" {

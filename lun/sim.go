@@ -78,6 +78,16 @@ func (s GrowLUN) apply(st *State) error {
 	return nil
 }
 
+func (s ReserveLUN) apply(st *State) error {
+	l, ok := st.LUNs[s.Name]
+	if !ok {
+		return fmt.Errorf("reserve room for LUN %s: it is not in service", s.Name)
+	}
+	l.Thick = s.Thick
+	st.LUNs[s.Name] = l
+	return nil
+}
+
 func (s CloseLUN) apply(st *State) error {
 	delete(st.LUNs, s.Name)
 	return nil

@@ -42,6 +42,7 @@ type LUN struct {
 	Pool  string
 	Size  int64 // bytes, a multiple of Block
 	Block int   // logical block size: 512 or 4096
+	Thick bool  // room for all of its blocks is kept
 
 	// Fault is why the LUN as observed takes no more writes, and what to do about
 	// it: "" while it does.

@@ -7,7 +7,7 @@ import (
 )
 
 // Step is one change of the pools and LUNs in service. The set is closed:
-// OpenPool, SetPool, ClosePool, OpenLUN, GrowLUN, CloseLUN and Refuse. String is
+// OpenPool, SetPool, ClosePool, OpenLUN, GrowLUN, ReserveLUN, CloseLUN and Refuse. String is
 // a command of ripstop or the shell, or a comment where there is no command.
 type Step interface {
 	fmt.Stringer
@@ -53,6 +53,14 @@ type GrowLUN struct {
 	From, To int64 // bytes
 }
 
+// ReserveLUN makes a LUN in service thick, with room of its pool kept for all of
+// its blocks, or thin again; I/O goes on.
+type ReserveLUN struct {
+	Name  string
+	Size  int64 // bytes
+	Thick bool
+}
+
 // CloseLUN takes a LUN out of service; its data stay in the pool.
 type CloseLUN struct {
 	Name string
@@ -87,13 +95,25 @@ func (s ClosePool) String() string { return "# pool " + s.Name + ": out of servi
 
 // String is the command of ripstop.
 func (s OpenLUN) String() string {
-	return fmt.Sprintf("ripstop lun create %s --pool %s --size %s --block %d",
-		s.Name, s.LUN.Pool, bytesText(s.LUN.Size), s.LUN.Block)
+	thick := ""
+	if s.LUN.Thick {
+		thick = " --thick"
+	}
+	return fmt.Sprintf("ripstop lun create %s --pool %s --size %s --block %d%s",
+		s.Name, s.LUN.Pool, bytesText(s.LUN.Size), s.LUN.Block, thick)
 }
 
 // String is the command of ripstop.
 func (s GrowLUN) String() string {
 	return fmt.Sprintf("ripstop lun resize %s %s", s.Name, bytesText(s.To))
+}
+
+// String is a comment.
+func (s ReserveLUN) String() string {
+	if s.Thick {
+		return fmt.Sprintf("# LUN %s: thick, room for all of its %s is kept", s.Name, bytesText(s.Size))
+	}
+	return fmt.Sprintf("# LUN %s: thin, others may have the room that it has not written to", s.Name)
 }
 
 // String is a comment.
@@ -118,6 +138,9 @@ func (s OpenLUN) Object() string { return "lun/" + s.Name }
 func (s GrowLUN) Object() string { return "lun/" + s.Name }
 
 // Object is "lun/NAME".
+func (s ReserveLUN) Object() string { return "lun/" + s.Name }
+
+// Object is "lun/NAME".
 func (s CloseLUN) Object() string { return "lun/" + s.Name }
 
 // Object is what the refused change concerns.
@@ -137,6 +160,9 @@ func (OpenLUN) Removes() bool { return false }
 
 // Removes is false.
 func (GrowLUN) Removes() bool { return false }
+
+// Removes is false.
+func (ReserveLUN) Removes() bool { return false }
 
 // Removes is true.
 func (CloseLUN) Removes() bool { return true }
@@ -158,6 +184,9 @@ func (OpenLUN) Disturbs() string { return "" }
 
 // Disturbs is empty.
 func (GrowLUN) Disturbs() string { return "" }
+
+// Disturbs is empty.
+func (ReserveLUN) Disturbs() string { return "" }
 
 // Disturbs says that I/O ends.
 func (s CloseLUN) Disturbs() string { return "ends I/O to LUN " + s.Name }

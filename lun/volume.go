@@ -134,6 +134,7 @@ type LUNStats struct {
 	Info
 	Pool  string
 	Used  int64  // bytes of the pool that it takes
+	Thick bool   // room for all of it is kept
 	Fault string // why it takes no more writes, and what to do; "" while it does
 }
 

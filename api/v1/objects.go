@@ -101,6 +101,7 @@ type LUN struct {
 	Size    int64    `json:"size"`
 	Used    int64    `json:"used"`
 	Block   int      `json:"block"`
+	Thick   bool     `json:"thick" doc:"room of the pool is kept for all of it"`
 	ID      string   `json:"id" doc:"32 hex digits that stay for the life of the data"`
 	Origin  Origin   `json:"origin" doc:"where it comes from"`
 	Fault   string   `json:"fault,omitempty" doc:"why it takes no more writes, and what to do; absent while it does"`

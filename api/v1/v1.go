@@ -115,6 +115,7 @@ type NewLUN struct {
 	Pool  string `json:"pool"`
 	Size  int64  `json:"size" doc:"bytes, a multiple of the block"`
 	Block int    `json:"block,omitempty" doc:"bytes of a logical block: 512 or 4096, which is also what 0 means"`
+	Thick bool   `json:"thick,omitempty" doc:"keep room of the pool for all of it"`
 }
 
 // LUNSize asks for a LUN to be made larger.

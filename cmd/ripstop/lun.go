@@ -27,6 +27,7 @@ func newLUN(g *global) *cobra.Command {
 func newLUNCreate(g *global) *cobra.Command {
 	var pool, text string
 	var block int
+	var thick bool
 	cmd := &cobra.Command{
 		Use:   "create LUN --pool POOL --size SIZE",
 		Short: "Make a thin LUN in a pool",
@@ -39,12 +40,13 @@ func newLUNCreate(g *global) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("--size: %w", err)
 			}
-			done, err := client.New(g.socket).CreateLUN(cmd.Context(), v1.NewLUN{Name: args[0], Pool: pool, Size: size, Block: block})
+			done, err := client.New(g.socket).CreateLUN(cmd.Context(), v1.NewLUN{Name: args[0], Pool: pool, Size: size, Block: block, Thick: thick})
 			return g.printMade(cmd, done, err)
 		},
 	}
 	cmd.Flags().StringVar(&pool, "pool", "", "the pool that it takes its space from")
 	cmd.Flags().StringVar(&text, "size", "", "what initiators see, as 10GiB")
+	cmd.Flags().BoolVar(&thick, "thick", false, "keep room of the pool for all of it")
 	cmd.Flags().IntVar(&block, "block", 4096, "bytes of a logical block: 512 or 4096")
 	return cmd
 }

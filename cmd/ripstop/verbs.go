@@ -56,7 +56,7 @@ func (d *daemon) createLUN(ctx context.Context, ask v1.NewLUN) (v1.Applied, erro
 				ask.Name, l.Pool, ask.Name)
 		}
 	}
-	return d.make(ctx, "create LUN "+ask.Name, made.WithLUN(ask.Name, config.LUN{Pool: ask.Pool, Size: ask.Size, Block: ask.Block}))
+	return d.make(ctx, "create LUN "+ask.Name, made.WithLUN(ask.Name, config.LUN{Pool: ask.Pool, Size: ask.Size, Block: ask.Block, Thick: ask.Thick}))
 }
 
 // resizeLUN makes a LUN larger that a verb made.

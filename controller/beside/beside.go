@@ -70,6 +70,7 @@ type lun struct {
 	Pool  string `json:"pool"`
 	Size  int64  `json:"size"`
 	Block int    `json:"block"`
+	Thick bool   `json:"thick,omitempty"`
 }
 
 // Store is where Objects are kept, in a directory of their own.
@@ -108,7 +109,7 @@ func (s *Store) Load() (Objects, error) {
 func (r record) objects() Objects {
 	o := Objects{LUNs: map[string]config.LUN{}, Ports: map[string]Port{}}
 	for n, l := range r.LUNs {
-		o.LUNs[n] = config.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block}
+		o.LUNs[n] = config.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block, Thick: l.Thick}
 	}
 	for n, p := range r.Ports {
 		o.Ports[n] = Port{p.Switch, config.Port{
@@ -122,7 +123,7 @@ func (r record) objects() Objects {
 func (s *Store) Save(o Objects) error {
 	r := record{Format: format, LUNs: map[string]lun{}, Ports: map[string]port{}}
 	for n, l := range o.LUNs {
-		r.LUNs[n] = lun{l.Pool, l.Size, l.Block}
+		r.LUNs[n] = lun{l.Pool, l.Size, l.Block, l.Thick}
 	}
 	for n, p := range o.Ports {
 		r.Ports[n] = port{p.Switch, p.VLAN, p.Kind, p.Netns, p.IfName, p.Addresses, p.TapUser, p.Device}

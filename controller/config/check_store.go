@@ -25,7 +25,10 @@ func (c *checker) checkStore() {
 	promises := map[string]*promise{}
 	for n, l := range c.raw.LUNs.all() {
 		c.objectName(n, l.spot)
-		out := LUN{Pool: string(l.Pool.v), Size: int64(l.Size.v), Block: int(l.Block.or(4096))}
+		out := LUN{Pool: string(l.Pool.v), Size: int64(l.Size.v), Block: int(l.Block.or(4096)), Thick: bool(l.Thick.v)}
+		if out.Thick && c.cfg.Pools[out.Pool].Kind == "raw" {
+			c.errorf(l.Thick.spot, "pool %q is raw and keeps no room for a LUN: leave the key out, or take a pool of kind thin", out.Pool)
+		}
 		if known(c.report, c.raw.Pools, "pool", l.Pool) && l.Size.ok {
 			promises[out.Pool] = promises[out.Pool].add(n, l.Size.v)
 		}

@@ -84,6 +84,7 @@ type LUN struct {
 	Pool  string
 	Size  int64 // bytes, a multiple of Block
 	Block int   // 512 or 4096
+	Thick bool  // room for all of it is kept
 }
 
 // Target is one iSCSI target.

@@ -102,10 +102,11 @@ type rawPool struct {
 
 type rawLUN struct {
 	spot
-	Pool  value[name]  `yaml:"pool" jsonschema:"required" jsonschema_description:"The pool that it takes its space from."`
-	Size  value[size]  `yaml:"size" jsonschema:"required" jsonschema_description:"Bytes that initiators see, as 2GiB; a multiple of the block."`
-	Block value[block] `yaml:"block" jsonschema_description:"Logical block size, 512 or 4096 (default)."`
-	Limit *rawLimit    `yaml:"limit" jsonschema_description:"Most I/O. Not built yet."`
+	Pool  value[name]    `yaml:"pool" jsonschema:"required" jsonschema_description:"The pool that it takes its space from."`
+	Size  value[size]    `yaml:"size" jsonschema:"required" jsonschema_description:"Bytes that initiators see, as 2GiB; a multiple of the block."`
+	Block value[block]   `yaml:"block" jsonschema_description:"Logical block size, 512 or 4096 (default)."`
+	Thick value[boolean] `yaml:"thick" jsonschema_description:"Keeps room of the pool, of kind thin, for all of its blocks."`
+	Limit *rawLimit      `yaml:"limit" jsonschema_description:"Most I/O. Not built yet."`
 }
 
 type rawLimit struct {

@@ -88,6 +88,8 @@ func (e *Engine) Do(ctx context.Context, step lun.Step) error {
 		return wrap("close pool "+s.Name, e.closePool(s.Name))
 	case lun.OpenLUN:
 		return wrap("open LUN "+s.Name, e.openLUN(s.Name, s.LUN))
+	case lun.ReserveLUN:
+		return wrap("reserve room for LUN "+s.Name, e.reserveLUN(s))
 	case lun.CloseLUN:
 		return wrap("close LUN "+s.Name, e.closeLUN(s.Name))
 	case lun.Refuse:
@@ -207,6 +209,16 @@ func (e *Engine) closePool(name string) error {
 	e.log.Debug("pool closed", "pool", name)
 	return p.lock.Close()
 }
+
+// reserveLUN refuses: files of a shared file system have no room of their own.
+func (e *Engine) reserveLUN(s lun.ReserveLUN) error {
+	if !s.Thick {
+		return nil
+	}
+	return errThick
+}
+
+var errThick = errors.New("a raw pool keeps no room for a LUN: leave `thick:` out, or take a pool of kind thin")
 
 func (e *Engine) closeLUN(name string) error {
 	v, ok := e.volumes[name]

@@ -35,8 +35,12 @@ func (e *Engine) openLUN(name string, want lun.LUN) error {
 		return err
 	}
 	if v.size.Load() < want.Size {
-		_, err := e.grow(name, want.Size)
-		return err
+		if _, err := e.grow(name, want.Size); err != nil {
+			return err
+		}
+	}
+	if want.Thick {
+		return errThick
 	}
 	return nil
 }

@@ -30,6 +30,9 @@ func (p *Pool) Reserve(ctx context.Context, name string, on bool) error {
 	return nil
 }
 
+// Reserved tells whether the volume has room for all of its blocks.
+func (v *Volume) Reserved() bool { return v.reserved.Load() }
+
 func (p *Pool) setReserved(ctx context.Context, name string, on bool) error {
 	v, err := p.Volume(name)
 	if err != nil {

@@ -98,6 +98,8 @@ func (e *Engine) Do(ctx context.Context, step lun.Step) error {
 		return wrap("close pool "+s.Name, e.closePool(s.Name))
 	case lun.OpenLUN:
 		return wrap("open LUN "+s.Name, e.openLUN(ctx, s.Name, s.LUN))
+	case lun.ReserveLUN:
+		return e.reserveLUN(ctx, s)
 	case lun.CloseLUN:
 		return wrap("close LUN "+s.Name, e.closeLUN(ctx, s.Name))
 	case lun.Refuse:
@@ -175,7 +177,7 @@ func (e *Engine) Stats() lun.Stats {
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.volumes)) {
 		v := e.volumes[name]
-		s.LUNs = append(s.LUNs, lun.LUNStats{Info: v.Info(), Pool: v.pool.name, Used: v.thin.Usage().Used, Fault: v.shape().Fault})
+		s.LUNs = append(s.LUNs, lun.LUNStats{Info: v.Info(), Pool: v.pool.name, Used: v.thin.Usage().Used, Thick: v.thin.Reserved(), Fault: v.shape().Fault})
 	}
 	return s
 }
@@ -189,7 +191,7 @@ func (e *Engine) Retained() []lun.LUNStats {
 	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
 		for _, v := range e.pools[name].thin.Volumes() {
 			if info := v.Info(); e.volumes[info.Name] == nil {
-				out = append(out, lun.LUNStats{Info: info, Pool: name, Used: v.Usage().Used})
+				out = append(out, lun.LUNStats{Info: info, Pool: name, Used: v.Usage().Used, Thick: v.Reserved()})
 			}
 		}
 	}

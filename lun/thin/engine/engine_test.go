@@ -242,3 +242,55 @@ func TestSizes(t *testing.T) {
 		must(t, v.WriteAt(ctx, chunk, n*chunkSize, true))
 	}
 }
+
+// TestThick: a thick LUN can be filled whatever others take, and what is kept for
+// it is given to nobody else until it is thin.
+func TestThick(t *testing.T) {
+	ctx, state := t.Context(), t.TempDir()
+	e := newEngine(t, Options{StateDir: state})
+	thick := lun.LUN{Pool: "main", Size: 2 << 20, Block: 4096, Thick: true}
+	want := lun.State{
+		Pools: map[string]lun.Pool{"main": main(filepath.Join(state, "main"), 8<<20)},
+		LUNs:  map[string]lun.LUN{"a": thick, "b": {Pool: "main", Size: 8 << 20, Block: 4096}},
+	}
+	become(t, e, want)
+	chunk := pattern(chunkSize, 7)
+	fill := func(name string, at int64) (n int64) {
+		v := volumeOf(t, e, name)
+		for ; at < v.Info().Size; at += chunkSize {
+			if err := v.WriteAt(ctx, chunk, at, false); errors.Is(err, lun.ErrNoSpace) {
+				return n
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			n += chunkSize
+		}
+		return n
+	}
+	taken := fill("b", 0)
+	if taken < 5<<20 || taken > 6<<20 {
+		t.Errorf("besides a thick LUN of 2 MiB, %d of 8 MiB could be taken", taken)
+	}
+	if n := fill("a", 0); n != 2<<20 {
+		t.Errorf("the thick LUN took %d", n)
+	}
+	thick.Size = 4 << 20
+	wants(t, e.Do(ctx, lun.GrowLUN{Name: "a", From: 2 << 20, To: thick.Size}), "no space left")
+	wants(t, e.Do(ctx, lun.OpenLUN{Name: "c", LUN: thick}), "no space left")
+	if _, ok := e.Keeps("c"); ok {
+		t.Error("a refused LUN is there")
+	}
+	must(t, volumeOf(t, e, "a").Unmap(ctx, 0, 2<<20))
+	must(t, volumeOf(t, e, "a").Flush(ctx))
+	if n := fill("b", taken); n > 64<<10 {
+		t.Errorf("%d of what is kept were taken by others", n)
+	}
+	want.LUNs["a"] = lun.LUN{Pool: "main", Size: 3 << 20, Block: 4096}
+	become(t, e, want)
+	if n := fill("b", taken); n < 1<<20 {
+		t.Errorf("of what is kept no more others took %d", n)
+	}
+	if got := e.Stats().LUNs[0].Thick; got {
+		t.Error("it is thick still")
+	}
+}

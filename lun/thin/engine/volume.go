@@ -31,7 +31,7 @@ func (v *volume) Usage() lun.Usage { return v.thin.Usage() }
 
 func (v *volume) shape() lun.LUN {
 	i := v.thin.Info()
-	return lun.LUN{Pool: v.pool.name, Size: i.Size, Block: i.BlockSize, Fault: v.pool.fault()}
+	return lun.LUN{Pool: v.pool.name, Size: i.Size, Block: i.BlockSize, Thick: v.thin.Reserved(), Fault: v.pool.fault()}
 }
 
 // enter lets I/O in while the LUN is in service.
@@ -128,14 +128,35 @@ func (e *Engine) openLUN(ctx context.Context, name string, want lun.LUN) error {
 		}
 	}
 	is := v.shape()
-	if err := lun.Unchangeable(name, is, want); err != nil {
-		return err
-	}
-	if is.Size < want.Size {
-		_, err := e.grow(ctx, name, want.Size)
-		return err
+	for _, s := range lun.Change(name, is, want) {
+		if err := e.alter(ctx, s); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// alter carries out a step on a LUN in service whose size nobody has seen yet.
+func (e *Engine) alter(ctx context.Context, step lun.Step) error {
+	switch s := step.(type) {
+	case lun.GrowLUN:
+		_, err := e.grow(ctx, s.Name, s.To)
+		return err
+	case lun.ReserveLUN:
+		return e.reserveLUN(ctx, s)
+	case lun.Refuse:
+		return s.Err()
+	}
+	return fmt.Errorf("%v: it is no change of a LUN", step)
+}
+
+// reserveLUN keeps room for all of a LUN, or lets it go.
+func (e *Engine) reserveLUN(ctx context.Context, s lun.ReserveLUN) error {
+	v := e.volumes[s.Name]
+	if v == nil {
+		return fmt.Errorf("reserve room for LUN %s: it is not in service", s.Name)
+	}
+	return v.pool.thin.Reserve(ctx, s.Name, s.Thick)
 }
 
 // load puts the volume of a name into service, made first when there is none.
@@ -152,7 +173,11 @@ func (e *Engine) load(ctx context.Context, p *pool, name string, want lun.LUN) (
 		return nil, err
 	}
 	if fresh {
-		if t, err = p.thin.Create(ctx, name, want.Size, want.Block); err != nil {
+		create := p.thin.Create
+		if want.Thick {
+			create = p.thin.CreateReserved
+		}
+		if t, err = create(ctx, name, want.Size, want.Block); err != nil {
 			return nil, err
 		}
 	}
