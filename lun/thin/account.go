@@ -57,7 +57,7 @@ func (v *Volume) Entry() Entry {
 		e.Shared += max(0, used-exclusive) * chunkSize
 	})
 	v.pool.space.mu.Lock()
-	e.Promised = v.promise * chunkSize
+	e.Promised = v.promise.data * chunkSize
 	v.pool.space.mu.Unlock()
 	return e
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"ripstop/lun"
+	"ripstop/lun/thin/thintest"
 )
 
 // TestExclusiveIsWhatDeletingGivesBack deletes volumes and snapshots of random
@@ -101,5 +102,20 @@ func TestReservedVolumeNeverMeetsAFullPool(t *testing.T) {
 	fill(t, w)
 	if err := p.Reserve(ctx, "thick", true); !errors.Is(err, lun.ErrNoSpace) {
 		t.Errorf("a full pool promises: %v", err)
+	}
+}
+
+// TestReservedAsLargeAsThePool: the map of a reserved volume takes none of the
+// room that data may have.
+func TestReservedAsLargeAsThePool(t *testing.T) {
+	f := thintest.New(1, 0)
+	must(t, Format(f, 4*chunkSize))
+	p, err := Open(t.Context(), f, Options{Limit: 64 << 20, Data: 8 << 20, Slab: 1 << 20})
+	must(t, err)
+	v, err := p.CreateReserved(t.Context(), "v", 8<<20, 4096)
+	must(t, err)
+	must(t, v.WriteAt(t.Context(), filled(0, 8<<20, 1), 0, true))
+	if _, err := p.CreateReserved(t.Context(), "w", 4096, 4096); !errors.Is(err, lun.ErrNoSpace) {
+		t.Errorf("more: %v", err)
 	}
 }

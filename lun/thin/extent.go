@@ -160,7 +160,7 @@ func (v *Volume) cutLeaf(i int, l *leaf) (done bool, err error) {
 	if pg := v.pages[i/pageLeaves].Load(); v.reserved.Load() && pg.refs.Load() == 1 && l.refs.Load() == 1 {
 		for r := range leafRegions {
 			if l.data.coveredIn(r, &p.space) {
-				p.space.owe(&v.promise, 1)
+				p.space.owe(&v.promise)
 			}
 		}
 	}

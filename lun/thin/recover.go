@@ -286,7 +286,7 @@ func (p *Pool) count(ctx context.Context, f *found) error {
 	}
 	for _, v := range p.list() {
 		if v.reserved.Load() {
-			p.space.owe(&v.promise, v.unmet()+mapChunks(v.size.Load()))
+			p.space.promise(&v.promise, promise{v.unmet(), mapChunks(v.size.Load())})
 		}
 	}
 	slices.Sort(p.dead) // the same disk gives the same pool

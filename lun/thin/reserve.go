@@ -51,9 +51,9 @@ func (p *Pool) setReserved(ctx context.Context, name string, on bool) error {
 		if err := p.commit(); err != nil { // what it gave up is not its any more
 			return err
 		}
-		err = p.promise(v, v.unmet()+mapChunks(v.size.Load()))
+		err = p.promise(v, promise{v.unmet(), mapChunks(v.size.Load())})
 	} else {
-		p.space.promise(&v.promise, 0)
+		p.space.promise(&v.promise, promise{})
 	}
 	if err != nil {
 		return err
@@ -76,22 +76,25 @@ func mapChunks(size int64) int64 { return 1 + size/leafSize/(chunkNodes/2) }
 
 func regions(size int64) int64 { return (size + chunkSize - 1) / chunkSize }
 
-// promise makes chunks what is promised to a volume. With its gate held.
-func (p *Pool) promise(v *Volume, chunks int64) error {
+// promise is chunks that a volume may still take.
+type promise struct{ data, maps int64 }
+
+// promise makes want what is promised to a volume. With its gate held.
+func (p *Pool) promise(v *Volume, want promise) error {
 	before := v.promise
-	p.space.promise(&v.promise, chunks) // others see it before they take more
+	p.space.promise(&v.promise, want) // others see it before they take more
 	for try := 0; ; {
-		is, want := p.space.room(), p.reserve()+p.debt()
-		if chunks <= before || is >= want {
+		missing, data := p.space.missing(p.reserve() + p.debt())
+		if missing <= 0 || want.data <= before.data && want.maps <= before.maps {
 			return nil
 		}
-		if p.expand() {
+		if !data && p.expand() {
 			continue
 		}
 		var err error
 		if try++; try > 1 {
 			err = fmt.Errorf("%d bytes are to be promised, and %d are missing: %w: %s",
-				chunks*chunkSize, (want-is)*chunkSize, lun.ErrNoSpace, "grow the pool, or delete snapshots or LUNs")
+				want.data*chunkSize, missing*chunkSize, lun.ErrNoSpace, "grow the pool, or delete snapshots or LUNs")
 		} else {
 			err = p.checkpoint(false) // what was given up is free after it
 		}
@@ -102,11 +105,15 @@ func (p *Pool) promise(v *Volume, chunks int64) error {
 	}
 }
 
-// room is the chunks that are neither used nor promised.
-func (s *space) room() int64 {
+// missing is the chunks that are promised and cannot be kept, when spare ones
+// go to nobody; data tells that the bound of data is why.
+func (s *space) missing(spare int64) (n int64, data bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return min(s.free.Load(), s.bound.Load()-s.data.Load()) - s.promised
+	if n = s.promised.data + s.data.Load() - s.bound.Load(); n > 0 {
+		return n, true
+	}
+	return s.promised.data + s.promised.maps + spare - s.free.Load(), false
 }
 
 // unmet is the regions without a chunk that is the volume's alone. With its
@@ -129,7 +136,7 @@ func (p *Pool) promiseAll(v *Volume) (undo func(), err error) {
 	}
 	before := v.promise
 	size := v.size.Load()
-	if err := p.promise(v, regions(size)+mapChunks(size)); err != nil {
+	if err := p.promise(v, promise{regions(size), mapChunks(size)}); err != nil {
 		return nil, fmt.Errorf("room is reserved for LUN %s, which would share all of it: %w", v.shape.name, err)
 	}
 	return func() { p.space.promise(&v.promise, before) }, nil
@@ -144,7 +151,7 @@ func (p *Pool) repromise() error {
 		v.gate.Lock()
 		err := p.commit()
 		if err == nil {
-			p.space.promise(&v.promise, v.unmet()+mapChunks(v.size.Load()))
+			p.space.promise(&v.promise, promise{v.unmet(), mapChunks(v.size.Load())})
 		}
 		v.gate.Unlock()
 		if err != nil {
@@ -158,7 +165,7 @@ func (p *Pool) repromise() error {
 // any more, if it had one before. With the leaf's mu held.
 func (v *Volume) uncovered(d *leafData, r int, before bool) {
 	if before && !d.coveredIn(r, &v.pool.space) {
-		v.pool.space.owe(&v.promise, 1)
+		v.pool.space.owe(&v.promise)
 	}
 }
 

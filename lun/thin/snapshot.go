@@ -34,7 +34,7 @@ func (p *Pool) create(ctx context.Context, name string, size int64, block int, r
 	}
 	v := newVolume(p, entry{size: size, shape: s, reserved: reserved})
 	if reserved {
-		err = p.promise(v, regions(size)+mapChunks(size))
+		err = p.promise(v, promise{regions(size), mapChunks(size)})
 	}
 	if err == nil {
 		err = p.restructure(ctx, func() error {
@@ -54,7 +54,7 @@ func (p *Pool) create(ctx context.Context, name string, size int64, block int, r
 		})
 	}
 	if err != nil {
-		p.space.promise(&v.promise, 0)
+		p.space.promise(&v.promise, promise{})
 		return nil, fmt.Errorf("create LUN %s: %w", name, err)
 	}
 	return v, nil
@@ -313,7 +313,7 @@ func (p *Pool) grow(ctx context.Context, v *Volume, size int64) error {
 	defer v.gate.Unlock()
 	before, is := v.promise, v.size.Load()
 	if v.reserved.Load() {
-		if err := p.promise(v, before+regions(size)+mapChunks(size)-regions(is)-mapChunks(is)); err != nil {
+		if err := p.promise(v, promise{before.data + regions(size) - regions(is), mapChunks(size)}); err != nil {
 			return err
 		}
 	}
@@ -374,7 +374,7 @@ func (p *Pool) destroy(ctx context.Context, v *Volume) error {
 	}
 	p.sweep(v)
 	v.reserved.Store(false)
-	p.space.promise(&v.promise, 0)
+	p.space.promise(&v.promise, promise{})
 	return nil
 }
 

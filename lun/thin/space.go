@@ -43,7 +43,7 @@ type space struct {
 	hint   uint32   // where the search for a free chunk goes on
 	nodes  []uint32 // node chunks that may have a free place
 
-	promised int64    // chunks that reserved volumes may still take
+	promised promise  // to all reserved volumes
 	leaves   []*leaf  // by id, from 1 on
 	ids      []uint32 // that are free
 }
@@ -115,15 +115,19 @@ func (s *space) takeLocked(state uint32, spare int64) (uint32, bool) {
 
 // takeData finds a free chunk for a region. It leaves what is promised to
 // others, and spare more; need, if any, is what the volume is promised.
-func (s *space) takeData(l *leaf, region int, spare int64, need *int64) (uint32, bool) {
+func (s *space) takeData(l *leaf, region int, spare int64, need *promise) (uint32, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	promised, kept := need != nil && *need > 0, s.promised
+	kept := s.promised.data
+	promised := need != nil && need.data > 0
 	if promised {
 		kept--
 	}
 	if s.data.Load()+kept >= s.bound.Load() {
 		return 0, false
+	}
+	if need == nil {
+		spare += s.promised.maps
 	}
 	c, ok := s.takeLocked(0, spare+kept)
 	if ok {
@@ -131,8 +135,8 @@ func (s *space) takeData(l *leaf, region int, spare int64, need *int64) (uint32,
 		s.refLocked(share{c, region, l})
 	}
 	if ok && promised {
-		*need--
-		s.promised--
+		need.data--
+		s.promised.data--
 	}
 	return c, ok
 }
@@ -141,23 +145,24 @@ func (s *space) takeData(l *leaf, region int, spare int64, need *int64) (uint32,
 func (s *space) full() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.data.Load()+s.promised >= s.bound.Load()
+	return s.data.Load()+s.promised.data >= s.bound.Load()
 }
 
-// promise makes chunks what is promised to a volume.
-func (s *space) promise(need *int64, chunks int64) {
+// promise makes want what is promised to a volume.
+func (s *space) promise(is *promise, want promise) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.promised += chunks - *need
-	*need = chunks
+	s.promised.data += want.data - is.data
+	s.promised.maps += want.maps - is.maps
+	*is = want
 }
 
-// owe adds to what is promised to a volume.
-func (s *space) owe(need *int64, chunks int64) {
+// owe promises a chunk more to a volume.
+func (s *space) owe(to *promise) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	*need += chunks
-	s.promised += chunks
+	to.data++
+	s.promised.data++
 }
 
 // spare is the free chunks, those that are promised included or not.
@@ -165,14 +170,16 @@ func (s *space) spare(promised bool) int64 {
 	if promised {
 		return s.free.Load()
 	}
-	return s.free.Load() - s.owed()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.free.Load() - s.promised.data - s.promised.maps
 }
 
-// owed is the chunks that are promised.
+// owed is the chunks that are promised to data.
 func (s *space) owed() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.promised
+	return s.promised.data
 }
 
 // ref counts one more use of a chunk.

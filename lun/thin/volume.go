@@ -23,7 +23,7 @@ type Volume struct {
 	size     atomic.Int64
 	mapped   atomic.Int64 // blocks
 	reserved atomic.Bool
-	promise  int64 // chunks that are promised to it; under the mu of the pool's space
+	promise  promise // under the mu of the pool's space
 
 	luck  disk.Luck  // of TryReadAt
 	brake disk.Brake // of TryWriteAt
