@@ -281,6 +281,12 @@ func (v *Volume) dropLeaf(i int) {
 	}
 }
 
+// Settle waits for every access that is under way.
+func (v *Volume) Settle() {
+	v.gate.Lock()
+	v.gate.Unlock() // to have had it is what is wanted
+}
+
 // check refuses what does not fit the volume. With gate shared.
 func (v *Volume) check(ctx context.Context, off, n int64) error {
 	if err := ctx.Err(); err != nil {

@@ -21,7 +21,11 @@ type volume struct {
 	closed bool
 }
 
-var _ lun.Gauge = (*volume)(nil)
+var (
+	_ lun.Gauge  = (*volume)(nil)
+	_ lun.Prompt = (*volume)(nil)
+	_ lun.Queue  = (*volume)(nil)
+)
 
 // Info is the LUN as it is now.
 func (v *volume) Info() lun.Info { return v.thin.Info() }
@@ -60,6 +64,54 @@ func (v *volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) err
 	}
 	defer v.gate.RUnlock()
 	return v.thin.WriteAt(ctx, p, off, fua)
+}
+
+// try lets in what must not wait.
+func (v *volume) try() bool {
+	if !v.gate.TryRLock() {
+		return false
+	}
+	if v.closed {
+		v.gate.RUnlock()
+		return false
+	}
+	return true
+}
+
+// TryReadAt fills p from off if that is all in memory.
+func (v *volume) TryReadAt(p []byte, off int64) (bool, error) {
+	if !v.try() {
+		return false, nil
+	}
+	defer v.gate.RUnlock()
+	return v.thin.TryReadAt(p, off)
+}
+
+// TryWriteAt writes p at off if that is a copy into memory.
+func (v *volume) TryWriteAt(p []byte, off int64) (bool, error) {
+	if !v.try() {
+		return false, nil
+	}
+	defer v.gate.RUnlock()
+	return v.thin.TryWriteAt(p, off)
+}
+
+// StartReadAt begins a ReadAt.
+func (v *volume) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
+	if !v.try() {
+		return false
+	}
+	defer v.gate.RUnlock()
+	return v.thin.StartReadAt(p, off, done)
+}
+
+// StartWriteAt begins a WriteAt.
+func (v *volume) StartWriteAt(p []byte, off int64, done func(ok bool)) bool {
+	if !v.try() {
+		return false
+	}
+	defer v.gate.RUnlock()
+	return v.thin.StartWriteAt(p, off, done)
 }
 
 // Unmap makes n bytes at off read as zeros and gives their space back.
@@ -240,5 +292,6 @@ func (e *Engine) release(v *volume) {
 	v.gate.Lock()
 	v.closed = true
 	v.gate.Unlock()
+	v.thin.Settle() // what was begun and nobody waits for
 	e.log.Debug("lun closed", "lun", v.name)
 }
