@@ -171,8 +171,6 @@ func TestRefusals(t *testing.T) {
 	}
 	small := main(path, 1<<20)
 	small.Overcommit = 1
-	direct := main(path, 8<<20)
-	direct.Direct = true
 	tests := []struct {
 		step lun.Step
 		text string
@@ -185,7 +183,6 @@ func TestRefusals(t *testing.T) {
 		{lun.OpenPool{Name: "main", Pool: main(twin, 1<<20)}, "it is in service at " + path},
 		{lun.SetPool{Name: "none"}, "set pool none: it is not in service"},
 		{lun.SetPool{Name: "main", To: small}, "pool main: its LUNs would have 4194304 bytes, and it promises at most 1048576"},
-		{lun.SetPool{Name: "main", To: direct}, "`cache:` of a thin pool in service does not change"},
 		{lun.ClosePool{Name: "main"}, "close pool main: LUN a is in service in it"},
 		{lunOf("b", "none", 1<<20, 4096), "pool none is not in service"},
 		{lunOf("b", "main", 1<<20, 1024), "block 1024 is neither 512 nor 4096"},

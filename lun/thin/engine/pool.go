@@ -60,7 +60,7 @@ func whole(n int64) int64 { return (n + chunkSize - 1) / chunkSize * chunkSize }
 // shape is the pool as it is observed. With the engine's mu.
 func (p *pool) shape() lun.Pool {
 	s := p.want
-	s.Fault = p.fault()
+	s.Direct, s.Fault = p.file.Direct(), p.fault()
 	return s
 }
 
@@ -111,7 +111,7 @@ func (e *Engine) openPool(ctx context.Context, name string, want lun.Pool) error
 	e.pools[name] = p
 	e.mu.Unlock()
 	e.log.Debug("pool opened", "pool", name, "path", want.Path, "used", p.thin.Usage().Data)
-	return nil
+	return p.setDirect(want.Direct)
 }
 
 // start opens the pool in its file, which gets one first when it has none.
@@ -160,9 +160,6 @@ func (e *Engine) setPool(name string, to lun.Pool) error {
 	if err := to.Promise(name, e.provisioned(p)); err != nil {
 		return err
 	}
-	if to.Direct != p.want.Direct {
-		return errors.New("the `cache:` of a thin pool in service does not change: take the pool and its LUNs out of the file, apply, and put them back")
-	}
 	if !p.file.IsDevice() {
 		p.thin.SetLimit(layoutOf(to.Size).limit)
 	}
@@ -170,7 +167,15 @@ func (e *Engine) setPool(name string, to lun.Pool) error {
 	e.mu.Lock()
 	p.want = to
 	e.mu.Unlock()
-	return nil
+	return p.setDirect(to.Direct)
+}
+
+// setDirect chooses the way of data, while nothing is written.
+func (p *pool) setDirect(on bool) error {
+	if p.file.Direct() == on {
+		return nil
+	}
+	return p.thin.Quiet(func() error { return p.file.SetDirect(on) })
 }
 
 func (e *Engine) closePool(name string) error {
@@ -186,13 +191,53 @@ func (e *Engine) closePool(name string) error {
 	e.mu.Lock()
 	delete(e.pools, name)
 	e.mu.Unlock()
+	e.log.Debug("pool closed", "pool", name)
+	return p.close()
+}
+
+// close lets go of the file, with everything on stable storage. What had failed
+// was told when it happened.
+func (p *pool) close() error {
 	broken := p.thin.Failed() != nil
 	err := p.thin.Close()
 	if broken {
-		err = nil // told when it happened
+		err = nil
 	}
-	e.log.Debug("pool closed", "pool", name)
 	return errors.Join(err, p.file.Close())
+}
+
+// Reopen has a pool opened anew, its LUNs too: it takes writes again, if its disk
+// does. Accesses that are under way end first; one to a disk that hangs does not
+// end. What cannot be opened is out of service, and the error says why.
+func (e *Engine) Reopen(ctx context.Context, name string) error {
+	ctx = context.WithoutCancel(ctx) // half of it is nothing
+	e.control.Lock()
+	defer e.control.Unlock()
+	p := e.pools[name]
+	if p == nil {
+		return fmt.Errorf("reopen pool %s: %w", name, lun.ErrUnknown)
+	}
+	luns := map[string]lun.LUN{}
+	for l, v := range e.volumes {
+		if v.pool == p {
+			luns[l] = v.shape()
+			e.release(v)
+		}
+	}
+	e.mu.Lock()
+	delete(e.pools, name)
+	e.mu.Unlock()
+	if err := p.close(); err != nil {
+		e.log.Warn("pool closed with an error", "pool", name, "error", err)
+	}
+	if err := e.openPool(ctx, name, p.want); err != nil {
+		return fmt.Errorf("reopen pool %s: %w", name, err)
+	}
+	var errs []error
+	for l, shape := range luns {
+		errs = append(errs, wrap("open LUN "+l, e.openLUN(ctx, l, shape)))
+	}
+	return errors.Join(errs...)
 }
 
 func compare(a, b string) int { return cmp.Compare(a, b) }
