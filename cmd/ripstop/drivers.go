@@ -230,7 +230,7 @@ func (d *drivers) poolKind(ctx context.Context) func(path string) (lun.Kind, err
 			}
 		}
 		kind, err := store.Kind(path)
-		return cmp.Or(lun.Kind(kind), lun.Raw), err
+		return cmp.Or(lun.Kind(kind), lun.Thin), err
 	}
 }
 

@@ -93,7 +93,7 @@ type rawNeighbor struct {
 
 type rawPool struct {
 	spot
-	Kind       value[kind]     `yaml:"kind" jsonschema_description:"How it keeps its LUNs: thin, in ripstop's own format, or raw, a sparse file for each. Without it, as it is; of a new one, raw."`
+	Kind       value[kind]     `yaml:"kind" jsonschema_description:"How it keeps its LUNs: thin, in ripstop's own format, or raw, a sparse file for each. Without it, as it is; of a new one, thin."`
 	Path       value[fileName] `yaml:"path" jsonschema:"required" jsonschema_description:"Directory, under the state directory unless absolute; or a block device, which is a thin pool."`
 	Size       value[size]     `yaml:"size" jsonschema:"required" jsonschema_description:"Bytes that its LUNs may fill, as 10GiB. Log and map of a thin pool come on top."`
 	Overcommit value[ratio]    `yaml:"overcommit" jsonschema_description:"How often the size may be promised, 1 (default) or more."`

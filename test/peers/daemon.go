@@ -27,7 +27,7 @@ type LUN struct {
 type Config struct {
 	Dir  string // for files, configuration and logs; it has to exist
 	LUNs []LUN
-	Thin bool // tell initiators that blocks can be given back, where that has to be asked for
+	Thin bool // thin pools of ripstop; initiators are told that blocks can be given back, where that has to be asked for
 }
 
 // startTime is how long a target may take until it serves.

@@ -48,11 +48,14 @@ func (d *Daemon) yaml(c Config) string {
 		sizes[l.Direct] += 2 * l.Size // with room: initiators are told of a pool that fills
 	}
 	for direct, size := range sizes {
-		name, cache := pool(LUN{Direct: direct}), "writeback"
+		name, cache, kind := pool(LUN{Direct: direct}), "writeback", "raw"
 		if direct {
 			cache = "direct"
 		}
-		fmt.Fprintf(&b, "  %s: {path: pools/%s, size: %dMiB, cache: %s}\n", name, name, size>>20, cache)
+		if c.Thin {
+			kind = "thin"
+		}
+		fmt.Fprintf(&b, "  %s: {kind: %s, path: pools/%s, size: %dMiB, cache: %s}\n", name, kind, name, size>>20, cache)
 	}
 	b.WriteString("luns:\n")
 	for _, l := range c.LUNs {
