@@ -39,10 +39,11 @@ bench-iscsi:
 soak:
 	THIN_SEEDS=10000 go test ./lun/thin -run 'TestPowerCuts' -count=1 -timeout 60m -v
 
-# kill -9 of the real daemon under a verifying initiator; by hand.
+# kill -9 of the real daemon under a verifying initiator, and flipped bits in its pools; by hand.
 KILLS = 200
+FLIPS = 60
 soak-kill:
-	RIPSTOP_KILLS=$(KILLS) go test ./test/crash -run TestKill -count=1 -timeout 60m -v
+	RIPSTOP_KILLS=$(KILLS) RIPSTOP_FLIPS=$(FLIPS) go test ./test/crash -run 'TestKill|TestDamage' -count=1 -timeout 60m -v
 
 # Verified I/O of QEMU and of the kernel's initiator while connections break and the daemon is killed: SOAK each, by hand.
 SOAK = 10m

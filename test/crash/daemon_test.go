@@ -27,6 +27,7 @@ const (
 type daemon struct {
 	t      testing.TB
 	dir    string
+	netns  string // where it runs; "" is that of the test
 	cmd    *exec.Cmd
 	log    *journal
 	exited chan struct{}
@@ -82,7 +83,11 @@ func (d *daemon) configure(config string) {
 func (d *daemon) start() {
 	d.t.Helper()
 	d.log, d.exited = &journal{}, make(chan struct{})
-	d.cmd = exec.Command(program, "--state", d.state(), "--socket", filepath.Join(d.dir, "sock"), "serve", "--config", d.file())
+	words := []string{program, "--state", d.state(), "--socket", filepath.Join(d.dir, "sock"), "serve", "--config", d.file()}
+	if d.netns != "" {
+		words = append([]string{"nsenter", "--net=/run/netns/" + d.netns}, words...)
+	}
+	d.cmd = exec.Command(words[0], words[1:]...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {
@@ -190,17 +195,17 @@ func (d *daemon) enter() *session {
 	return s
 }
 
-// number gives a number of an object: number("pool", "main", "used").
-func (d *daemon) number(kind, name, field string) int64 {
+// field gives a number of an object: field("pool", "main", "used").
+func (d *daemon) field(kind, name, of string) int64 {
 	d.t.Helper()
 	var all map[string]any
 	out := d.cli("get", kind, name, "-o", "json")
 	if err := json.Unmarshal([]byte(out), &all); err != nil {
 		d.t.Fatalf("%v\n%s", err, out)
 	}
-	n, ok := all[field].(float64)
+	n, ok := all[of].(float64)
 	if !ok {
-		d.t.Fatalf("%s %s has no number %s:\n%s", kind, name, field, out)
+		d.t.Fatalf("%s %s has no number %s:\n%s", kind, name, of, out)
 	}
 	return int64(n)
 }

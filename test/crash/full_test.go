@@ -16,7 +16,9 @@ const mib = 1 << 20
 
 // kinds are the pools that are tried, as words of the file.
 var kinds = []struct{ name, kind string }{
-	{"raw", "overcommit: 4"},
+	{"raw", "kind: raw, overcommit: 4"},
+	{"thin", "kind: thin, overcommit: 4"},
+	{"thin past the page cache", "kind: thin, overcommit: 4, cache: direct"},
 }
 
 // eachKind runs a test with each kind of pool. In config, KIND stands for it.
@@ -185,7 +187,7 @@ targets:
 		data.flush()
 		data.holds()
 		d.cli("lun", "delete", "scratch")
-		if n := d.number("lun", "other", "used"); n < 4*mib {
+		if n := d.field("lun", "other", "used"); n < 4*mib {
 			t.Errorf("other uses %d bytes of its pool", n)
 		}
 
@@ -249,13 +251,13 @@ targets:
 				t.Fatal(err)
 			}
 			if told < 0 && slices.Contains(s.attentions(), threshold) {
-				told = int(d.number("pool", "tight", "used") * 100 / d.number("pool", "tight", "size"))
+				told = int(d.field("pool", "tight", "used") * 100 / d.field("pool", "tight", "size"))
 			}
 		}
 		if told < 79 || told > 90 {
 			t.Errorf("the initiator was told of the first threshold when the pool was %d %% full, want about 80", told)
 		}
-		if used, size := d.number("pool", "tight", "used"), d.number("pool", "tight", "size"); used > size || used < size*95/100 {
+		if used, size := d.field("pool", "tight", "used"), d.field("pool", "tight", "size"); used > size || used < size*95/100 {
 			t.Errorf("the full pool uses %d bytes of %d", used, size)
 		}
 		more.must(0, 256)

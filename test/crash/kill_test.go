@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,10 +27,10 @@ targets:
 
 const workers = 4 // commands under way at each LUN
 
-// rounds is how often the daemon is killed.
-func rounds(t testing.TB, fewest int) int {
+// number is how often something is tried, by the environment.
+func number(t testing.TB, name string, fewest int) int {
 	t.Helper()
-	text := os.Getenv("RIPSTOP_KILLS")
+	text := os.Getenv(name)
 	if text == "" {
 		return fewest
 	}
@@ -45,25 +44,21 @@ func rounds(t testing.TB, fewest int) int {
 // TestKill kills the daemon under load, now and then while it starts, and reads
 // everything back each time.
 func TestKill(t *testing.T) {
-	for _, c := range []struct{ name, kind string }{
-		{"raw", "overcommit: 4"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			seed := rand.Uint64()
-			t.Logf("seed %d", seed)
-			k := &killing{
-				daemon: newDaemon(t, strings.Replace(killConfig, "KIND", c.kind, 1)),
-				random: rand.New(rand.NewPCG(seed, 1)),
-				disks:  []*disk{newDisk(0, 16<<20/4096, 4096), newDisk(1, 2<<20/512, 512)},
+	eachKind(t, killConfig, func(t *testing.T, config string) {
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		k := &killing{
+			daemon: newDaemon(t, config),
+			random: rand.New(rand.NewPCG(seed, 1)),
+			disks:  []*disk{newDisk(0, 16<<20/4096, 4096), newDisk(1, 2<<20/512, 512)},
+		}
+		for n := range number(t, "RIPSTOP_KILLS", 6) {
+			if k.round(n); t.Failed() {
+				t.Fatalf("round %d", n)
 			}
-			for n := range rounds(t, 10) {
-				if k.round(n); t.Failed() {
-					t.Fatalf("round %d", n)
-				}
-			}
-			t.Logf("%d commands answered, %d flushes", k.done.Load(), k.flushes.Load())
-		})
-	}
+		}
+		t.Logf("%d commands answered, %d flushes", k.done.Load(), k.flushes.Load())
+	})
 }
 
 // killing is a daemon with its LUNs and what they may hold.
