@@ -55,7 +55,8 @@ type Controller struct {
 
 	pass    sync.Mutex // held for the length of a pass; guards what follows
 	source  Source
-	blocked bool // whether the last resolution left problems
+	blocked bool    // whether the last resolution left problems
+	desired Desired // as it was resolved last
 	back    backoff
 
 	mu     sync.Mutex // guards status alone, so that reading it never waits for a pass
@@ -120,7 +121,10 @@ func (c *Controller) due() time.Duration {
 		longest = heal
 	}
 	if first, ok := c.back.next(); ok {
-		return min(max(time.Until(first), 0), longest)
+		longest = min(max(time.Until(first), 0), longest)
+	}
+	if first := c.desired.due(time.Now()); !first.IsZero() {
+		longest = min(time.Until(first), longest)
 	}
 	return longest
 }
@@ -215,7 +219,7 @@ func worse(before, now Status) []Object {
 // what was done is what is observed.
 func (c *Controller) converge(ctx context.Context, asked bool) []reconcile.Outcome {
 	desired, problems := c.source()
-	c.blocked = len(problems) > 0
+	c.blocked, c.desired = len(problems) > 0, desired
 	var all []reconcile.Outcome
 	for range settle {
 		now := time.Now()
@@ -265,11 +269,11 @@ func (c *Controller) record(r Result, s Status, asked bool, now time.Time) {
 			continue
 		case o.Err != nil:
 			// Drift is counted when it is seen, also if it is not put right at once.
-			drifted[id] = !asked && ready[id]
+			drifted[id] = !asked && ready[id] && !routine(o.Step)
 			c.back.fail(id, o.Err, now)
 			c.log.Error("step failed", "object", id, "step", oneLine(o.Step), "error", o.Err)
 			continue
-		case !asked && ready[id]:
+		case !asked && ready[id] && !routine(o.Step):
 			drifted[id] = true
 			c.log.Warn("drift put right", "object", id, "step", oneLine(o.Step))
 		default:
@@ -308,6 +312,8 @@ func (c *Controller) forget(r Result) {
 		}
 	}
 }
+
+func routine(s reconcile.Step) bool { _, ok := s.(reconcile.Routine); return ok }
 
 func oneLine(s reconcile.Step) string { return strings.ReplaceAll(s.String(), "\n", " && ") }
 

@@ -1,6 +1,8 @@
 package controller
 
 import (
+	"time"
+
 	"ripstop/iscsi"
 	"ripstop/lun"
 	"ripstop/vpn"
@@ -13,4 +15,10 @@ type Desired struct {
 	VPN     vpn.State
 	LUN     lun.State
 	ISCSI   iscsi.State
+
+	Schedules lun.Schedules
 }
+
+// due is the next moment after now at which time alone makes a difference, zero
+// for never.
+func (d Desired) due(now time.Time) time.Time { return d.Schedules.Next(now) }

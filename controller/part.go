@@ -33,6 +33,7 @@ type Subsystem[S any, A reconcile.Step] struct {
 	Pick     func(Desired) S
 	Diff     func(want, have S) []A
 	Describe func(S) map[string]string
+	Fit      func(have, want S) S // what of the observed concerns the wanted; nil is all
 }
 
 // Bind joins a subsystem with the target that does its steps.
@@ -43,6 +44,9 @@ func Bind[S any, A reconcile.Step](s Subsystem[S, A], target reconcile.Target[S,
 			return nil, fmt.Errorf("observe %s: %w", s.Name, err)
 		}
 		want := s.Pick(d)
+		if s.Fit != nil {
+			have = s.Fit(have, want)
+		}
 		v := &view{part: s.Name, desired: s.Describe(want), observed: s.Describe(have)}
 		for _, step := range s.Diff(want, have) {
 			v.steps = append(v.steps, step)

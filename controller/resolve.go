@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"ripstop/controller/config"
+	"ripstop/iscsi"
 	"ripstop/lun"
 	"ripstop/vpn"
 	"ripstop/vswitch"
@@ -49,6 +50,7 @@ func Resolve(c *config.Config, h Host) (Desired, []Problem) {
 		LUN:     r.lun(),
 		ISCSI:   r.iscsi(),
 	}
+	d.Schedules = r.schedules(d)
 	slices.SortStableFunc(r.problems, func(a, b Problem) int { return cmp.Compare(a.Object, b.Object) })
 	return d, r.problems
 }
@@ -186,6 +188,42 @@ func (r *resolver) lun() lun.State {
 		s.LUNs[name] = lun.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block, Thick: l.Thick}
 	}
 	return s
+}
+
+// schedules is the snapshots that are made by time; those that targets serve stay.
+func (r *resolver) schedules(d Desired) lun.Schedules {
+	s := lun.Schedules{Of: map[string]lun.Schedule{}}
+	for _, name := range byName(r.cfg.LUNs) {
+		x := r.cfg.LUNs[name].Snapshots
+		if x.Every == 0 {
+			continue
+		}
+		l, ok := d.LUN.LUNs[name]
+		if !ok {
+			r.problem("schedule/"+name, fmt.Errorf("LUN %q is out of service: see its own problem", name))
+			continue
+		}
+		if d.LUN.Pools[l.Pool].Kind == lun.Raw {
+			r.problem("schedule/"+name, fmt.Errorf("pool %s is raw and takes no snapshots: put the LUN into a pool of `kind: thin`", l.Pool))
+			continue
+		}
+		s.Of[name] = lun.Schedule{Every: x.Every, Keep: x.Keep, Held: held(d.ISCSI, name)}
+	}
+	return s
+}
+
+// held is the snapshots of a LUN that targets serve, sorted.
+func held(s iscsi.State, name string) []string {
+	var out []string
+	for _, t := range s.Targets {
+		for _, ref := range t.LUNs {
+			if of, snapshot, ok := lun.SplitSnapshot(ref); ok && of == name {
+				out = append(out, snapshot)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // nested is a pool whose directory overlaps path, "" when none does. The file's

@@ -41,6 +41,9 @@ func scheduledAt(name string) (t time.Time, ok bool) {
 	return t, err == nil
 }
 
+// IsScheduled tells whether a snapshot of this name is a schedule's.
+func IsScheduled(name string) bool { _, ok := scheduledAt(name); return ok }
+
 // Scheduled gives the schedules' snapshots among all, by LUN and in order.
 func Scheduled(all []SnapshotStats) map[string][]string {
 	of := map[string][]string{}

@@ -26,7 +26,7 @@ type Snapshotter interface {
 	Restore(ctx context.Context, name, snapshot, keep string) error
 	// DeleteSnapshot destroys a snapshot and gives back what it alone held. Clones
 	// of it keep their data.
-	DeleteSnapshot(ctx context.Context, snapshot string) (id [16]byte, freed int64, err error)
+	DeleteSnapshot(ctx context.Context, snapshot string) (Deleted, error)
 }
 
 // SnapshotStats is what a snapshot holds: a copy, taken at one moment.

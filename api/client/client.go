@@ -75,9 +75,24 @@ func (c *Client) ResizeLUN(ctx context.Context, l v1.LUNSize) (v1.Applied, error
 	return call[v1.Applied](ctx, c, http.MethodPost, "lun/resize", l)
 }
 
-// DeleteLUN destroys the data of a LUN.
-func (c *Client) DeleteLUN(ctx context.Context, name string) (v1.DeletedLUN, error) {
-	return call[v1.DeletedLUN](ctx, c, http.MethodPost, "lun/delete", v1.Name{Name: name})
+// DeleteLUN destroys the data of a LUN, or a snapshot.
+func (c *Client) DeleteLUN(ctx context.Context, l v1.DeleteLUN) (v1.DeletedLUN, error) {
+	return call[v1.DeletedLUN](ctx, c, http.MethodPost, "lun/delete", l)
+}
+
+// SnapshotLUNs keeps the present of LUNs.
+func (c *Client) SnapshotLUNs(ctx context.Context, s v1.NewSnapshot) ([]v1.Snapshot, error) {
+	return call[[]v1.Snapshot](ctx, c, http.MethodPost, "lun/snapshot", s)
+}
+
+// CloneLUN makes a LUN that begins as a snapshot.
+func (c *Client) CloneLUN(ctx context.Context, l v1.NewClone) (v1.Applied, error) {
+	return call[v1.Applied](ctx, c, http.MethodPost, "lun/clone", l)
+}
+
+// RestoreLUN makes a LUN what it was at its snapshot.
+func (c *Client) RestoreLUN(ctx context.Context, l v1.RestoreLUN) (v1.RestoredLUN, error) {
+	return call[v1.RestoredLUN](ctx, c, http.MethodPost, "lun/restore", l)
 }
 
 // CheckLUN reads all data of a LUN, of the LUNs of a pool, or with an empty

@@ -38,8 +38,12 @@ type Backend struct {
 
 	CreateLUN func(context.Context, v1.NewLUN) (v1.Applied, error)
 	ResizeLUN func(context.Context, v1.LUNSize) (v1.Applied, error)
-	DeleteLUN func(context.Context, v1.Name) (v1.DeletedLUN, error)
+	DeleteLUN func(context.Context, v1.DeleteLUN) (v1.DeletedLUN, error)
 	CheckLUN  func(context.Context, v1.Name) ([]v1.CheckedLUN, error)
+
+	SnapshotLUNs func(context.Context, v1.NewSnapshot) ([]v1.Snapshot, error)
+	CloneLUN     func(context.Context, v1.NewClone) (v1.Applied, error)
+	RestoreLUN   func(context.Context, v1.RestoreLUN) (v1.RestoredLUN, error)
 
 	Switches  func(context.Context) ([]v1.Switch, error)
 	VLANs     func(context.Context) ([]v1.VLAN, error)

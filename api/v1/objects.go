@@ -116,6 +116,7 @@ type Origin string
 const (
 	FromFile Origin = "file"     // the configuration names it
 	FromVerb Origin = "verb"     // a command made it, and a command takes it away
+	FromTime Origin = "schedule" // a schedule of the configuration made it, and takes it away
 	Retained Origin = "retained" // nothing names it: it is out of service, and its data are kept
 )
 
@@ -185,8 +186,15 @@ type Latency struct {
 
 // Snapshot is a LUN as it was at one moment.
 type Snapshot struct {
-	Name  string    `json:"name"`
-	LUN   string    `json:"lun"`
-	Since time.Time `json:"since"`
-	Used  int64     `json:"used" doc:"bytes that only this snapshot holds"`
+	Name      string    `json:"name"`
+	LUN       string    `json:"lun"`
+	Pool      string    `json:"pool"`
+	Since     time.Time `json:"since" doc:"when it was made"`
+	Size      int64     `json:"size" doc:"of the LUN at that moment"`
+	Used      int64     `json:"used" doc:"bytes of the pool that it uses: the sum of the next two"`
+	Exclusive int64     `json:"exclusive" doc:"that nothing else uses: what deleting it gives back"`
+	Shared    int64     `json:"shared" doc:"that the LUN, other snapshots or clones use, too"`
+	ID        string    `json:"id" doc:"32 hex digits that stay for its life"`
+	Origin    Origin    `json:"origin" doc:"verb, or schedule, which also deletes it"`
+	Targets   []string  `json:"targets" doc:"the targets that serve it, as IQN:NUMBER"`
 }

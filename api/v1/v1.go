@@ -118,6 +118,37 @@ type NewLUN struct {
 	Thick bool   `json:"thick,omitempty" doc:"keep room of the pool for all of it"`
 }
 
+// DeleteLUN names a LUN whose data shall go, or as LUN@SNAPSHOT a snapshot.
+type DeleteLUN struct {
+	Name      string `json:"name"`
+	Snapshots bool   `json:"snapshots,omitempty" doc:"delete its snapshots, too; without it a LUN that has some is refused"`
+}
+
+// NewSnapshot asks for the present of LUNs to be kept, all of the same moment.
+type NewSnapshot struct {
+	LUNs []string `json:"luns" minItems:"1" doc:"in service, and all in one pool"`
+	Name string   `json:"name"`
+}
+
+// NewClone asks for a LUN that begins as a snapshot.
+type NewClone struct {
+	Snapshot string `json:"snapshot" doc:"LUN@SNAPSHOT"`
+	Name     string `json:"name" doc:"the new LUN's"`
+}
+
+// RestoreLUN asks for a LUN to become what it was at its snapshot.
+type RestoreLUN struct {
+	Name     string `json:"name"`
+	Snapshot string `json:"snapshot" doc:"of this LUN, without the LUN's name"`
+}
+
+// RestoredLUN is a LUN that is what it was.
+type RestoredLUN struct {
+	Name     string `json:"name"`
+	Snapshot string `json:"snapshot"`
+	Kept     string `json:"kept" doc:"the snapshot that keeps what the LUN was before, as LUN@SNAPSHOT"`
+}
+
 // LUNSize asks for a LUN to be made larger.
 type LUNSize struct {
 	Name string `json:"name"`
@@ -143,11 +174,12 @@ type NewPort struct {
 	Device    string   `json:"device,omitempty" doc:"an interface of the host"`
 }
 
-// DeletedLUN is a LUN whose data are gone.
+// DeletedLUN is a LUN, or a snapshot, whose data are gone.
 type DeletedLUN struct {
-	Name  string `json:"name"`
-	Pool  string `json:"pool"`
-	Freed int64  `json:"freed" doc:"bytes that the pool got back"`
+	Name      string   `json:"name"`
+	Pool      string   `json:"pool"`
+	Freed     int64    `json:"freed" doc:"bytes that the pool got back"`
+	Snapshots []string `json:"snapshots" doc:"that went with it, as LUN@SNAPSHOT"`
 }
 
 // CheckedLUN is what a check of one LUN found.

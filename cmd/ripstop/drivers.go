@@ -141,6 +141,10 @@ func (d *drivers) parts() []controller.Part {
 			Name: "lun", Pick: func(d controller.Desired) lun.State { return d.LUN },
 			Diff: lun.Diff, Describe: lun.State.Describe,
 		}, d.lun),
+		controller.Bind(controller.Subsystem[lun.Schedules, lun.ScheduleStep]{
+			Name: "snapshots", Pick: func(d controller.Desired) lun.Schedules { return d.Schedules },
+			Diff: lun.DiffSchedules, Describe: lun.Schedules.Describe, Fit: lun.Schedules.Under,
+		}, scheduler{d}),
 		controller.Bind(controller.Subsystem[iscsi.State, iscsi.Step]{
 			Name: "iscsi", Pick: func(d controller.Desired) iscsi.State { return d.ISCSI },
 			Diff: iscsi.Diff, Describe: iscsi.State.Describe,
@@ -282,6 +286,15 @@ func (d *drivers) unit(name string) (scsi.Device, error) {
 func (d *drivers) deleteLUN(ctx context.Context, name string) (lun.Deleted, error) {
 	gone, err := d.lun.Delete(ctx, name)
 	if err == nil && gone.ID != [16]byte{} {
+		err = d.kept.Save(gone.ID, nil)
+	}
+	return gone, err
+}
+
+// deleteSnapshot destroys a snapshot, and what initiators reserved of it.
+func (d *drivers) deleteSnapshot(ctx context.Context, name string) (lun.Deleted, error) {
+	gone, err := d.lun.DeleteSnapshot(ctx, name)
+	if err == nil {
 		err = d.kept.Save(gone.ID, nil)
 	}
 	return gone, err

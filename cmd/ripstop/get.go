@@ -36,7 +36,7 @@ var kinds = []kind{
 	{"route", []column{{"PREFIX", "prefix", nil}, {"DEVICE", "device", nil}, {"VIA", "via", nil}}},
 	{"pool", []column{{"NAME", "name", nil}, {"KIND", "kind", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"PROVISIONED", "provisioned", bytesOf}, {"OVERCOMMIT", "overcommit", nil}, {"CACHE", "cache", nil}, {"PATH", "path", nil}}},
 	{"lun", []column{{"NAME", "name", nil}, {"POOL", "pool", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"BLOCK", "block", nil}, {"ORIGIN", "origin", nil}, {"TARGETS", "targets", nil}, {"READ P99", "readLatencyNs.p99", lasting}, {"WRITE P99", "writeLatencyNs.p99", lasting}}},
-	{"snapshot", []column{{"NAME", "name", nil}, {"LUN", "lun", nil}, {"SINCE", "since", ago}, {"USED", "used", bytesOf}}},
+	{"snapshot", []column{{"NAME", "name", nil}, {"LUN", "lun", nil}, {"POOL", "pool", nil}, {"SINCE", "since", ago}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"EXCLUSIVE", "exclusive", bytesOf}, {"SHARED", "shared", bytesOf}, {"ORIGIN", "origin", nil}, {"TARGETS", "targets", nil}}},
 	{"target", []column{{"NAME", "name", nil}, {"PORTALS", "portals", nil}, {"LUNS", "luns", nil}, {"INITIATORS", "initiators", nil}, {"SESSIONS", "sessions", nil}, {"READ", "readBytes", bytesOf}, {"WRITTEN", "writtenBytes", bytesOf}}},
 	{"session", []column{{"INITIATOR", "initiator", nil}, {"TARGET", "target", nil}, {"PORTAL", "portal", nil}, {"REMOTE", "remote", nil}, {"SINCE", "since", ago}, {"LUNS", "luns", nil}, {"DEPTH", "depth", nil}, {"READ", "readBytes", bytesOf}, {"READ P99", "readLatencyNs.p99", lasting}, {"WRITTEN", "writtenBytes", bytesOf}, {"WRITE P99", "writeLatencyNs.p99", lasting}}},
 }
@@ -87,14 +87,14 @@ func findKind(name string) (kind, error) {
 }
 
 // pick finds the object of a name. An address table has no names: its objects
-// are found by their MAC.
+// are found by their MAC; snapshots go by LUN@SNAPSHOT.
 func pick(all []json.RawMessage, kind, name string) (json.RawMessage, error) {
 	for _, raw := range all {
-		var o struct{ Name, MAC, Initiator, Prefix string }
+		var o struct{ Name, LUN, MAC, Initiator, Prefix string }
 		if err := json.Unmarshal(raw, &o); err != nil {
 			return nil, fmt.Errorf("read the daemon's answer: %w", err)
 		}
-		if slices.Contains([]string{o.Name, o.MAC, o.Initiator, o.Prefix}, name) {
+		if slices.Contains([]string{o.Name, o.MAC, o.Initiator, o.Prefix}, name) && o.LUN == "" || o.LUN != "" && o.LUN+"@"+o.Name == name {
 			return raw, nil
 		}
 	}

@@ -213,12 +213,7 @@ func (i inventory) luns(ctx context.Context) ([]v1.LUN, error) {
 	if err != nil {
 		return nil, err
 	}
-	at := map[string][]string{}
-	for iqn, t := range serving.Targets {
-		for number, name := range t.LUNs {
-			at[name] = append(at[name], fmt.Sprintf("%s:%d", iqn, number))
-		}
-	}
+	at := servedBy(serving)
 	file, made := i.config(), i.made()
 	totals := i.drivers.iscsi.Totals()
 	var all []v1.LUN
@@ -249,8 +244,16 @@ func lunOf(l lun.LUNStats, origin v1.Origin, at []string) v1.LUN {
 	}
 }
 
-// snapshots is empty: the file engine takes none.
-func (i inventory) snapshots(context.Context) ([]v1.Snapshot, error) { return nil, nil }
+// servedBy is where targets serve LUNs and snapshots, as IQN:NUMBER.
+func servedBy(s iscsi.State) map[string][]string {
+	at := map[string][]string{}
+	for iqn, t := range s.Targets {
+		for number, name := range t.LUNs {
+			at[name] = append(at[name], fmt.Sprintf("%s:%d", iqn, number))
+		}
+	}
+	return at
+}
 
 func (i inventory) targets(ctx context.Context) ([]v1.Target, error) {
 	serving, err := i.drivers.iscsi.Observe(ctx)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,13 +15,14 @@ import (
 func newLUN(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lun",
-		Short: "Make, grow, check and delete LUNs beside those of the file",
+		Short: "Make, grow, check and delete LUNs beside those of the file; snapshots and clones of all",
 		Long: "LUNs that these commands make live beside the file's: no apply touches them, and a restart\n" +
-			"of the daemon finds them again.",
+			"of the daemon finds them again. Snapshots go by LUN@SNAPSHOT.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newLUNCreate(g), newLUNResize(g), newLUNDelete(g), newLUNCheck(g))
+	cmd.AddCommand(newLUNCreate(g), newLUNResize(g), newLUNDelete(g), newLUNCheck(g),
+		newLUNSnapshot(g), newLUNClone(g), newLUNRestore(g))
 	return cmd
 }
 
@@ -76,21 +78,33 @@ func (g *global) printMade(cmd *cobra.Command, done v1.Applied, err error) error
 }
 
 func newLUNDelete(g *global) *cobra.Command {
-	return &cobra.Command{
-		Use:   "delete LUN",
-		Short: "Destroy the data of a LUN that the file does not name",
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "delete LUN[@SNAPSHOT]",
+		Short: "Destroy the data of a LUN that the file does not name, or a snapshot",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			gone, err := client.New(g.socket).DeleteLUN(cmd.Context(), args[0])
+			gone, err := client.New(g.socket).DeleteLUN(cmd.Context(), v1.DeleteLUN{Name: args[0], Snapshots: all})
 			if err != nil {
 				return err
 			}
-			return g.print(cmd.OutOrStdout(), gone, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "deleted LUN %s; pool %s got %s back\n", gone.Name, gone.Pool, size(gone.Freed))
-				return err
-			})
+			return g.print(cmd.OutOrStdout(), gone, func(w io.Writer) error { return printDeleted(w, gone) })
 		},
 	}
+	cmd.Flags().BoolVar(&all, "snapshots", false, "delete the LUN's snapshots, too")
+	return cmd
+}
+
+func printDeleted(w io.Writer, gone v1.DeletedLUN) error {
+	what := "LUN"
+	if strings.Contains(gone.Name, "@") {
+		what = "snapshot"
+	}
+	for _, s := range gone.Snapshots {
+		fmt.Fprintf(w, "deleted snapshot %s\n", s)
+	}
+	_, err := fmt.Fprintf(w, "deleted %s %s; pool %s got %s back\n", what, gone.Name, gone.Pool, size(gone.Freed))
+	return err
 }
 
 func newLUNCheck(g *global) *cobra.Command {

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 
 	v1 "ripstop/api/v1"
 	"ripstop/controller"
@@ -27,36 +29,44 @@ func refused(status int, format string, args ...any) error {
 func (d *daemon) createLUN(ctx context.Context, ask v1.NewLUN) (v1.Applied, error) {
 	d.change.Lock()
 	defer d.change.Unlock()
-	if err := config.CheckName(ask.Name); err != nil {
-		return v1.Applied{}, refused(http.StatusUnprocessableEntity, "create LUN: %v", err)
+	if err := d.freeLUN("create", ask.Name); err != nil {
+		return v1.Applied{}, err
 	}
-	file, made := d.config(), d.made()
+	pools := d.config().Pools
 	if ask.Block == 0 {
 		ask.Block = 4096
 	}
-	_, named := file.LUNs[ask.Name]
-	_, there := made.LUNs[ask.Name]
-	_, pool := file.Pools[ask.Pool]
+	_, pool := pools[ask.Pool]
 	switch {
-	case named:
-		return v1.Applied{}, refused(http.StatusConflict, "create LUN %s: the file has one of this name: choose another name", ask.Name)
-	case there:
-		return v1.Applied{}, refused(http.StatusConflict, "create LUN %s: it exists: choose another name, or make it larger with `ripstop lun resize`", ask.Name)
 	case !pool:
-		return v1.Applied{}, refused(http.StatusNotFound, "create LUN %s: there is no pool %q: `ripstop get pool` lists them", ask.Name, ask.Pool)
+		return v1.Applied{}, refused(http.StatusNotFound, "create LUN %s: there is no pool %q%s", ask.Name, ask.Pool, hintOr(ask.Pool, slices.Collect(maps.Keys(pools)), "pool"))
 	case ask.Block != 512 && ask.Block != 4096:
 		return v1.Applied{}, refused(http.StatusUnprocessableEntity, "create LUN %s: block %d is neither 512 nor 4096", ask.Name, ask.Block)
 	case ask.Size <= 0 || ask.Size%int64(ask.Block) != 0:
 		return v1.Applied{}, refused(http.StatusUnprocessableEntity, "create LUN %s: %d bytes are not a positive multiple of the block of %d", ask.Name, ask.Size, ask.Block)
 	}
+	return d.make(ctx, "create LUN "+ask.Name, d.made().WithLUN(ask.Name, config.LUN{Pool: ask.Pool, Size: ask.Size, Block: ask.Block, Thick: ask.Thick}))
+}
+
+// freeLUN refuses what is no name for a new LUN, or is taken.
+func (d *daemon) freeLUN(verb, name string) error {
+	if err := config.CheckName(name); err != nil {
+		return refused(http.StatusUnprocessableEntity, "%s LUN: %v", verb, err)
+	}
+	if _, named := d.config().LUNs[name]; named {
+		return refused(http.StatusConflict, "%s LUN %s: the file has one of this name: choose another name", verb, name)
+	}
+	if _, there := d.made().LUNs[name]; there {
+		return refused(http.StatusConflict, "%s LUN %s: it exists: choose another name, or make it larger with `ripstop lun resize`", verb, name)
+	}
 	for _, l := range d.drivers.lun.Retained() {
-		if l.Name == ask.Name {
-			return v1.Applied{}, refused(http.StatusConflict,
-				"create LUN %s: pool %s keeps data of this name: delete them with `ripstop lun delete %s`, name the LUN in the file to have them back, or choose another name",
-				ask.Name, l.Pool, ask.Name)
+		if l.Name == name {
+			return refused(http.StatusConflict,
+				"%s LUN %s: pool %s keeps data of this name: delete them with `ripstop lun delete %s`, name the LUN in the file to have them back, or choose another name",
+				verb, name, l.Pool, name)
 		}
 	}
-	return d.make(ctx, "create LUN "+ask.Name, made.WithLUN(ask.Name, config.LUN{Pool: ask.Pool, Size: ask.Size, Block: ask.Block, Thick: ask.Thick}))
+	return nil
 }
 
 // resizeLUN makes a LUN larger that a verb made.
@@ -69,7 +79,7 @@ func (d *daemon) resizeLUN(ctx context.Context, ask v1.LUNSize) (v1.Applied, err
 		if _, named := d.config().LUNs[ask.Name]; named {
 			return v1.Applied{}, refused(http.StatusConflict, "resize LUN %s: the file says its size: change it there and apply", ask.Name)
 		}
-		return v1.Applied{}, unknownLUN("resize", ask.Name)
+		return v1.Applied{}, unknownLUN("resize", ask.Name, slices.Collect(maps.Keys(made.LUNs)))
 	}
 	to := l
 	to.Size = ask.Size
@@ -82,8 +92,17 @@ func (d *daemon) resizeLUN(ctx context.Context, ask v1.LUNSize) (v1.Applied, err
 	return d.make(ctx, "resize LUN "+ask.Name, made.WithLUN(ask.Name, to))
 }
 
-func unknownLUN(verb, name string) error {
-	return refused(http.StatusNotFound, "%s LUN %s: there is none: `ripstop get lun` lists them", verb, name)
+// unknownLUN says which one may be meant.
+func unknownLUN(verb, name string, names []string) error {
+	return refused(http.StatusNotFound, "%s LUN %s: there is none%s", verb, name, hintOr(name, names, "lun"))
+}
+
+// hintOr is the name that is near, or else the command that lists all of a kind.
+func hintOr(name string, names []string, kind string) string {
+	if near := config.Nearest(name, names); near != "" {
+		return fmt.Sprintf(": did you mean %q?", near)
+	}
+	return ": `ripstop get " + kind + "` lists them"
 }
 
 // make carries out what verbs want beside the file, and keeps it. The caller
@@ -106,12 +125,24 @@ func (d *daemon) make(ctx context.Context, what string, next beside.Objects) (v1
 	return a, nil
 }
 
-// deleteLUN destroys the data of a LUN that the file does not name.
-func (d *daemon) deleteLUN(ctx context.Context, ask v1.Name) (v1.DeletedLUN, error) {
+// deleteLUN destroys the data of a LUN that the file does not name, or a snapshot.
+func (d *daemon) deleteLUN(ctx context.Context, ask v1.DeleteLUN) (v1.DeletedLUN, error) {
 	d.change.Lock()
 	defer d.change.Unlock()
+	if _, _, snapshot := lun.SplitSnapshot(ask.Name); snapshot {
+		return d.deleteSnapshot(ctx, ask.Name)
+	}
 	if _, named := d.config().LUNs[ask.Name]; named {
 		return v1.DeletedLUN{}, refused(http.StatusConflict, "delete LUN %s: the file names it: take it out of the file, apply that, and delete it then", ask.Name)
+	}
+	snapshots := d.snapshotsOf(ask.Name)
+	if len(snapshots) > 0 && !ask.Snapshots {
+		return v1.DeletedLUN{}, refused(http.StatusConflict, "delete LUN %s: it has snapshots: %s: delete them first, or all of it with --snapshots", ask.Name, strings.Join(snapshots, ", "))
+	}
+	for _, s := range snapshots {
+		if err := d.freeOfTargets(ctx, s); err != nil {
+			return v1.DeletedLUN{}, err
+		}
 	}
 	made := d.made()
 	if _, ok := made.LUNs[ask.Name]; ok {
@@ -119,15 +150,33 @@ func (d *daemon) deleteLUN(ctx context.Context, ask v1.Name) (v1.DeletedLUN, err
 			return v1.DeletedLUN{}, err
 		}
 	}
-	gone, err := d.drivers.deleteLUN(ctx, ask.Name)
+	out := v1.DeletedLUN{Name: ask.Name, Snapshots: []string{}}
+	for _, s := range snapshots {
+		gone, err := d.drivers.deleteSnapshot(context.WithoutCancel(ctx), s)
+		if err != nil {
+			return v1.DeletedLUN{}, err
+		}
+		out.Freed, out.Snapshots = out.Freed+gone.Freed, append(out.Snapshots, s)
+	}
+	gone, err := d.drivers.deleteLUN(context.WithoutCancel(ctx), ask.Name)
 	if errors.Is(err, lun.ErrUnknown) {
-		return v1.DeletedLUN{}, unknownLUN("delete", ask.Name)
+		return v1.DeletedLUN{}, unknownLUN("delete", ask.Name, d.lunNames())
 	}
 	if err != nil {
 		return v1.DeletedLUN{}, err
 	}
-	d.log.Info("LUN deleted", "lun", ask.Name, "pool", gone.Pool, "freed", gone.Freed)
-	return v1.DeletedLUN{Name: ask.Name, Pool: gone.Pool, Freed: gone.Freed}, nil
+	out.Pool, out.Freed = gone.Pool, out.Freed+gone.Freed
+	d.log.Info("LUN deleted", "lun", ask.Name, "pool", gone.Pool, "snapshots", len(snapshots), "freed", out.Freed)
+	return out, nil
+}
+
+// lunNames is every LUN, in service or not.
+func (d *daemon) lunNames() []string {
+	var names []string
+	for _, l := range slices.Concat(d.drivers.lun.Stats().LUNs, d.drivers.lun.Retained()) {
+		names = append(names, l.Name)
+	}
+	return names
 }
 
 // checkLUN reads all data of a LUN, of the LUNs of a pool, or of every LUN.

@@ -5,6 +5,7 @@ import (
 	"math"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // mostNamed is how many LUNs the arithmetic of a full pool lists.
@@ -35,10 +36,21 @@ func (c *checker) checkStore() {
 		if l.Size.ok && out.Size%int64(out.Block) != 0 {
 			c.errorf(l.Size.spot, "%d bytes are not a multiple of the block of %d", out.Size, out.Block)
 		}
+		if s := l.Snapshots; s != nil {
+			c.takesSnapshots(s.spot, l.Pool)
+			out.Snapshots = Schedule{Every: time.Duration(s.Every.v), Keep: int(s.Keep.v)}
+		}
 		c.cfg.LUNs[n] = out
 	}
 	for n, p := range promises {
 		c.checkPromise(c.raw.Pools.items[n], p)
+	}
+}
+
+// takesSnapshots refuses what asks a pool for snapshots that the file calls raw.
+func (c *checker) takesSnapshots(at spot, pool value[name]) {
+	if p, ok := c.raw.Pools.items[string(pool.v)]; pool.ok && ok && p.Kind.v == "raw" {
+		c.errorf(at, "pool %q is raw and takes no snapshots: put the LUN into a pool of `kind: thin`", pool.v)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 const anyInitiator = "any"
 
 func (c *checker) checkTargets() {
-	names, served := map[string]spot{}, map[name]spot{}
+	names, served := map[string]spot{}, map[lunRef]spot{}
 	for written, t := range c.raw.Targets.all() {
 		n, ok := c.takeIQN(names, written, t.spot)
 		out := Target{
@@ -144,17 +144,29 @@ func (c *checker) checkPortal(p *rawPortal) {
 
 // lunMap is the target's LUN numbers. One LUN behind two numbers is legal, and
 // its initiators must know of one another.
-func (c *checker) lunMap(t *rawTarget, served map[name]spot) map[uint16]string {
+func (c *checker) lunMap(t *rawTarget, served map[lunRef]spot) map[uint16]string {
 	out := map[uint16]string{}
 	for text, v := range t.LUNs.all() {
 		var n lunNumber
 		if err := n.parse(text); err != nil {
 			c.errorf(t.LUNs.at[text], "LUN number %s", err)
 		}
-		if !known(c.report, c.raw.LUNs, "LUN", *v) {
+		if !v.ok || c.broken {
 			continue
 		}
-		if first, twice := served[v.v]; twice {
+		lun := v.v.lun()
+		if _, ok := c.raw.LUNs.items[string(lun)]; !ok {
+			hint := c.hint(string(lun), c.raw.LUNs.order)
+			if nearest(string(lun), c.raw.LUNs.order) == "" {
+				hint += "; one that a command made is served when luns names it, too"
+			}
+			c.errorf(v.spot, "there is no LUN %q%s", lun, hint)
+			continue
+		}
+		if name(v.v) != lun {
+			c.takesSnapshots(v.spot, c.raw.LUNs.items[string(lun)].Pool)
+		}
+		if first, twice := served[v.v]; twice && name(v.v) == lun {
 			c.warnf(v.spot, "LUN %q is served twice, the other is %s at %s: two hosts that mount it destroy its file system", v.v, first.path, first)
 		}
 		served[v.v] = v.spot

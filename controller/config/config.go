@@ -85,12 +85,20 @@ type LUN struct {
 	Size  int64 // bytes, a multiple of Block
 	Block int   // 512 or 4096
 	Thick bool  // room for all of it is kept
+
+	Snapshots Schedule
+}
+
+// Schedule is the snapshots of a LUN that are made by time; zero is none.
+type Schedule struct {
+	Every time.Duration // whole seconds
+	Keep  int           // 1–1000
 }
 
 // Target is one iSCSI target.
 type Target struct {
 	Portals    []Portal          // in the file's order
-	LUNs       map[uint16]string // LUN number, 0–16383, to the LUN's name
+	LUNs       map[uint16]string // LUN number, 0–16383, to the LUN's name, or to LUN@SNAPSHOT
 	Initiators map[string]Initiator
 	Any        *Initiator // everyone else; nil refuses them
 }

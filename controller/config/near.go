@@ -8,6 +8,10 @@ import (
 // listed is how many names a message lists when none of them is near.
 const listed = 12
 
+// Nearest is the valid name that a person who typed word probably meant, "" when
+// none is near.
+func Nearest(word string, valid []string) string { return nearest(word, valid) }
+
 // nearest is the valid word that a person who typed word probably meant, ""
 // when none is near: one slip in three letters, and one in a short word.
 func nearest(word string, valid []string) string {

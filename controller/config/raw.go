@@ -107,6 +107,14 @@ type rawLUN struct {
 	Block value[block]   `yaml:"block" jsonschema_description:"Logical block size, 512 or 4096 (default)."`
 	Thick value[boolean] `yaml:"thick" jsonschema_description:"Keeps room of the pool, of kind thin, for all of its blocks."`
 	Limit *rawLimit      `yaml:"limit" jsonschema_description:"Most I/O. Not built yet."`
+
+	Snapshots *rawSchedule `yaml:"snapshots" jsonschema_description:"Snapshots that are made by time and deleted when newer ones have come. Others stay as they are."`
+}
+
+type rawSchedule struct {
+	spot
+	Every value[interval] `yaml:"every" jsonschema:"required" jsonschema_description:"How often, as 1h or 24h, counted from midnight UTC where it divides a day."`
+	Keep  value[kept]     `yaml:"keep" jsonschema:"required" jsonschema_description:"How many of them stay, 1 to 1000."`
 }
 
 type rawLimit struct {
@@ -117,9 +125,9 @@ type rawLimit struct {
 
 type rawTarget struct {
 	spot
-	Portals    list[rawPortal]     `yaml:"portals" jsonschema:"required" jsonschema_description:"Where the target is reached."`
-	LUNs       table[value[name]]  `yaml:"luns" jsonschema_description:"LUN numbers, 0 to 16383, and the LUNs behind them."`
-	Initiators table[rawInitiator] `yaml:"initiators" jsonschema_description:"Who may log in, by iSCSI name: nobody but these. any is everyone else."`
+	Portals    list[rawPortal]      `yaml:"portals" jsonschema:"required" jsonschema_description:"Where the target is reached."`
+	LUNs       table[value[lunRef]] `yaml:"luns" jsonschema_description:"LUN numbers, 0 to 16383, and the LUNs behind them, or as LUN@SNAPSHOT a snapshot, which is read-only."`
+	Initiators table[rawInitiator]  `yaml:"initiators" jsonschema_description:"Who may log in, by iSCSI name: nobody but these. any is everyone else."`
 }
 
 type rawPortal struct {

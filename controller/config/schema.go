@@ -63,6 +63,10 @@ func wordSchema(t reflect.Type) *jsonschema.Schema {
 		return words("vlans")
 	case name:
 		return pattern(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$`)
+	case lunRef:
+		return pattern(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}(@[A-Za-z0-9_][A-Za-z0-9._-]{0,63})?$`, "data", "data@monday")
+	case interval:
+		return pattern(`^([0-9.]+(ns|us|µs|ms|s|m|h))+$`, "1h", "24h")
 	case ifName:
 		return pattern(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,14}$`)
 	case hostAddr, anyPrefix:
@@ -105,6 +109,8 @@ func numberSchema(zero any) *jsonschema.Schema {
 		return between(1, 1<<32-2)
 	case iops:
 		return between(1, 1e9)
+	case kept:
+		return between(1, 1000)
 	case lunNumber:
 		return between(0, 16383)
 	case block:

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // iscsiPort is the port that IANA gave iSCSI (RFC 7143 section 14).
@@ -134,6 +135,52 @@ func (v *block) parse(s string) error {
 	}
 	*v = block(n)
 	return nil
+}
+
+// interval is how often a snapshot is made.
+type interval time.Duration
+
+func (v *interval) parse(s string) error {
+	const most = 8784 * time.Hour // a leap year
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return fmt.Errorf("%s is not a duration: write it as 1h or 15m, a day as 24h", quoted(s))
+	}
+	if d < time.Second || d%time.Second != 0 || d > most {
+		return fmt.Errorf("%s is not a whole number of seconds from 1s to %s", quoted(s), strings.TrimSuffix(most.String(), "0m0s"))
+	}
+	*v = interval(d)
+	return nil
+}
+
+// kept is how many snapshots stay.
+type kept int
+
+func (v *kept) parse(s string) error {
+	n, err := number(s, 1, 1000)
+	*v = kept(n)
+	return err
+}
+
+// lunRef names a LUN, or as LUN@SNAPSHOT a snapshot of one.
+type lunRef string
+
+func (v *lunRef) parse(s string) error {
+	*v = lunRef(s)
+	lun, snapshot, at := strings.Cut(s, "@")
+	err := CheckName(lun)
+	if err == nil && at {
+		if err = CheckName(snapshot); err != nil {
+			return fmt.Errorf("snapshot %w", err)
+		}
+	}
+	return err
+}
+
+// lun is the LUN without a snapshot.
+func (v lunRef) lun() name {
+	lun, _, _ := strings.Cut(string(v), "@")
+	return name(lun)
 }
 
 type iops int64

@@ -185,6 +185,43 @@ func TestKeepalive(t *testing.T) {
 	}
 }
 
+func TestInterval(t *testing.T) {
+	for text, want := range map[string]time.Duration{"1h": time.Hour, "24h": 24 * time.Hour, "1m30s": 90 * time.Second, "8784h": 366 * 24 * time.Hour} {
+		var got interval
+		if err := got.parse(text); err != nil || time.Duration(got) != want {
+			t.Errorf("%s: got %v, %v", text, time.Duration(got), err)
+		}
+	}
+	for _, bad := range []string{"0s", "-1h", "500ms", "1.5s", "8785h", "1d", "hourly", ""} {
+		var got interval
+		if err := got.parse(bad); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+func TestLUNRef(t *testing.T) {
+	tests := []struct {
+		in, lun string // "" is a fault
+	}{
+		{"data", "data"},
+		{"data@monday", "data"},
+		{"a.b@auto-20261126T180000Z", "a.b"},
+		{"data@", ""},
+		{"@monday", ""},
+		{"data@monday@tuesday", ""},
+		{"data@../x", ""},
+		{"data @monday", ""},
+		{"", ""},
+	}
+	for _, tt := range tests {
+		var got lunRef
+		if err := got.parse(tt.in); (err != nil) != (tt.lun == "") || err == nil && got.lun() != name(tt.lun) {
+			t.Errorf("%q: LUN %q, %v, want %q", tt.in, got.lun(), err, tt.lun)
+		}
+	}
+}
+
 func TestNearest(t *testing.T) {
 	words := []string{"gateway", "id", "switch", "vlan", "vlans", "native"}
 	tests := []struct{ in, want string }{

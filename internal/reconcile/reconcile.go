@@ -37,6 +37,13 @@ type Step interface {
 	Disturbs() string
 }
 
+// Routine is a Step that time makes due. That there is one says nothing of a
+// change by somebody else.
+type Routine interface {
+	Step
+	Routine()
+}
+
 // Target is the world of one subsystem: a kernel, a store, or a simulation.
 type Target[S any, A Step] interface {
 	// Observe reads the whole state; it changes nothing.

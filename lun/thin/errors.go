@@ -1,6 +1,11 @@
 package thin
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+
+	"ripstop/lun"
+)
 
 // What can be wrong with a pool, besides the errors of package lun.
 var (
@@ -9,7 +14,7 @@ var (
 	// ErrDamaged: what is on the disk contradicts itself.
 	ErrDamaged = errors.New("the pool is damaged")
 	// ErrExists: the name is taken.
-	ErrExists = errors.New("it exists already")
+	ErrExists = fmt.Errorf("%w already", lun.ErrExists)
 	// ErrNotFound: there is no volume or snapshot of that name.
 	ErrNotFound = errors.New("it does not exist")
 	// ErrHasSnapshots: a volume goes after its snapshots.

@@ -135,15 +135,22 @@ func (e *Engine) Keeps(name string) (string, bool) {
 	return "", false
 }
 
-// Volume is a LUN in service; any other is lun.ErrClosed.
+// Volume is a LUN in service, or as "LUN@SNAPSHOT" a snapshot in a pool in
+// service; any other is lun.ErrClosed.
 func (e *Engine) Volume(name string) (lun.Volume, error) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	v, ok := e.volumes[name]
-	if !ok {
-		return nil, fmt.Errorf("LUN %s: %w", name, lun.ErrClosed)
+	if v, ok := e.volumes[name]; ok {
+		return v, nil
 	}
-	return v, nil
+	if _, _, snapshot := lun.SplitSnapshot(name); snapshot {
+		for _, p := range e.pools {
+			if v, err := p.thin.Volume(name); err == nil {
+				return v, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("LUN %s: %w", name, lun.ErrClosed)
 }
 
 // Pool is a thin pool in service, for what only such a pool can do.
@@ -234,7 +241,8 @@ func (e *Engine) Check(ctx context.Context, name string) (faults []string, err e
 	if err != nil {
 		return nil, fmt.Errorf("check %w", err)
 	}
-	if why := v.(*volume).shape().Fault; why != "" {
+	if own, ok := v.(*volume); ok && own.shape().Fault != "" {
+		why := own.shape().Fault
 		faults = append(faults, "it takes no more writes: "+why)
 	}
 	b := make([]byte, readSize)
