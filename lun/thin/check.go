@@ -15,8 +15,8 @@ type Report struct {
 
 // Check reads all of a pool that is not in service, and writes nothing: both
 // supers, every sector of the log, the map, and every block of data. A pool
-// that a power cut ended has no faults. After a fault in table or map, data are
-// not looked at. The error is about the checking itself.
+// that a power cut ended has no faults. After a fault in super or table, nothing
+// else is looked at. The error is about the checking itself.
 func Check(ctx context.Context, f File) (Report, error) {
 	var r Report
 	p := newPool(f, Options{})
@@ -34,6 +34,9 @@ func Check(ctx context.Context, f File) (Report, error) {
 		}
 		r.Faults = append(r.Faults, err)
 		return r, nil
+	}
+	for _, d := range p.Damaged() {
+		r.fault("LUN %s: the map of %d bytes at byte %d: %w", d.Volume, d.Size, d.Offset, d.Err)
 	}
 	if err := r.log(ctx, p); err != nil {
 		return r, err
@@ -98,6 +101,9 @@ func (r *Report) data(ctx context.Context, p *Pool) error {
 }
 
 func (r *Report) leaf(p *Pool, v *Volume, l *leaf, homes map[uint32]home) {
+	if l.lost() {
+		return
+	}
 	if err := p.lock(l); err != nil {
 		r.fault("LUN %s: %w", v.shape.name, err)
 		return
@@ -107,6 +113,10 @@ func (r *Report) leaf(p *Pool, v *Volume, l *leaf, homes map[uint32]home) {
 	defer p.buffers.Put(s)
 	for b, c := range l.data.chunk {
 		if c == 0 {
+			continue
+		}
+		if c == lostChunk {
+			r.fault("LUN %s: the block at byte %d: %w", v.shape.name, v.byteOf(l, b), errLost)
 			continue
 		}
 		h := home{l.index, b / chunkBlocks}

@@ -239,6 +239,9 @@ func (p *Pool) reference(d *draft, l *leaf) (nodeRef, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ref := l.ref
+	if l.bad != nil && ref.loc == 0 {
+		ref.flags |= flagLost
+	}
 	if l.intent != intentNone {
 		ref.flags |= flagIntent
 	}

@@ -33,8 +33,11 @@
 // that fills the log. Still missing: driver for a directory or device, heal
 // and scrub, giving space back to the file system.
 //
-// Opening reads the map of every leaf once, to count who uses each chunk. A map
-// that cannot be read in one place keeps the whole pool closed (ErrDamaged). An
+// Opening reads the map of every leaf once, to count who uses each chunk. A leaf
+// or page that cannot be read is a medium error for what it maps; nothing that
+// was free then is given out until it is made anew and the pool is opened again
+// (see Options.GiveUp), and a pool whose file cannot grow is read-only. A table or
+// log that cannot be read keeps the whole pool closed (ErrDamaged). An
 // older copy of the whole file is told only where the File keeps the newest
 // generation outside of it.
 //

@@ -92,7 +92,7 @@ func (v *Volume) unmapRegion(pt *part, r int, given []share) []share {
 		}
 		d.chunk[b], d.crc[b] = 0, 0
 		v.mapped.Add(-1)
-		if !contains(old[:n], c) {
+		if c != lostChunk && !contains(old[:n], c) {
 			old[n] = c
 			n++
 		}
@@ -111,7 +111,12 @@ func (v *Volume) anyMapped(i, from, to int) (bool, error) {
 		return false, nil
 	}
 	if err := v.pool.lock(l); err != nil {
-		return false, err
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.bad != nil {
+			return true, nil
+		}
+		return false, v.fault("read", i, from, err)
 	}
 	defer l.mu.Unlock()
 	for _, c := range l.data.chunk[from:to] {
@@ -141,8 +146,8 @@ func (v *Volume) unmapLeaf(i int) error {
 // cutLeaf takes leaf l off its place; done is false when it is not there.
 func (v *Volume) cutLeaf(i int, l *leaf) (done bool, err error) {
 	p := v.pool
-	if err := p.lock(l); err != nil {
-		return false, err
+	if err := v.seize(l); err != nil {
+		return false, v.fault("unmap", i, 0, err)
 	}
 	ok := l.claim(0, leafBlocks) // no write is on its way into it
 	l.mu.Unlock()
@@ -287,7 +292,7 @@ func (v *Volume) compareLeaf(ctx context.Context, since *Volume, off, end int64)
 	for off < end {
 		b := int(off % leafSize / blockSize)
 		stop := min(end, off&^(blockSize-1)+blockSize)
-		j.add(extent{off, stop - off, mine.chunk[b] != base.chunk[b] || mine.crc[b] != base.crc[b]})
+		j.add(extent{off, stop - off, mine.chunk[b] != base.chunk[b] || mine.crc[b] != base.crc[b] || mine.chunk[b] == lostChunk})
 		off = stop
 	}
 	j.end()
@@ -316,7 +321,12 @@ func (v *Volume) snap(ctx context.Context, off, n int64) (*leafData, error) {
 		return d, nil
 	}
 	if err := v.pool.lock(l); err != nil {
-		return nil, err
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.bad != nil {
+			return v.lostBlocks(l.index), nil
+		}
+		return nil, v.fault("read", l.index, 0, err)
 	}
 	defer l.mu.Unlock()
 	d.chunk, d.crc = l.data.chunk, l.data.crc

@@ -56,9 +56,15 @@ func (p *Pool) lock(l *leaf) error {
 
 // fetch reads the data of a leaf, with mu held.
 func (p *Pool) fetch(l *leaf) error {
+	if l.bad != nil {
+		return l.bad
+	}
 	s := p.scratch()
 	defer p.buffers.Put(s)
 	if err := p.readNode(l.ref, s.node); err != nil {
+		if p.uncounted && medium(err) {
+			p.spoil(l, err)
+		}
 		return err
 	}
 	l.data = decodeLeaf(s.node)
@@ -74,7 +80,7 @@ func (p *Pool) settle(l *leaf) error {
 	}
 	b := aligned(blockSize)
 	for i, c := range l.data.chunk {
-		if c == 0 {
+		if c == 0 || c == lostChunk {
 			continue
 		}
 		if _, err := p.file.ReadAt(b, blockAt(c, i)); err != nil {
@@ -136,11 +142,21 @@ func (l *leaf) forget() bool {
 	if l.gone {
 		return true
 	}
-	if l.data == nil || l.dirty || l.writing || l.data.inflight > 0 || l.ref.loc == 0 {
+	if l.data == nil || l.dirty || l.writing || l.data.inflight > 0 || l.ref.loc == 0 || l.data.ahead() {
 		return false
 	}
 	l.data = nil
 	return true
+}
+
+// ahead tells whether a region has a chunk that no block is in yet.
+func (d *leafData) ahead() bool {
+	for r, c := range d.own {
+		if c != 0 && !d.uses(r, c) {
+			return true
+		}
+	}
+	return false
 }
 
 // unrefLeaf counts down the pages that have a leaf; without any it gives back

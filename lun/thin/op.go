@@ -86,8 +86,8 @@ func (v *Volume) claimPart(pt *part) error {
 		if err != nil {
 			return err
 		}
-		if err := v.pool.lock(l); err != nil {
-			return err
+		if err := v.seize(l); err != nil {
+			return v.fault("write", pt.index, pt.from, err)
 		}
 		ok := l.claim(pt.from, pt.to)
 		l.mu.Unlock()
@@ -96,6 +96,17 @@ func (v *Volume) claimPart(pt *part) error {
 			return nil
 		}
 	}
+}
+
+// seize is lock for changing: a leaf that could not be read is made anew.
+func (v *Volume) seize(l *leaf) error {
+	l.mu.Lock()
+	if l.bad != nil {
+		v.renew(l)
+		return nil
+	}
+	l.mu.Unlock()
+	return v.pool.lock(l)
 }
 
 func (v *Volume) release(parts []part) {
@@ -306,6 +317,9 @@ func (v *Volume) load(l *leaf, b int, p []byte) error {
 		clear(p)
 		return nil
 	}
+	if c == lostChunk {
+		return v.fault("read", l.index, b, errLost)
+	}
 	if _, err := v.pool.file.ReadAt(p, blockAt(c, b)); err != nil {
 		return v.fault("read", l.index, b, err)
 	}
@@ -353,7 +367,7 @@ func (v *Volume) publishRun(pt *part, from, to int) {
 		moved = true
 		if was == 0 {
 			v.mapped.Add(1)
-		} else if !contains(old[:n], was) {
+		} else if was != lostChunk && !contains(old[:n], was) {
 			old[n] = was
 			n++
 		}

@@ -23,6 +23,10 @@ type Options struct {
 	Slab   int64 // bytes that the file grows by; 64 MiB
 	Data   int64 // bytes that data may take; 0 is all that the rest leaves them
 
+	// GiveUp gives up what used to be under parts of the map that cannot be read:
+	// they stay medium errors until they are written, and their space is free.
+	GiveUp bool
+
 	// OnFail, when set, is called once, when the pool takes no more writes. It
 	// must not wait.
 	OnFail func(why error)
@@ -65,6 +69,8 @@ type Pool struct {
 	hand    int
 
 	recovering    bool // while Open builds the state of the log
+	uncounted     bool // before who uses each chunk was counted
+	harm          harm // what Open could not read
 	checkpointing sync.Mutex
 	super         super
 	tables        []uint32 // chunks of the table that super names
@@ -146,6 +152,7 @@ func newPool(f File, o Options) *Pool {
 	p.queue, _ = f.(queueFile)
 	p.prompt, _ = f.(promptFile)
 	p.wal.pool = p
+	p.harm = harm{map[int]error{}, map[int]error{}}
 	p.space.lowest = o.rules.lowest
 	p.SetData(0)
 	return p
@@ -168,6 +175,14 @@ func Open(ctx context.Context, f File, o Options) (*Pool, error) {
 	}
 	p.SetLimit(o.Limit)
 	p.SetData(o.Data)
+	if p.harm.any() {
+		p.fence(o.GiveUp)
+		if why := p.fencedIn(); why != nil {
+			p.recovering = false
+			p.fail(why)
+			return p, nil
+		}
+	}
 	if err := p.checkpoint(false); err != nil {
 		return nil, fmt.Errorf("open pool: %w", err)
 	}

@@ -1,6 +1,7 @@
 package thin
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -178,6 +179,9 @@ func (f *flight) look() bool {
 	}
 	copy(pt.target, l.data.chunk[pt.from:pt.to])
 	copy(pt.crc, l.data.crc[pt.from:pt.to])
+	if slices.Contains(pt.target, lostChunk) {
+		return false
+	}
 	return f.runs() <= flightRuns
 }
 

@@ -17,7 +17,7 @@ func (p *Pool) recover(ctx context.Context) error {
 	if err := p.fresh(s); err != nil {
 		return err
 	}
-	p.recovering = true
+	p.recovering, p.uncounted = true, true
 	if err := p.begin(s); err != nil {
 		return err
 	}
@@ -82,18 +82,29 @@ func (p *Pool) loadPage(f *found, ref nodeRef, at int, owner uint32) (*page, err
 		return pg, nil
 	}
 	b := aligned(nodeSize)
-	if err := p.readNode(ref, b); err != nil {
+	err := p.readNode(ref, b)
+	if err != nil && !medium(err) {
 		return nil, err
 	}
 	if !p.space.markNode(ref.loc) {
 		return nil, damaged("map", fmt.Errorf("the node at byte %d is something else, too", ref.loc*nodeSize))
 	}
+	p.pages.Add(1)
+	if err != nil {
+		p.harm.pages[at] = err
+		f.pages[ref.loc] = lostPage(ref, at, err)
+		return f.pages[ref.loc], nil
+	}
 	pg := decodePage(b)
 	pg.ref = ref
 	f.pages[ref.loc] = pg
-	p.pages.Add(1)
 	for i, r := range pg.stored {
 		if r.loc == 0 {
+			if r.flags&flagLost != 0 { // it was given up with its page
+				l := lostLeaf(at*pageLeaves+i, damaged("map", errLost))
+				l.refs.Add(1)
+				pg.leaves[i].Store(l)
+			}
 			continue
 		}
 		l := f.leaves[r.loc]
@@ -278,6 +289,7 @@ func (p *Pool) count(ctx context.Context, f *found) error {
 			return err
 		}
 	}
+	p.uncounted = false
 	for loc := range f.pages {
 		p.dead = append(p.dead, loc)
 	}
@@ -295,6 +307,9 @@ func (p *Pool) count(ctx context.Context, f *found) error {
 
 func (p *Pool) countLeaf(l *leaf) (int64, error) {
 	if err := p.lock(l); err != nil {
+		if l.bad != nil {
+			return 0, nil
+		}
 		return 0, err
 	}
 	defer l.mu.Unlock()

@@ -64,7 +64,7 @@ func (s *space) size() uint32 {
 }
 
 // exclusive tells whether one leaf alone uses the chunk.
-func (s *space) exclusive(c uint32) bool { return s.state(c).Load() == 1 }
+func (s *space) exclusive(c uint32) bool { return c != lostChunk && s.state(c).Load() == 1 }
 
 // grow makes the file's further chunks free ones.
 func (s *space) grow(count uint32) {

@@ -105,8 +105,15 @@ func readSupers(f File) (s super, bad []error, err error) {
 			return s, nil, rerr
 		case rerr != nil:
 			bad = append(bad, fmt.Errorf("super copy %d: %w", i, rerr))
-		case !found || got.seq > s.seq:
+		case !found:
 			s, found = got, true
+		default: // a cut between the two writes leaves one generation between them
+			if gap := int64(got.seq - s.seq); gap < -1 || gap > 1 || gap == 0 && got != s {
+				bad = append(bad, fmt.Errorf("super: its copies are of generations %d and %d: one was not written", s.seq, got.seq))
+			}
+			if got.seq > s.seq {
+				s = got
+			}
 		}
 	}
 	if !found {

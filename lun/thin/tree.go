@@ -24,6 +24,7 @@ type nodeRef struct {
 const (
 	flagIntent  = 1
 	flagSuspect = 2
+	flagLost    = 4 // with place 0: there is a leaf, and nobody knows where
 )
 
 // page is 512 leaves. Its pointers change under the pool's tree lock.
@@ -53,6 +54,7 @@ type leaf struct {
 	used    bool   // the intent was used since the last checkpoint
 	suspect bool   // blocks may have been torn by a cut
 	gone    bool   // no page has it any more
+	bad     error  // it could not be read when the pool was opened
 
 	// What it takes. Counted by the pool's space, and read without a lock.
 	id        uint32
@@ -60,6 +62,13 @@ type leaf struct {
 	covered   atomic.Int32       // regions with one
 	exclusive atomic.Int32       // chunks that it alone uses
 	chunks    atomic.Int32       // chunks that it uses
+}
+
+// lost tells whether the leaf could not be read when the pool was opened.
+func (l *leaf) lost() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bad != nil
 }
 
 // intent is whether blocks may be overwritten in place.
@@ -150,7 +159,7 @@ func (d *leafData) each(l *leaf, fn func(share)) {
 	for r := range leafRegions {
 		region := d.chunk[r*chunkBlocks : (r+1)*chunkBlocks]
 		for i, c := range region {
-			if c != 0 && !contains(region[:i], c) && c != d.own[r] {
+			if c != 0 && c != lostChunk && !contains(region[:i], c) && c != d.own[r] {
 				fn(share{c, r, l})
 			}
 		}

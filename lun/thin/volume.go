@@ -166,10 +166,11 @@ func (v *Volume) reach(i int, gives bool) (*leaf, error) {
 		}
 		l := v.leaf(i)
 		if l != nil { // without its data it cannot be copied
-			if err := v.pool.lock(l); err != nil {
-				return nil, err
+			if err := v.pool.lock(l); err == nil {
+				l.mu.Unlock()
+			} else if !l.lost() {
+				return nil, v.fault("read", i, 0, err)
 			}
-			l.mu.Unlock()
 		}
 		if l = v.separate(i, l); l != nil {
 			return l, nil
@@ -195,12 +196,19 @@ func (v *Volume) separate(i int, is *leaf) *leaf {
 	if is != nil {
 		is.mu.Lock()
 		defer is.mu.Unlock()
-		if is.data == nil {
+		switch {
+		case is.bad != nil:
+			n.data = v.lostBlocks(i)
+			if !p.uncounted {
+				v.mapped.Add(n.data.mapped())
+			}
+		case is.data == nil:
 			return nil
-		}
-		n.data.chunk, n.data.crc, n.suspect = is.data.chunk, is.data.crc, is.suspect
-		if !p.recovering {
-			n.data.each(n, p.space.ref)
+		default:
+			n.data.chunk, n.data.crc, n.suspect = is.data.chunk, is.data.crc, is.suspect
+			if !p.recovering {
+				n.data.each(n, p.space.ref)
+			}
 		}
 		is.refs.Add(-1)
 	}
@@ -255,7 +263,7 @@ func (v *Volume) redoBlocks(r record) error {
 		if err != nil {
 			return err
 		}
-		if err := v.pool.lock(l); err != nil {
+		if err := v.seize(l); err != nil {
 			return err
 		}
 		d := decoder{p: r.crcs}
