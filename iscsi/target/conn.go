@@ -28,10 +28,10 @@ import (
 type conn struct {
 	srv    *Server
 	lis    *listener
-	nc     *net.TCPConn
 	local  netip.AddrPort
 	remote netip.AddrPort
 	log    *slog.Logger
+	wire   wire
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when the connection is through, with all its commands
@@ -80,7 +80,7 @@ type conn struct {
 
 func newConn(s *Server, l *listener, nc *net.TCPConn) *conn {
 	now := time.Now()
-	c := &conn{srv: s, lis: l, nc: nc, local: addrPort(nc.LocalAddr()), remote: addrPort(nc.RemoteAddr()),
+	c := &conn{srv: s, lis: l, wire: wire{threads: &s.threads, nc: nc, fd: -1}, local: addrPort(nc.LocalAddr()), remote: addrPort(nc.RemoteAddr()),
 		done: make(chan struct{}), wake: make(chan struct{}, 1), stop: make(chan struct{}),
 		statSN: 1, came: now, deadline: now.Add(s.opts.LoginTimeout)}
 	c.ctx, c.cancel = context.WithCancelCause(l.ctx)
@@ -102,7 +102,7 @@ func (c *conn) end(reason string) { c.fail(errEnd(reason)) }
 // fail is end for a fault.
 func (c *conn) fail(err error) {
 	c.cancel(err)
-	if err := c.nc.SetDeadline(time.Unix(1, 0)); err != nil && !errors.Is(err, net.ErrClosed) {
+	if err := c.wire.interrupt(); err != nil {
 		c.log.Debug("set deadline", "error", err)
 	}
 	if n := c.nexus; n != nil {
@@ -169,7 +169,7 @@ func (c *conn) logEnd(err error) {
 func (c *conn) close() {
 	c.cancel(nil)
 	c.leaveOrder()
-	if err := c.nc.SetDeadline(time.Unix(1, 0)); err != nil {
+	if err := c.wire.interrupt(); err != nil {
 		c.log.Debug("set deadline", "error", err)
 	}
 	c.abandon()
@@ -180,7 +180,7 @@ func (c *conn) close() {
 	c.out.release()
 	c.nexus.release(c.owed)
 	c.mu.Unlock()
-	if err := c.nc.Close(); err != nil {
+	if err := c.wire.close(); err != nil {
 		c.log.Debug("close connection", "error", err)
 	}
 	c.srv.leave(c)
@@ -219,12 +219,9 @@ func (c *conn) read(p []byte) (int, error) {
 		if err := c.flush(); err != nil {
 			return 0, err
 		}
-		if err := c.setReadDeadline(); err != nil {
-			return 0, err
-		}
-		n, err := c.nc.Read(p)
+		n, err := c.receive(p)
 		if n > 0 {
-			c.asked, c.came = false, time.Now()
+			c.asked = false
 			return n, nil
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -238,6 +235,42 @@ func (c *conn) read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+}
+
+// receive waits for input, in the way that fits the last waits.
+func (c *conn) receive(p []byte) (int, error) {
+	began := time.Now()
+	if c.wire.brisk() {
+		if cause := context.Cause(c.ctx); cause != nil {
+			return 0, cause
+		}
+		n, err := c.wire.read(p)
+		if n > 0 || err != nil {
+			c.came = time.Now()
+		}
+		switch {
+		case err != nil:
+			return n, err
+		case n > 0 && !c.wire.crowded(c.came):
+			return n, nil
+		}
+		c.readBy = time.Time{} // the poller knows none
+		if err := c.wire.settle(); err != nil || n > 0 {
+			return n, err
+		}
+	}
+	if err := c.setReadDeadline(); err != nil {
+		return 0, err
+	}
+	n, err := c.wire.nc.Read(p)
+	if n > 0 {
+		c.came = time.Now()
+		if c.wire.noted(began, c.came) && c.mu.TryLock() { // nobody writes
+			c.wire.detach()
+			c.mu.Unlock()
+		}
+	}
+	return n, err
 }
 
 // silent is called when the read deadline has passed.
@@ -268,7 +301,7 @@ func (c *conn) setReadDeadline() error {
 	default:
 		c.readBy = c.came.Add(c.srv.opts.KeepaliveIdle)
 	}
-	if err := c.nc.SetReadDeadline(c.readBy); err != nil {
+	if err := c.wire.nc.SetReadDeadline(c.readBy); err != nil {
 		return err
 	}
 	return context.Cause(c.ctx) // end() may have set its own deadline before
@@ -290,17 +323,24 @@ func (c *conn) ping() error {
 // as it may be silent, and half of that again, has gone. mu is held.
 func (c *conn) write(p *net.Buffers) error {
 	c.gathered = time.Time{}
+	nc, fresh, err := c.wire.write(p)
+	if err != nil || len(*p) == 0 {
+		return err
+	}
+	if fresh {
+		c.writeBy = time.Time{}
+	}
 	allowed := c.srv.opts.KeepaliveIdle + c.srv.opts.KeepaliveWait
 	if now := time.Now(); c.writeBy.Sub(now) < allowed {
 		c.writeBy = now.Add(allowed + allowed/2)
-		if err := c.nc.SetWriteDeadline(c.writeBy); err != nil {
+		if err := nc.SetWriteDeadline(c.writeBy); err != nil {
 			return err
 		}
 	}
 	if cause := context.Cause(c.ctx); cause != nil {
 		return cause
 	}
-	_, err := p.WriteTo(c.nc)
+	_, err = p.WriteTo(nc)
 	return err
 }
 

@@ -3,8 +3,10 @@ package target
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +17,16 @@ import (
 	"ripstop/iscsi/scsi"
 )
 
-func TestMain(m *testing.M) { nettest.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(idleServer) != "" {
+		if err := serveIdle(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	nettest.Main(m)
+}
 
 // memory is a Device in memory.
 type memory struct {

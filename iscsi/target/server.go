@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -63,6 +64,7 @@ type Server struct {
 	refused    limiter // of log lines about refusals
 	challenges login.Challenges
 	panics     atomic.Uint64
+	threads    threads
 	running    sync.WaitGroup // listeners and connections
 
 	mu        sync.Mutex // guards what follows, and publishing the table
@@ -87,6 +89,7 @@ func New(log *slog.Logger, opts Options) *Server {
 		sessions: map[*nexus]bool{}, nexuses: map[scsi.Nexus]*nexus{}, books: map[string]*books{},
 	}
 	s.table.Store(&table{})
+	s.threads.most, s.threads.brisk = int32(runtime.GOMAXPROCS(0)/2), briskWait
 	return s
 }
 

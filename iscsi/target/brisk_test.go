@@ -1,0 +1,252 @@
+package target
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"ripstop/internal/nettest"
+	"ripstop/iscsi/pdu"
+)
+
+// newWire is a wire in the poller, and its other end.
+func newWire(t *testing.T) (*wire, *net.TCPConn) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	far, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{threads: &threads{most: 1, brisk: briskWait}, nc: near.(*net.TCPConn), fd: -1}
+	t.Cleanup(func() {
+		far.Close()
+		if err := w.close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+		if n := w.threads.n.Load(); n != 0 {
+			t.Errorf("%d threads are still taken", n)
+		}
+	})
+	return w, far.(*net.TCPConn)
+}
+
+func descriptors(t *testing.T) int {
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
+}
+
+// TestWire takes a socket out of the poller and back, with what comes and goes
+// meanwhile.
+func TestWire(t *testing.T) {
+	w, far := newWire(t)
+	p := make([]byte, 16)
+	before := descriptors(t)
+	for round := range 3 {
+		w.detach()
+		if !w.brisk() || w.nc != nil {
+			t.Fatal("it is still in the poller")
+		}
+		if _, err := far.Write([]byte("command")); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := w.read(p); err != nil || string(p[:n]) != "command" {
+			t.Fatalf("round %d: read %q, %v", round, p[:n], err)
+		}
+		if n, err := w.read(p); n != 0 || err != nil {
+			t.Fatalf("round %d: read %d bytes of nothing, %v", round, n, err)
+		}
+		if err := w.settle(); err != nil || w.brisk() {
+			t.Fatalf("round %d: settle: %v", round, err)
+		}
+		if _, err := far.Write([]byte("parked")); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := w.nc.Read(p); err != nil || string(p[:n]) != "parked" {
+			t.Fatalf("round %d: read %q, %v", round, p[:n], err)
+		}
+		if after := descriptors(t); after != before {
+			t.Fatalf("round %d: %d descriptors, there were %d", round, after, before)
+		}
+	}
+	w.detach()
+	far.Close()
+	if _, err := w.read(p); err != io.EOF {
+		t.Errorf("read after the end: %v", err)
+	}
+}
+
+// TestWireWrites writes more than a brisk socket takes: the rest is for the
+// poller, and every byte arrives once.
+func TestWireWrites(t *testing.T) {
+	w, far := newWire(t)
+	w.detach()
+	var want []byte
+	var pieces net.Buffers
+	for i := range 1500 { // more than one writev takes
+		piece := bytes.Repeat([]byte{byte(i)}, 11<<10+i%7)
+		want = append(want, piece...)
+		pieces = append(pieces, piece)
+	}
+	small := net.Buffers{[]byte("first"), []byte(" answer")}
+	if nc, _, err := w.write(&small); nc != nil || err != nil || len(small) != 0 {
+		t.Fatalf("a short answer: %v, %v, %d left", nc, err, len(small))
+	}
+	nc, fresh, err := w.write(&pieces)
+	if err != nil || nc == nil || !fresh || len(pieces) == 0 {
+		t.Fatalf("16 MiB in a socket that nobody reads: %v, fresh %v, %v, %d left", nc, fresh, err, len(pieces))
+	}
+	ended := make(chan error)
+	go func() {
+		_, err := pieces.WriteTo(nc)
+		ended <- err
+	}()
+	got := make([]byte, len("first answer")+len(want))
+	if _, err := io.ReadFull(far, got); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if string(got[:12]) != "first answer" || !bytes.Equal(got[12:], want) {
+		t.Error("other bytes arrived than were written")
+	}
+	if again, fresh, err := w.write(&net.Buffers{}); again != nc || fresh || err != nil {
+		t.Errorf("afterwards: %v, fresh %v, %v", again, fresh, err)
+	}
+	if _, err := far.Write([]byte("next")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := w.read(got); n != 4 || err != nil {
+		t.Errorf("the reader, before it settles: %d bytes, %v", n, err)
+	}
+	if err := w.settle(); err != nil || w.nc != nc || w.brisk() {
+		t.Errorf("settle: %v", err)
+	}
+}
+
+// TestWaits judges when a connection leaves the poller, and comes back because of
+// others.
+func TestWaits(t *testing.T) {
+	w, _ := newWire(t)
+	now := time.Now()
+	short, long := now.Add(briskWait/2), now.Add(briskWait)
+	for n := range briskWaits - 1 {
+		if w.noted(now, short) {
+			t.Fatalf("brisk after %d waits", n+1)
+		}
+	}
+	if w.noted(now, long) || w.noted(now, short) {
+		t.Error("brisk after a long wait")
+	}
+	for range briskWaits {
+		w.noted(now, short)
+	}
+	w.threads.rest.Store(long.UnixNano())
+	if w.noted(now, short) {
+		t.Error("brisk in a crowd")
+	}
+	if w.threads.rest.Store(0); !w.noted(now, short) {
+		t.Error("not brisk after the crowd")
+	}
+	w.detach()
+	other, _ := newWire(t)
+	other.threads = w.threads
+	if other.detach(); other.brisk() {
+		t.Error("more threads wait than may")
+	}
+	for _, tt := range []struct {
+		turns   uint32
+		crowded bool
+	}{{crowdTimes * crowdLook, false}, {crowdTimes*crowdLook + 1, true}} {
+		w.threads.turns.Add(tt.turns)
+		got := false
+		for range crowdLook {
+			got = w.crowded(now) || got
+		}
+		if got != tt.crowded {
+			t.Errorf("%d turns of others: crowded %v", tt.turns, got)
+		}
+	}
+	if now.UnixNano() >= w.threads.rest.Load() {
+		t.Error("a crowd is no reason to rest")
+	}
+	other.threads = &threads{}
+}
+
+// briskWorld is a world in which a connection is brisk after its first commands.
+func briskWorld(t *testing.T, opts Options) *world {
+	w := newWorld(t, opts)
+	w.threads.most, w.threads.brisk = 1, time.Minute
+	w.become(twoTargets())
+	return w
+}
+
+// briskly has an initiator send until its connection left the poller.
+func briskly(t *testing.T, w *world, i *initiator) {
+	t.Helper()
+	nettest.Eventually(t, limit, "the connection leaves the poller", func() bool {
+		i.read(0, 1)
+		return w.threads.n.Load() == 1
+	})
+}
+
+// TestBrisk ends brisk connections in every way.
+func TestBrisk(t *testing.T) {
+	t.Run("silent", func(t *testing.T) {
+		w := briskWorld(t, Options{KeepaliveIdle: 50 * time.Millisecond, KeepaliveWait: 100 * time.Millisecond})
+		i := enter(t, webName, openIQN)
+		i.ready(0)
+		briskly(t, w, i)
+		if r, _ := i.receive(); r.Message.(*pdu.NOPIn).TTT == pdu.Reserved {
+			t.Errorf("%v", r.Message)
+		}
+		i.closed()
+		w.logged("session ended", "does not answer")
+		nettest.Eventually(t, limit, "its thread is free", func() bool { return w.threads.n.Load() == 0 })
+	})
+	t.Run("closed by the initiator", func(t *testing.T) {
+		w := briskWorld(t, Options{})
+		i := enter(t, webName, openIQN)
+		i.ready(0)
+		briskly(t, w, i)
+		i.nc.Close()
+		nettest.Eventually(t, limit, "session and thread are free", func() bool {
+			return len(w.Sessions()) == 0 && w.threads.n.Load() == 0
+		})
+	})
+	t.Run("ended by the target", func(t *testing.T) {
+		w := briskWorld(t, Options{LogoutWait: time.Millisecond})
+		i := enter(t, webName, openIQN)
+		i.ready(0)
+		briskly(t, w, i)
+		w.become(nil)
+		i.closed()
+	})
+	t.Run("slow reader", func(t *testing.T) {
+		w := briskWorld(t, Options{KeepaliveIdle: 100 * time.Millisecond, KeepaliveWait: 100 * time.Millisecond})
+		i := enter(t, webName, openIQN)
+		i.ready(0)
+		briskly(t, w, i)
+		for range 8 {
+			m := i.command(rw10(0x28, 0, 16384), 8<<20)
+			m.Read = true
+			i.send(m, nil)
+		}
+		nettest.Eventually(t, limit, "the session has ended", func() bool { return len(w.Sessions()) == 0 })
+		w.logged("session ended", webName, "timeout")
+	})
+}
