@@ -22,6 +22,8 @@ type Engine interface {
 	Keeps(lun string) (pool string, ok bool)
 	// Volume is a LUN in service; any other is ErrClosed.
 	Volume(name string) (Volume, error)
+	// Fill is how full the pools in service are, which costs next to nothing.
+	Fill() []Fill
 	// Stats is how full pools and LUNs in service are.
 	Stats() Stats
 	// Retained is the LUNs out of service whose data a pool in service keeps.
@@ -179,6 +181,16 @@ func (m *Mux) Volume(name string) (Volume, error) {
 		}
 	}
 	return nil, fmt.Errorf("LUN %s: %w", name, ErrClosed)
+}
+
+// Fill is how full all pools in service are, sorted by name.
+func (m *Mux) Fill() []Fill {
+	var all []Fill
+	for _, e := range m.all() {
+		all = append(all, e.Fill()...)
+	}
+	slices.SortFunc(all, func(a, b Fill) int { return cmp.Compare(a.Pool, b.Pool) })
+	return all
 }
 
 // Stats is how full all pools and LUNs in service are.

@@ -44,6 +44,13 @@ func (h *half) Stats() (s Stats) {
 	return s
 }
 
+func (h *half) Fill() (out []Fill) {
+	for name := range h.state.Pools {
+		out = append(out, Fill{Pool: name})
+	}
+	return out
+}
+
 func (h *half) Retained() (out []LUNStats) {
 	for name, pool := range h.kept {
 		if _, ok := h.state.LUNs[name]; !ok {
@@ -100,6 +107,9 @@ func TestMux(t *testing.T) {
 	pass(want)
 	if s := m.Stats().Pools; len(s) != 2 || s[0].Name != "new" || s[1].Name != "old" {
 		t.Errorf("stats are %+v", s)
+	}
+	if f := m.Fill(); len(f) != 2 || f[0].Pool != "new" || f[1].Pool != "old" {
+		t.Errorf("pools are filled %+v", f)
 	}
 	if f, err := m.Check(ctx, "b"); err != nil || f[0] != "thin" {
 		t.Errorf("checked by %v, %v", f, err)

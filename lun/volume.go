@@ -124,6 +124,8 @@ type PoolStats struct {
 	Size        int64  // bytes that may be used
 	Used        int64  // bytes that LUN data take, those out of service included
 	Retained    int64  // the part of Used that LUNs out of service take
+	Snapshots   int64  // the part of Used that nothing but snapshots holds
+	Reserved    int64  // bytes besides Used that are kept for thick LUNs
 	Provisioned int64  // bytes promised to the LUNs in service
 	Limit       int64  // the most that may be promised: Size times overcommit
 	Fault       string // why it takes no more writes, and what to do; "" while it does
@@ -133,9 +135,12 @@ type PoolStats struct {
 type LUNStats struct {
 	Info
 	Pool  string
-	Used  int64  // bytes of the pool that it takes
-	Thick bool   // room for all of it is kept
-	Fault string // why it takes no more writes, and what to do; "" while it does
+	Used  int64 // bytes of its blocks that are not holes
+	Thick bool  // room for all of it is kept
+	// Exclusive is the bytes of the pool that deleting it gives back, and Shared
+	// what it uses together with snapshots and clones. Both count whole chunks.
+	Exclusive, Shared int64
+	Fault             string // why it takes no more writes, and what to do; "" while it does
 }
 
 // Stats is all pools and LUNs in service, each sorted by name.

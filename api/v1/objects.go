@@ -88,25 +88,32 @@ type Pool struct {
 	Path        string  `json:"path"`
 	Size        int64   `json:"size"`
 	Used        int64   `json:"used"`
+	Snapshots   int64   `json:"snapshots" doc:"the part of used that nothing but snapshots holds"`
+	Reserved    int64   `json:"reserved" doc:"bytes besides used that are kept for thick LUNs"`
 	Provisioned int64   `json:"provisioned" doc:"the sum of its LUNs' sizes"`
 	Overcommit  float64 `json:"overcommit"`
 	Cache       string  `json:"cache" enum:"writeback,direct" doc:"how data reach the disk now"`
 	Fault       string  `json:"fault,omitempty" doc:"why it takes no more writes, and what to do; absent while it does"`
+	Threshold   int     `json:"threshold" doc:"percent: the highest of 80, 90 and 95 that used and reserved are over; 0 is none"`
+
+	Full *time.Time `json:"full,omitempty" doc:"when it is full at the rate of the last hour; absent where it is idle or shrinks"`
 }
 
 // LUN is one logical unit.
 type LUN struct {
-	Name    string   `json:"name"`
-	Pool    string   `json:"pool"`
-	Size    int64    `json:"size"`
-	Used    int64    `json:"used"`
-	Block   int      `json:"block"`
-	Thick   bool     `json:"thick" doc:"room of the pool is kept for all of it"`
-	ID      string   `json:"id" doc:"32 hex digits that stay for the life of the data"`
-	Origin  Origin   `json:"origin" doc:"where it comes from"`
-	Fault   string   `json:"fault,omitempty" doc:"why it takes no more writes, and what to do; absent while it does"`
-	Targets []string `json:"targets" doc:"the targets that serve it, as IQN:NUMBER"`
-	IO               // of all sessions that see it
+	Name      string   `json:"name"`
+	Pool      string   `json:"pool"`
+	Size      int64    `json:"size"`
+	Used      int64    `json:"used" doc:"bytes of its blocks that are not holes"`
+	Block     int      `json:"block"`
+	Thick     bool     `json:"thick" doc:"room of the pool is kept for all of it"`
+	Exclusive int64    `json:"exclusive" doc:"bytes of the pool that deleting it gives back"`
+	Shared    int64    `json:"shared" doc:"bytes of the pool that it uses together with snapshots and clones"`
+	ID        string   `json:"id" doc:"32 hex digits that stay for the life of the data"`
+	Origin    Origin   `json:"origin" doc:"where it comes from"`
+	Fault     string   `json:"fault,omitempty" doc:"why it takes no more writes, and what to do; absent while it does"`
+	Targets   []string `json:"targets" doc:"the targets that serve it, as IQN:NUMBER"`
+	IO                 // of all sessions that see it
 }
 
 // Origin is where an object comes from.

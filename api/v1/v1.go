@@ -98,6 +98,7 @@ type Status struct {
 	Well     bool      `json:"well" doc:"all objects are ready"`
 	Objects  []Object  `json:"objects"`
 	Errors   []string  `json:"errors" doc:"what could not be observed; belongs to no object"`
+	Warnings []string  `json:"warnings" doc:"what works and will not for long: pools that fill"`
 }
 
 // Check is one thing that doctor looked at.

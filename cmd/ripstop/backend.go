@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"ripstop/api/server"
 	v1 "ripstop/api/v1"
@@ -49,7 +50,10 @@ func (d *daemon) status() v1.Status {
 	if errs == nil {
 		errs = []string{}
 	}
+	now := time.Now()
+	d.drivers.accounts.look(now)
 	return v1.Status{
+		Warnings: d.drivers.accounts.warnings(now),
 		Revision: number, Started: d.started, Passes: s.Passes, Well: s.Well(),
 		Objects: objects(s.Objects), Errors: errs,
 	}

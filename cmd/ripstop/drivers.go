@@ -44,17 +44,18 @@ const ringDepth = 512
 
 // drivers is everything that touches the world.
 type drivers struct {
-	log     *slog.Logger
-	wake    chan struct{}
-	host    *link.Space
-	ebpf    *ebpf.Driver
-	vswitch *vswitch.Mux
-	vpn     *wg.Driver
-	ring    *uring.Ring    // nil where the kernel has none for us
-	thin    *engine.Engine // the part of lun that has snapshots
-	lun     *lun.Mux
-	iscsi   *target.Server
-	kept    records // reservations
+	log      *slog.Logger
+	wake     chan struct{}
+	host     *link.Space
+	ebpf     *ebpf.Driver
+	vswitch  *vswitch.Mux
+	vpn      *wg.Driver
+	ring     *uring.Ring    // nil where the kernel has none for us
+	thin     *engine.Engine // the part of lun that has snapshots
+	lun      *lun.Mux
+	iscsi    *target.Server
+	kept     records // reservations
+	accounts *accounts
 }
 
 // newDrivers makes the drivers. Nothing in the world changes by it but that the
@@ -84,6 +85,7 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 		lun.Raw:  raw.New(log, raw.Options{StateDir: state, Ring: d.ring, OnResize: resized, OnFault: faulty}),
 		lun.Thin: d.thin,
 	})
+	d.accounts = &accounts{log: log, fill: d.lun.Fill}
 	d.kept = records{keep.New(filepath.Join(state, "reservations"))}
 	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: d.kept})
 	return d, nil
@@ -176,6 +178,10 @@ func (d *drivers) tasks() []run.Task {
 			})
 		}},
 	}
+	tasks = append(tasks, run.Task{Name: "pool accounts", Run: func(ctx context.Context, ready func()) error {
+		ready()
+		return every(ctx, accountsEvery, func() { d.accounts.look(time.Now()) })
+	}})
 	if d.ring != nil {
 		tasks = append(tasks, run.Task{Name: "disk ring", Run: d.ring.Serve})
 	}

@@ -34,8 +34,8 @@ var kinds = []kind{
 	{"tunnel", []column{{"NAME", "name", nil}, {"ENGINE", "engine", nil}, {"LISTEN", "listen", nil}, {"ADDRESSES", "addresses", nil}, {"MTU", "mtu", nil}, {"PEERS", "peers", nil}, {"PUBLIC KEY", "publicKey", nil}}},
 	{"peer", []column{{"NAME", "name", nil}, {"TUNNEL", "tunnel", nil}, {"ENDPOINT", "endpoint", nil}, {"HANDSHAKE", "handshake", ago}, {"RX", "rxBytes", bytesOf}, {"TX", "txBytes", bytesOf}, {"ALLOWED IPS", "allowedIPs", nil}}},
 	{"route", []column{{"PREFIX", "prefix", nil}, {"DEVICE", "device", nil}, {"VIA", "via", nil}}},
-	{"pool", []column{{"NAME", "name", nil}, {"KIND", "kind", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"PROVISIONED", "provisioned", bytesOf}, {"OVERCOMMIT", "overcommit", nil}, {"CACHE", "cache", nil}, {"PATH", "path", nil}}},
-	{"lun", []column{{"NAME", "name", nil}, {"POOL", "pool", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"BLOCK", "block", nil}, {"ORIGIN", "origin", nil}, {"TARGETS", "targets", nil}, {"READ P99", "readLatencyNs.p99", lasting}, {"WRITE P99", "writeLatencyNs.p99", lasting}}},
+	{"pool", []column{{"NAME", "name", nil}, {"KIND", "kind", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"SNAPSHOTS", "snapshots", bytesOf}, {"PROVISIONED", "provisioned", bytesOf}, {"OVERCOMMIT", "overcommit", nil}, {"FULL", "full", in}, {"CACHE", "cache", nil}, {"PATH", "path", nil}}},
+	{"lun", []column{{"NAME", "name", nil}, {"POOL", "pool", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"EXCLUSIVE", "exclusive", bytesOf}, {"SHARED", "shared", bytesOf}, {"BLOCK", "block", nil}, {"ORIGIN", "origin", nil}, {"TARGETS", "targets", nil}, {"READ P99", "readLatencyNs.p99", lasting}, {"WRITE P99", "writeLatencyNs.p99", lasting}}},
 	{"snapshot", []column{{"NAME", "name", nil}, {"LUN", "lun", nil}, {"POOL", "pool", nil}, {"SINCE", "since", ago}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"EXCLUSIVE", "exclusive", bytesOf}, {"SHARED", "shared", bytesOf}, {"ORIGIN", "origin", nil}, {"TARGETS", "targets", nil}}},
 	{"target", []column{{"NAME", "name", nil}, {"PORTALS", "portals", nil}, {"LUNS", "luns", nil}, {"INITIATORS", "initiators", nil}, {"SESSIONS", "sessions", nil}, {"READ", "readBytes", bytesOf}, {"WRITTEN", "writtenBytes", bytesOf}}},
 	{"session", []column{{"INITIATOR", "initiator", nil}, {"TARGET", "target", nil}, {"PORTAL", "portal", nil}, {"REMOTE", "remote", nil}, {"SINCE", "since", ago}, {"LUNS", "luns", nil}, {"DEPTH", "depth", nil}, {"READ", "readBytes", bytesOf}, {"READ P99", "readLatencyNs.p99", lasting}, {"WRITTEN", "writtenBytes", bytesOf}, {"WRITE P99", "writeLatencyNs.p99", lasting}}},
@@ -192,6 +192,15 @@ func lasting(v any) string {
 		unit *= 10
 	}
 	return d.Round(unit).String()
+}
+
+// in prints how long it is until a time.
+func in(v any) string {
+	t, err := time.Parse(time.RFC3339, fmt.Sprint(v))
+	if err != nil {
+		return ""
+	}
+	return "in " + roughly(time.Until(t))
 }
 
 func ago(v any) string {

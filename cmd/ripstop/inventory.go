@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	v1 "ripstop/api/v1"
 	"ripstop/controller/beside"
@@ -190,9 +191,12 @@ func (i inventory) pools(ctx context.Context) ([]v1.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
+	fills := i.drivers.accounts
+	fills.look(time.Now())
 	var all []v1.Pool
 	for _, p := range i.drivers.lun.Stats().Pools {
 		all = append(all, v1.Pool{
+			Snapshots: p.Snapshots, Reserved: p.Reserved, Threshold: fills.level(p.Name), Full: fills.full(p.Name),
 			Name: p.Name, Kind: string(p.Kind), Fault: p.Fault, Path: have.Pools[p.Name].Path, Size: p.Size, Used: p.Used,
 			Provisioned: p.Provisioned, Overcommit: have.Pools[p.Name].Overcommit,
 			Cache: cacheWord(have.Pools[p.Name].Direct),
@@ -239,7 +243,7 @@ func lunOf(l lun.LUNStats, origin v1.Origin, at []string) v1.LUN {
 	targets := append([]string{}, at...)
 	slices.Sort(targets)
 	return v1.LUN{
-		Name: l.Name, Pool: l.Pool, Size: l.Size, Used: l.Used, Block: l.BlockSize, Thick: l.Thick,
+		Name: l.Name, Pool: l.Pool, Size: l.Size, Used: l.Used, Block: l.BlockSize, Thick: l.Thick, Exclusive: l.Exclusive, Shared: l.Shared,
 		ID: hex.EncodeToString(l.ID[:]), Origin: origin, Fault: l.Fault, Targets: targets,
 	}
 }

@@ -89,6 +89,9 @@ func printStatus(w io.Writer, s v1.Status, now time.Time) error {
 	for _, e := range s.Errors {
 		fmt.Fprintln(w, "error:", e)
 	}
+	for _, x := range s.Warnings {
+		fmt.Fprintln(w, "warning:", x)
+	}
 	_, err := fmt.Fprintf(w, "revision %d, %d objects, %d not well, up %s\n", s.Revision, len(s.Objects), unwell, age(s.Started, now))
 	return err
 }

@@ -85,7 +85,7 @@ func (e *Engine) Retained() []lun.LUNStats {
 	var out []lun.LUNStats
 	for _, p := range e.pools {
 		for name, used := range p.retained {
-			s := lun.LUNStats{Info: lun.Info{Name: name}, Pool: p.name, Used: used}
+			s := lun.LUNStats{Info: lun.Info{Name: name}, Pool: p.name, Used: used, Exclusive: used}
 			if m, err := readMeta[lunMeta](p.meta(name)); err == nil {
 				s.ID, s.Size, s.BlockSize = m.ID, m.Size, m.Block
 			}

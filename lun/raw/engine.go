@@ -247,6 +247,17 @@ func (e *Engine) Volume(name string) (lun.Volume, error) {
 	return v, nil
 }
 
+// Fill is how full the pools are.
+func (e *Engine) Fill() []lun.Fill {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	var out []lun.Fill
+	for name, p := range e.pools {
+		out = append(out, lun.Fill{Pool: name, Size: p.size.Load(), Used: p.used.Load()})
+	}
+	return out
+}
+
 // Stats is how full pools and LUNs are now.
 func (e *Engine) Stats() lun.Stats {
 	e.mu.RLock()
@@ -265,7 +276,7 @@ func (e *Engine) Stats() lun.Stats {
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.volumes)) {
 		v := e.volumes[name]
-		s.LUNs = append(s.LUNs, lun.LUNStats{Info: v.Info(), Pool: v.pool.name, Used: v.used.Load(), Fault: v.broken()})
+		s.LUNs = append(s.LUNs, lun.LUNStats{Info: v.Info(), Pool: v.pool.name, Used: v.used.Load(), Exclusive: v.used.Load(), Fault: v.broken()})
 	}
 	return s
 }

@@ -1,7 +1,6 @@
 package thin
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -410,13 +409,6 @@ func (p *Pool) Usage() Usage {
 func (p *Pool) room() (size, data int64) {
 	size = min(p.limit.Load()-p.fixed-p.reserve(), p.space.bound.Load())
 	return size * chunkSize, p.space.data.Load() * chunkSize
-}
-
-// Volumes is all volumes, without snapshots, sorted by name.
-func (p *Pool) Volumes() []*Volume {
-	all := slices.DeleteFunc(p.list(), func(v *Volume) bool { return v.snapshot })
-	slices.SortFunc(all, func(a, b *Volume) int { return cmp.Compare(a.shape.name, b.shape.name) })
-	return all
 }
 
 // damaged is an error about what is on the disk.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"ripstop/internal/uring"
@@ -164,6 +165,18 @@ func (e *Engine) Pool(name string) (*thin.Pool, error) {
 	return p.thin, nil
 }
 
+// Fill is how full the pools are.
+func (e *Engine) Fill() []lun.Fill {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	var out []lun.Fill
+	for name, p := range e.pools {
+		u := p.thin.Usage()
+		out = append(out, lun.Fill{Pool: name, Size: p.want.Size, Used: u.Data + u.Promised})
+	}
+	return out
+}
+
 // Stats is how full pools and LUNs are now.
 func (e *Engine) Stats() lun.Stats {
 	e.mu.RLock()
@@ -171,22 +184,41 @@ func (e *Engine) Stats() lun.Stats {
 	var s lun.Stats
 	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
 		p := e.pools[name]
+		u := p.thin.Usage()
 		st := lun.PoolStats{
-			Name: name, Kind: lun.Thin, Size: p.want.Size, Used: p.thin.Usage().Data,
+			Name: name, Kind: lun.Thin, Size: p.want.Size, Used: u.Data, Reserved: u.Promised,
 			Provisioned: e.provisioned(p), Limit: p.want.Limit(), Fault: p.fault(),
 		}
-		for _, v := range p.thin.Volumes() {
-			if e.volumes[v.Info().Name] == nil {
-				st.Retained += v.Usage().Used
+		alone, volumes := int64(0), int64(0)
+		for _, x := range p.thin.List() {
+			switch {
+			case x.Snapshot:
+				alone += x.Exclusive
+				continue
+			case e.volumes[x.Name] == nil:
+				st.Retained += x.Exclusive
+			default:
+				l := p.stats(x)
+				l.Fault = st.Fault
+				s.LUNs = append(s.LUNs, l)
 			}
+			volumes += x.Exclusive + x.Shared
 		}
+		// What volumes share with each other counts twice in the second figure, and
+		// what snapshots share does not count in the first.
+		st.Snapshots = max(alone, st.Used-volumes)
 		s.Pools = append(s.Pools, st)
 	}
-	for _, name := range slices.Sorted(maps.Keys(e.volumes)) {
-		v := e.volumes[name]
-		s.LUNs = append(s.LUNs, lun.LUNStats{Info: v.Info(), Pool: v.pool.name, Used: v.thin.Usage().Used, Thick: v.thin.Reserved(), Fault: v.shape().Fault})
-	}
+	slices.SortFunc(s.LUNs, func(a, b lun.LUNStats) int { return strings.Compare(a.Name, b.Name) })
 	return s
+}
+
+// stats is what a volume takes.
+func (p *pool) stats(x thin.Entry) lun.LUNStats {
+	return lun.LUNStats{
+		Info: lun.Info{Name: x.Name, ID: x.ID, Size: x.Size, BlockSize: x.Block, ReadOnly: p.thin.Failed() != nil},
+		Pool: p.name, Used: x.Mapped, Thick: x.Reserved, Exclusive: x.Exclusive, Shared: x.Shared,
+	}
 }
 
 // Retained lists the LUNs out of service that a pool in service keeps, sorted by
@@ -196,13 +228,14 @@ func (e *Engine) Retained() []lun.LUNStats {
 	defer e.mu.RUnlock()
 	var out []lun.LUNStats
 	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
-		for _, v := range e.pools[name].thin.Volumes() {
-			if info := v.Info(); e.volumes[info.Name] == nil {
-				out = append(out, lun.LUNStats{Info: info, Pool: name, Used: v.Usage().Used, Thick: v.Reserved()})
+		p := e.pools[name]
+		for _, x := range p.thin.List() {
+			if !x.Snapshot && e.volumes[x.Name] == nil {
+				out = append(out, p.stats(x))
 			}
 		}
 	}
-	slices.SortStableFunc(out, func(a, b lun.LUNStats) int { return compare(a.Name, b.Name) })
+	slices.SortStableFunc(out, func(a, b lun.LUNStats) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 

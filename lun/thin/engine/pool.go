@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -239,5 +238,3 @@ func (e *Engine) Reopen(ctx context.Context, name string) error {
 	}
 	return errors.Join(errs...)
 }
-
-func compare(a, b string) int { return cmp.Compare(a, b) }
