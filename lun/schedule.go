@@ -12,8 +12,8 @@ import (
 // A schedule's snapshots are told from a person's by their names alone, so it
 // needs no record of its own and follows the data to another host.
 type Schedules struct {
-	Of  map[string]Schedule
-	Now time.Time // observed: when it was looked at
+	Of  map[string]Schedule // observed: of every LUN in service, and no other
+	Now time.Time           // observed: when it was looked at
 }
 
 // Schedule is when snapshots of one LUN are made, and which there are.
@@ -61,8 +61,10 @@ func Scheduled(all []SnapshotStats) map[string][]string {
 func (s Schedules) Under(want Schedules) Schedules {
 	out := Schedules{Of: map[string]Schedule{}, Now: s.Now}
 	for name, w := range want.Of {
-		w.Made = s.Of[name].Made
-		out.Of[name] = w
+		if have, ok := s.Of[name]; ok {
+			w.Made = have.Made
+			out.Of[name] = w
+		}
 	}
 	return out
 }
@@ -111,12 +113,18 @@ func (s Schedule) excess(more int) []string {
 // DiffSchedules is the steps that bring snapshots to what the schedules say: for
 // each LUN what is too much already, then what is due, and after it what that
 // makes too much. So a snapshot goes only when its successor is there. Nothing
-// is deleted of a LUN without a schedule, or that a target serves.
+// is deleted of a LUN without a schedule, or that a target serves. What snapshots
+// a LUN out of service has is not known, so nothing is due before it is back.
 func DiffSchedules(want, have Schedules) []ScheduleStep {
 	var out []ScheduleStep
 	for _, name := range slices.Sorted(maps.Keys(want.Of)) {
 		w := want.Of[name]
-		w.Made = have.Of[name].Made
+		seen, ok := have.Of[name]
+		if !ok {
+			out = append(out, BeginSchedule{name, w.Every, w.Keep})
+			continue
+		}
+		w.Made = seen.Made
 		drop := func(snapshots []string) {
 			for _, s := range snapshots {
 				if !slices.Contains(w.Held, s) {
@@ -173,7 +181,7 @@ func durationText(d time.Duration) string {
 }
 
 // ScheduleStep is one change of scheduled snapshots. The set is closed:
-// TakeSnapshot and DropSnapshot.
+// BeginSchedule, TakeSnapshot and DropSnapshot.
 type ScheduleStep interface {
 	fmt.Stringer
 	// Object is "schedule/LUN".
@@ -186,6 +194,14 @@ type ScheduleStep interface {
 	Routine()
 }
 
+// BeginSchedule changes nothing. It is an error as long as the LUN is out of
+// service.
+type BeginSchedule struct {
+	LUN   string
+	Every time.Duration
+	Keep  int
+}
+
 // TakeSnapshot makes a snapshot of a LUN; one of that name is no error.
 type TakeSnapshot struct {
 	LUN, Name string
@@ -196,11 +212,19 @@ type DropSnapshot struct {
 	LUN, Name string
 }
 
+// String is a comment.
+func (s BeginSchedule) String() string {
+	return fmt.Sprintf("# LUN %s: a snapshot every %s, %d of them kept", s.LUN, durationText(s.Every), s.Keep)
+}
+
 // String is the command of ripstop.
 func (s TakeSnapshot) String() string { return "ripstop lun snapshot " + s.LUN + " " + s.Name }
 
 // String is the command of ripstop.
 func (s DropSnapshot) String() string { return "ripstop lun delete " + s.LUN + "@" + s.Name }
+
+// Object is "schedule/LUN".
+func (s BeginSchedule) Object() string { return "schedule/" + s.LUN }
 
 // Object is "schedule/LUN".
 func (s TakeSnapshot) Object() string { return "schedule/" + s.LUN }
@@ -209,16 +233,25 @@ func (s TakeSnapshot) Object() string { return "schedule/" + s.LUN }
 func (s DropSnapshot) Object() string { return "schedule/" + s.LUN }
 
 // Removes is false.
+func (BeginSchedule) Removes() bool { return false }
+
+// Removes is false.
 func (TakeSnapshot) Removes() bool { return false }
 
 // Removes is true.
 func (DropSnapshot) Removes() bool { return true }
 
 // Disturbs is empty.
+func (BeginSchedule) Disturbs() string { return "" }
+
+// Disturbs is empty.
 func (TakeSnapshot) Disturbs() string { return "" }
 
 // Disturbs is empty: what a target serves stays.
 func (DropSnapshot) Disturbs() string { return "" }
+
+// Routine marks the step.
+func (BeginSchedule) Routine() {}
 
 // Routine marks the step.
 func (TakeSnapshot) Routine() {}

@@ -20,7 +20,7 @@ func (k *keeper) have() Schedules {
 	for _, m := range k.made {
 		all = append(all, SnapshotStats{Info: Info{Name: "data@" + m}})
 	}
-	s := Schedules{Of: map[string]Schedule{}, Now: k.now}
+	s := Schedules{Of: map[string]Schedule{"data": {}}, Now: k.now}
 	for name, made := range Scheduled(all) {
 		s.Of[name] = Schedule{Made: made}
 	}
@@ -142,6 +142,16 @@ func TestScheduleOverAnyClock(t *testing.T) {
 		if got := len(k.made) - len(k.have().Of["data"].Made); got != persons {
 			t.Fatalf("seed %d: %d of a person's %d snapshots are left", seed, got, persons)
 		}
+	}
+}
+
+// What an unopened pool has is not seen, and is not nothing.
+func TestScheduleOfALUNOutOfService(t *testing.T) {
+	want := Schedules{Of: map[string]Schedule{"data": {Every: time.Hour, Keep: 2}}}
+	have := Schedules{Of: map[string]Schedule{"logs": {}}, Now: at("26 10:30:00")}
+	got := fmt.Sprint(DiffSchedules(want, have))
+	if got != "[# LUN data: a snapshot every 1h, 2 of them kept]" || len(have.Under(want).Describe()) != 0 {
+		t.Error(got)
 	}
 }
 

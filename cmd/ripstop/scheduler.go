@@ -13,11 +13,16 @@ import (
 // target of reconcile.Run.
 type scheduler struct{ drivers *drivers }
 
-// Observe is the scheduled snapshots that there are.
-func (s scheduler) Observe(context.Context) (lun.Schedules, error) {
+// Observe is the scheduled snapshots of the LUNs in service.
+func (s scheduler) Observe(ctx context.Context) (lun.Schedules, error) {
 	out := lun.Schedules{Of: map[string]lun.Schedule{}, Now: time.Now()}
-	for name, made := range lun.Scheduled(s.drivers.lun.Snapshots()) {
-		out.Of[name] = lun.Schedule{Made: made}
+	have, err := s.drivers.lun.Observe(ctx)
+	if err != nil {
+		return out, err
+	}
+	made := lun.Scheduled(s.drivers.lun.Snapshots())
+	for name := range have.LUNs {
+		out.Of[name] = lun.Schedule{Made: made[name]}
 	}
 	return out, nil
 }
@@ -25,6 +30,11 @@ func (s scheduler) Observe(context.Context) (lun.Schedules, error) {
 // Do carries out one step.
 func (s scheduler) Do(ctx context.Context, step lun.ScheduleStep) error {
 	switch x := step.(type) {
+	case lun.BeginSchedule:
+		if _, err := s.drivers.lun.Volume(x.LUN); err != nil {
+			return fmt.Errorf("%w: its own condition says why", err)
+		}
+		return nil
 	case lun.TakeSnapshot:
 		err := s.drivers.lun.Snapshot(ctx, x.Name, x.LUN)
 		if errors.Is(err, lun.ErrExists) {

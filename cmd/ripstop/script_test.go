@@ -41,6 +41,7 @@ func TestVerbs(t *testing.T)     { script(t, "verbs") }
 func TestThin(t *testing.T)      { script(t, "thin") }
 func TestAttach(t *testing.T)    { script(t, "attach") }
 func TestSnapshots(t *testing.T) { script(t, "snapshots") }
+func TestSchedules(t *testing.T) { script(t, "schedules") }
 
 func script(t *testing.T, name string) {
 	testscript.Run(t, testscript.Params{
