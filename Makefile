@@ -1,5 +1,5 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: quickstart test build gen fuzz conformance bench-iscsi soak soak-kill soak-iscsi lint clean
+.PHONY: quickstart test build gen fuzz conformance bench-iscsi bench-store soak soak-kill soak-iscsi lint clean
 
 export CGO_ENABLED = 0
 
@@ -34,6 +34,10 @@ conformance:
 # Speed beside tgtd and gotgt into docs/benchmarks; by hand. A short run: SECONDS=1 ROUNDS=1 CELLS=hot-rr DOCS=
 bench-iscsi:
 	test/bench/run
+
+# Speed of the thin store beside a bare file and qcow2 into docs/benchmarks; by hand. A short run: SECONDS=1 ROUNDS=1 CELLS=steady MAPPED=0 DOCS=
+bench-store:
+	test/bench/run-store
 
 # Power cuts of the thin engine, many more than a test takes; by hand.
 soak:

@@ -81,6 +81,7 @@ var laws = []law{
 	{`internal/.*`, `internal/.*`, "machinery knows nothing above it"},
 	{`configs`, `^$`, "examples are files"},
 	{`test/peers/gotgt`, `^$`, "a yardstick shares nothing with what it measures"},
+	{`test/bench/store`, `test/bench/figures|internal/.*|lun|lun/thin(/store)?`, "an engine is measured beside a bare file, through one harness"},
 	{`test/.*`, `test/.*|internal/.*`, "what measures the program knows it as a program"},
 	{`cmd/.*`, `(api|configs|controller|internal|iscsi|lun|vpn|vswitch)(/.*)?`, "nothing that is shipped links a yardstick"},
 }

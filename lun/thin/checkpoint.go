@@ -83,6 +83,7 @@ func (p *Pool) draft(clean bool) *draft {
 	d.tail = p.wal.setMark()
 	p.dirtyMu.Lock()
 	d.leaves, p.dirty = p.dirty, nil
+	p.dirtyCount.Store(0)
 	d.old, p.dead = p.dead, nil
 	p.dirtyMu.Unlock()
 	d.next = p.nextID
@@ -124,32 +125,58 @@ func (l *leaf) carry(end bool) bool {
 	return false
 }
 
+const batchNodes = 64 // that are written together: 512 KiB
+
 func (p *Pool) writeLeaves(d *draft) error {
-	for _, l := range d.leaves {
-		if err := p.writeLeaf(d, l); err != nil {
+	b := aligned(min(batchNodes, len(d.leaves)) * nodeSize)
+	for some := range slices.Chunk(d.leaves, batchNodes) {
+		if err := p.writeSome(d, some, b); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// writeLeaf writes a leaf as it is now. Its older place stays for the super
-// that names it.
+// writeLeaf writes a leaf alone.
 func (p *Pool) writeLeaf(d *draft, l *leaf) error {
 	s := p.scratch()
 	defer p.buffers.Put(s)
-	l.mu.Lock()
-	if l.gone || !l.dirty || l.data == nil {
-		l.mu.Unlock()
-		return nil
+	return p.writeSome(d, []*leaf{l}, s.node)
+}
+
+// writeSome writes leaves as they are now, with room for all in b. Their older
+// places stay for the super that names them.
+func (p *Pool) writeSome(d *draft, leaves []*leaf, b []byte) error {
+	var changed []*leaf
+	for _, l := range leaves {
+		if l.copyOut(b[len(changed)*nodeSize:]) {
+			changed = append(changed, l)
+		}
 	}
-	l.data.encode(s.node)
-	l.dirty, l.writing = false, true
-	l.mu.Unlock()
-	ref, err := p.writeNode(s.node)
+	refs, err := p.writeNodes(b[:len(changed)*nodeSize])
 	if err != nil {
 		return err
 	}
+	for i, l := range changed {
+		p.move(d, l, refs[i])
+	}
+	return nil
+}
+
+// copyOut encodes a leaf that is not on disk as it is.
+func (l *leaf) copyOut(b []byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone || !l.dirty || l.data == nil {
+		return false
+	}
+	l.data.encode(b)
+	l.dirty, l.writing = false, true
+	return true
+}
+
+// move notes where a leaf was written.
+func (p *Pool) move(d *draft, l *leaf, ref nodeRef) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.writing = false
@@ -160,7 +187,6 @@ func (p *Pool) writeLeaf(d *draft, l *leaf) error {
 	if l.gone { // it went while it was written
 		p.bury(ref.loc)
 	}
-	return nil
 }
 
 // replace frees a node when the super of this draft is durable.

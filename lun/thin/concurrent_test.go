@@ -206,8 +206,11 @@ func together(t *testing.T, p *Pool, workers []*worker) {
 			}
 		}
 	})
+	work, cancel := context.WithCancel(t.Context())
+	stranger.Go(func() { must(t, p.Maintain(work)) })
 	group.Wait()
 	close(ended)
+	cancel()
 	stranger.Wait()
 }
 

@@ -1,7 +1,9 @@
 package thin
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	"ripstop/lun"
 )
@@ -22,17 +24,41 @@ func (p *Pool) readNode(r nodeRef, b []byte) error {
 
 // writeNode writes 8 KiB to a free place.
 func (p *Pool) writeNode(b []byte) (nodeRef, error) {
-	loc := p.space.takeNode()
-	if loc == 0 && p.expand() {
-		loc = p.space.takeNode()
+	refs, err := p.writeNodes(b)
+	if err != nil {
+		return nodeRef{}, err
 	}
-	if loc == 0 {
-		return nodeRef{}, fmt.Errorf("write the map: %w", lun.ErrNoSpace)
+	return refs[0], nil
+}
+
+// writeNodes writes nodes to free places, with one call for those side by side.
+func (p *Pool) writeNodes(b []byte) ([]nodeRef, error) {
+	refs := make([]nodeRef, len(b)/nodeSize)
+	for i := range refs {
+		loc := p.space.takeNode()
+		if loc == 0 && p.expand() {
+			loc = p.space.takeNode()
+		}
+		if loc == 0 {
+			return nil, fmt.Errorf("write the map: %w", lun.ErrNoSpace)
+		}
+		refs[i].loc = loc
 	}
-	if _, err := p.file.WriteAt(b, int64(loc)*nodeSize); err != nil {
-		return nodeRef{}, fmt.Errorf("write the map: %w", err)
+	slices.SortFunc(refs, func(a, b nodeRef) int { return cmp.Compare(a.loc, b.loc) })
+	for from := 0; from < len(refs); {
+		to := from + 1
+		for to < len(refs) && refs[to].loc == refs[to-1].loc+1 {
+			to++
+		}
+		if _, err := p.file.WriteAt(b[from*nodeSize:to*nodeSize], int64(refs[from].loc)*nodeSize); err != nil {
+			return nil, fmt.Errorf("write the map: %w", err)
+		}
+		from = to
 	}
-	return nodeRef{loc: loc, crc: checksum(b)}, nil
+	for i := range refs {
+		refs[i].crc = checksum(b[i*nodeSize : (i+1)*nodeSize])
+	}
+	return refs, nil
 }
 
 // lock is l with its mu held and its data in memory, settled if the pool
@@ -109,6 +135,7 @@ func (p *Pool) touch(l *leaf) {
 	l.dirty = true
 	p.dirtyMu.Lock()
 	p.dirty = append(p.dirty, l)
+	p.dirtyCount.Add(1)
 	p.dirtyMu.Unlock()
 }
 

@@ -47,6 +47,9 @@ type Pool struct {
 	wal    wal
 	failed atomic.Pointer[error] // why there are no more writes
 
+	work       chan struct{} // Maintain has something to do
+	maintained atomic.Bool   // it runs
+
 	control sync.Mutex // held by what makes, deletes and shares volumes
 	growing sync.Mutex
 
@@ -59,9 +62,10 @@ type Pool struct {
 	intents map[*leaf]struct{} // leaves whose intent is not none
 	pages   atomic.Int64       // pages in memory
 
-	dirtyMu sync.Mutex
-	dirty   []*leaf
-	dead    []uint64 // nodes that nothing names any more, to be freed after the next super
+	dirtyMu    sync.Mutex
+	dirty      []*leaf
+	dirtyCount atomic.Int64 // of dirty
+	dead       []uint64     // nodes that nothing names any more, to be freed after the next super
 
 	clockMu sync.Mutex
 	clock   []*leaf // leaves in memory
@@ -148,6 +152,7 @@ func newPool(f File, o Options) *Pool {
 	}
 	p.buffers.New = func() any { return newScratch() }
 	p.flights.New = newFlight
+	p.work = make(chan struct{}, 1)
 	p.queue, _ = f.(queueFile)
 	p.prompt, _ = f.(promptFile)
 	p.wal.pool = p
@@ -301,17 +306,28 @@ func (p *Pool) writable() error {
 }
 
 // pending is the bytes of records after which a write commits them.
-func (p *Pool) pending() int { return min(256<<10, int(p.wal.size/16)) }
+func (p *Pool) pending() int {
+	if p.maintained.Load() {
+		return int(min(1<<20, p.wal.size/8))
+	}
+	return int(min(256<<10, p.wal.size/16))
+}
 
-// late tells whether pace has something to do.
+// late tells whether pace has something to do, before a write that cannot wait.
 func (p *Pool) late() bool {
 	waiting, used := p.wal.load()
+	if p.maintained.Load() && p.soon(waiting, used) {
+		p.wake()
+	}
 	return waiting > p.pending() || used > p.wal.size*3/4 || p.changed() > p.budget/2
 }
 
 // pace keeps the log and the changed leaves inside their bounds, before an
 // operation that adds to them.
 func (p *Pool) pace() error {
+	if !p.late() {
+		return nil
+	}
 	if p.wal.waiting() > p.pending() {
 		if err := p.commit(); err != nil {
 			return err
@@ -323,11 +339,7 @@ func (p *Pool) pace() error {
 	return nil
 }
 
-func (p *Pool) changed() int64 {
-	p.dirtyMu.Lock()
-	defer p.dirtyMu.Unlock()
-	return int64(len(p.dirty))
-}
+func (p *Pool) changed() int64 { return p.dirtyCount.Load() }
 
 // commit makes everything acknowledged durable, after room for it in the log.
 func (p *Pool) commit() error {

@@ -33,9 +33,10 @@ type share struct {
 // space knows who uses each chunk. Counts are read without a lock.
 type space struct {
 	segments atomic.Pointer[[]*segment]
-	free     atomic.Int64 // chunks
-	data     atomic.Int64 // chunks that leaves use
-	bound    atomic.Int64 // chunks that leaves may use
+	free     atomic.Int64  // chunks
+	data     atomic.Int64  // chunks that leaves use
+	bound    atomic.Int64  // chunks that leaves may use
+	chunks   atomic.Uint32 // count
 
 	mu     sync.Mutex
 	count  uint32   // chunks of the file
@@ -57,11 +58,7 @@ func (s *space) users(c uint32) *uint32 {
 }
 
 // size is the chunks of the file.
-func (s *space) size() uint32 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.count
-}
+func (s *space) size() uint32 { return s.chunks.Load() }
 
 // exclusive tells whether one leaf alone uses the chunk.
 func (s *space) exclusive(c uint32) bool { return c != lostChunk && s.state(c).Load() == 1 }
@@ -83,6 +80,7 @@ func (s *space) grow(count uint32) {
 	s.segments.Store(&list)
 	s.free.Add(int64(count - s.count))
 	s.count = count
+	s.chunks.Store(count)
 }
 
 // take finds a free chunk, leaves spare free ones, and gives it the state.

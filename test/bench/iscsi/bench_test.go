@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"ripstop/test/bench/figures"
 )
 
 func TestCellsHaveNamesOfTheirOwn(t *testing.T) {
@@ -64,24 +66,6 @@ func TestCPUTime(t *testing.T) {
 	}
 }
 
-func TestSpread(t *testing.T) {
-	for _, c := range []struct {
-		values []float64
-		want   spread
-	}{
-		{[]float64{3}, spread{3, 3, 3}},
-		{[]float64{5, 1, 3}, spread{3, 1, 5}},
-		{[]float64{4, 1, 2, 3}, spread{2.5, 1, 4}},
-	} {
-		if got := spreadOf(c.values); got != c.want {
-			t.Errorf("%v: %v, want %v", c.values, got, c.want)
-		}
-	}
-	if spreadOf(nil).ok() {
-		t.Error("nothing has a median")
-	}
-}
-
 // measured are two rounds of one load, twice as fast as tgtd in the first and
 // four times in the second; gotgt failed in both.
 func measured() Results {
@@ -101,13 +85,13 @@ func measured() Results {
 func TestRatiosAreTakenRoundByRound(t *testing.T) {
 	r := measured()
 	c := r.cells()[0]
-	if got := r.ratio(c, "ripstop", "tgtd", iops); got != (spread{3, 2, 4}) {
+	if got := r.ratio(c, "ripstop", "tgtd", iops); got != (figures.Spread{Median: 3, Least: 2, Most: 4}) {
 		t.Errorf("speed: %v", got)
 	}
 	if got := r.ratio(c, "ripstop", "tgtd", cpu); math.Abs(got.Median-0.35) > 1e-9 {
 		t.Errorf("CPU: %v", got)
 	}
-	if got := r.ratio(c, "gotgt", "tgtd", iops); got.ok() {
+	if got := r.ratio(c, "gotgt", "tgtd", iops); got.OK() {
 		t.Errorf("a failed target has a ratio: %v", got)
 	}
 }
@@ -115,8 +99,8 @@ func TestRatiosAreTakenRoundByRound(t *testing.T) {
 func TestGoals(t *testing.T) {
 	verdicts := map[string]bool{}
 	for _, g := range measured().goalList() {
-		if g.have.ok() {
-			verdicts[g.what] = g.met()
+		if g.Have.OK() {
+			verdicts[g.What] = g.Met()
 		}
 	}
 	want := map[string]bool{

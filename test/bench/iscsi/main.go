@@ -22,6 +22,7 @@ import (
 	"strings"
 	"syscall"
 
+	"ripstop/test/bench/figures"
 	"ripstop/test/peers"
 )
 
@@ -108,7 +109,8 @@ func measure(ctx context.Context, o options) (Results, error) {
 	if err := b.start(ctx); err != nil {
 		return Results{}, err
 	}
-	r := Results{Facts: facts(o)}
+	r := Results{Facts: figures.Of(o.dir)}
+	r.Facts.Command, r.Facts.Seconds, r.Facts.Rounds, r.Facts.SizeMiB = o.command, o.seconds, o.rounds, o.size
 	for round := range o.rounds {
 		for _, c := range cells() {
 			if only.MatchString(c.Name()) {

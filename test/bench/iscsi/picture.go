@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"strings"
+
+	"ripstop/test/bench/figures"
 )
 
 // The picture's measures, in pixels.
@@ -26,11 +28,11 @@ func (r Results) picture() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n", width, height, width, height)
 	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#ffffff"/>`+"\n", width, height)
-	text(&b, 16, 24, "start", 16, "#222222", "iSCSI speed in relation to tgtd (IOPS, median of rounds; lines: least and most)")
+	figures.Text(&b, 16, 24, "start", 16, "#222222", "iSCSI speed in relation to tgtd (IOPS, median of rounds; lines: least and most)")
 	x := 16.0
 	for _, t := range []string{"ripstop", "tgtd", "gotgt"} {
 		fmt.Fprintf(&b, `<rect x="%.0f" y="36" width="12" height="12" fill="%s"/>`+"\n", x, colors[t])
-		text(&b, x+17, 46, "start", 12, "#222222", t)
+		figures.Text(&b, x+17, 46, "start", 12, "#222222", t)
 		x += 80
 	}
 	grid(&b, height)
@@ -39,7 +41,7 @@ func (r Results) picture() string {
 	for _, c := range cells {
 		if c.Cold != cold {
 			cold = c.Cold
-			text(&b, 16, y+16, "start", 13, "#222222", cacheTitle(cold))
+			figures.Text(&b, 16, y+16, "start", 13, "#222222", cacheTitle(cold))
 			y += rowHeight
 		}
 		r.row(&b, c, y)
@@ -63,15 +65,15 @@ func grid(b *strings.Builder, height int) {
 			color = "#555555"
 		}
 		fmt.Fprintf(b, `<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="%s"/>`+"\n", at(v), headHeight-4, at(v), height-20, color)
-		text(b, at(v), headHeight-8, "middle", 11, "#555555", fmt.Sprintf("%g×", v))
+		figures.Text(b, at(v), headHeight-8, "middle", 11, "#555555", fmt.Sprintf("%g×", v))
 	}
 }
 
 func (r Results) row(b *strings.Builder, c Cell, y float64) {
-	text(b, labelWidth-10, y+15, "end", 12, "#222222", c.Title())
+	figures.Text(b, labelWidth-10, y+15, "end", 12, "#222222", c.Title())
 	for i, t := range []string{"ripstop", "tgtd", "gotgt"} {
 		s := r.ratio(c, t, "tgtd", iops)
-		if !s.ok() || s.Median <= 0 {
+		if !s.OK() || s.Median <= 0 {
 			continue
 		}
 		top := y + float64(i*barHeight)
@@ -83,11 +85,7 @@ func (r Results) row(b *strings.Builder, c Cell, y float64) {
 		middle := top + float64(barHeight-1)/2
 		fmt.Fprintf(b, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="#222222" stroke-width="0.8"/>`+"\n", at(s.Least), middle, at(s.Most), middle)
 		if t == "ripstop" {
-			text(b, labelWidth+plotWidth+12, y+15, "start", 12, colors[t], fmt.Sprintf("%.2f×", s.Median))
+			figures.Text(b, labelWidth+plotWidth+12, y+15, "start", 12, colors[t], fmt.Sprintf("%.2f×", s.Median))
 		}
 	}
-}
-
-func text(b *strings.Builder, x, y float64, anchor string, size int, color, s string) {
-	fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="%s" font-size="%d" fill="%s">%s</text>`+"\n", x, y, anchor, size, color, s)
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"strings"
+
+	"ripstop/test/bench/figures"
 )
 
 // targets are all that may have been measured, in the order of the tables.
@@ -61,8 +63,8 @@ func processor(us float64) string {
 	return fmt.Sprintf("%.1f", us)
 }
 
-func ratioText(s spread, target string) string {
-	if !s.ok() || target == "tgtd" || s.Median == 0 {
+func ratioText(s figures.Spread, target string) string {
+	if !s.OK() || target == "tgtd" || s.Median == 0 {
 		return ""
 	}
 	return fmt.Sprintf("**%.2f** (%.2f–%.2f)", s.Median, s.Least, s.Most)
@@ -77,24 +79,9 @@ func (r Results) tried(c Cell, target string) bool {
 	return false
 }
 
-// goal is one figure that the target owes.
-type goal struct {
-	what  string
-	least bool // the figure has to be at least bound, at most otherwise
-	bound float64
-	have  spread
-}
-
-func (g goal) met() bool {
-	if g.least {
-		return g.have.Median >= g.bound
-	}
-	return g.have.Median <= g.bound
-}
-
 // goalList holds what was measured against what is owed.
-func (r Results) goalList() []goal {
-	var list []goal
+func (r Results) goalList() []figures.Goal {
+	var list []figures.Goal
 	for _, c := range r.cells() {
 		speed := r.ratio(c, "ripstop", "tgtd", iops)
 		if c.Sessions == 1 && !c.Cold {
@@ -103,23 +90,23 @@ func (r Results) goalList() []goal {
 				bound = 2
 			}
 			if c.Depth < 128 {
-				list = append(list, goal{c.Title() + ": speed ÷ tgtd", true, bound, speed})
+				list = append(list, figures.Goal{What: c.Title() + ": speed ÷ tgtd", Least: true, Bound: bound, Have: speed})
 			}
-			list = append(list, goal{c.Title() + ": CPU per I/O ÷ tgtd", false, 0.5, r.ratio(c, "ripstop", "tgtd", cpu)},
-				goal{c.Title() + ": p99 ÷ tgtd", false, 1, r.ratio(c, "ripstop", "tgtd", p99)})
+			list = append(list, figures.Goal{What: c.Title() + ": CPU per I/O ÷ tgtd", Least: false, Bound: 0.5, Have: r.ratio(c, "ripstop", "tgtd", cpu)},
+				figures.Goal{What: c.Title() + ": p99 ÷ tgtd", Least: false, Bound: 1, Have: r.ratio(c, "ripstop", "tgtd", p99)})
 		}
 		if c.Sessions == 1 && c.Cold && c.Depth == 32 {
-			list = append(list, goal{"cold " + c.Title() + ": speed ÷ fio with io_uring", true, 0.9, r.ratio(c, "ripstop", "fio", iops)})
+			list = append(list, figures.Goal{What: "cold " + c.Title() + ": speed ÷ fio with io_uring", Least: true, Bound: 0.9, Have: r.ratio(c, "ripstop", "fio", iops)})
 		}
 		if c.Sessions == 16 && !c.Cold {
-			list = append(list, goal{c.Title() + ": speed ÷ one session", true, 1.5, r.overOne(c)})
+			list = append(list, figures.Goal{What: c.Title() + ": speed ÷ one session", Least: true, Bound: 1.5, Have: r.overOne(c)})
 		}
 	}
 	return list
 }
 
 // overOne is a cell's speed in relation to the same load of one session.
-func (r Results) overOne(c Cell) spread {
+func (r Results) overOne(c Cell) figures.Spread {
 	one := c
 	one.Sessions = 1
 	alone := r.of(one, "ripstop")
@@ -129,28 +116,11 @@ func (r Results) overOne(c Cell) spread {
 			v = append(v, s.IOPS/a.IOPS)
 		}
 	}
-	return spreadOf(v)
+	return figures.SpreadOf(v)
 }
 
 // goals is the list as a Markdown table.
-func (r Results) goals() string {
-	var b strings.Builder
-	b.WriteString("\n| figure | owed | measured (rounds) | |\n|---|---|---|---|\n")
-	for _, g := range r.goalList() {
-		if !g.have.ok() {
-			continue
-		}
-		sign, verdict := "≤", "missed"
-		if g.least {
-			sign = "≥"
-		}
-		if g.met() {
-			verdict = "met"
-		}
-		fmt.Fprintf(&b, "| %s | %s %.1f | %.2f (%.2f–%.2f) | %s |\n", g.what, sign, g.bound, g.have.Median, g.have.Least, g.have.Most, verdict)
-	}
-	return b.String()
-}
+func (r Results) goals() string { return figures.Goals(r.goalList(), 1) }
 
 // document is docs/benchmarks/iscsi.md.
 func (r Results) document() string {
