@@ -2,8 +2,11 @@ package target
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
+	"runtime"
 	"testing"
+	"time"
 
 	"ripstop/iscsi/pdu"
 )
@@ -20,22 +23,36 @@ func TestNoAllocation(t *testing.T) {
 		{"read in a lane", 0x28, true, false}, {"write in a lane", 0x2a, true, false},
 		{"write after R2T", 0x2a, false, true}, {"write after R2T in a lane", 0x2a, true, true},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			w := newWorld(t, Options{})
-			w.devices["data"].(*memory).slow = tt.slow
-			w.become(twoTargets())
-			i := enter(t, webName, openIQN)
-			i.ready(0)
-			turn := oneCommand(i, tt.op, tt.late)
-			for range 300 { // pools and tables have their size then
-				turn()
-			}
-			if n := testing.AllocsPerRun(500, turn); n >= 1 {
-				t.Errorf("%v allocations for each command", n)
-			}
-			w.Close()
-		})
+		for _, threads := range []int32{0, 1} {
+			t.Run(fmt.Sprintf("%s/%d threads", tt.name, threads), func(t *testing.T) {
+				w := newWorld(t, Options{})
+				w.threads.most, w.threads.brisk = threads, time.Minute
+				w.devices["data"].(*memory).slow = tt.slow
+				w.become(twoTargets())
+				i := enter(t, webName, openIQN)
+				i.ready(0)
+				turn := oneCommand(i, tt.op, tt.late)
+				for range 300 { // pools and tables have their size then
+					turn()
+				}
+				if n := allocations(500, turn); n >= 1 {
+					t.Errorf("%v allocations for each command", n)
+				}
+				w.Close()
+			})
+		}
 	}
+}
+
+// allocations is testing.AllocsPerRun without taking processors away.
+func allocations(runs int, f func()) float64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range runs {
+		f()
+	}
+	runtime.ReadMemStats(&after)
+	return float64(after.Mallocs-before.Mallocs) / float64(runs)
 }
 
 // oneCommand gives what sends one command of 8 blocks and reads its answer,

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,6 +63,7 @@ type wire struct {
 	mu    sync.Mutex   // guards what follows; held only for what does not wait
 	nc    *net.TCPConn // nil while brisk
 	fresh bool         // nc has no deadline for writing
+	iov   []unix.Iovec // of one write
 	fd    int          // while brisk, and after it until the reader closes it; otherwise -1
 
 	// reader
@@ -192,10 +194,14 @@ func (w *wire) close() error {
 func (w *wire) read(p []byte) (int, error) {
 	w.fds[0] = unix.PollFd{Fd: int32(w.fd), Events: unix.POLLIN}
 	most := unix.NsecToTimespec(int64(briskMost))
-	if n, err := unix.Ppoll(w.fds[:], &most, nil); n <= 0 || err != nil {
+	n, err := unix.Ppoll(w.fds[:], &most, nil)
+	for err == unix.EINTR { // the runtime's own signals
+		n, err = unix.Ppoll(w.fds[:], &most, nil)
+	}
+	if n <= 0 || err != nil {
 		return 0, nil
 	}
-	n, err := unix.Read(w.fd, p)
+	n, err = unix.Read(w.fd, p)
 	switch {
 	case err == unix.EAGAIN || err == unix.EINTR:
 		return 0, nil
@@ -218,7 +224,7 @@ func (w *wire) write(p *net.Buffers) (nc *net.TCPConn, fresh bool, err error) {
 		return w.nc, fresh, nil
 	}
 	for len(*p) > 0 {
-		n, err := unix.Writev(w.fd, (*p)[:min(len(*p), maxPieces)])
+		n, err := w.writev((*p)[:min(len(*p), maxPieces)])
 		switch err {
 		case nil:
 			consume(p, n)
@@ -232,6 +238,22 @@ func (w *wire) write(p *net.Buffers) (nc *net.TCPConn, fresh bool, err error) {
 		}
 	}
 	return nil, false, nil
+}
+
+// writev is that of package unix without an allocation.
+func (w *wire) writev(p [][]byte) (int, error) {
+	w.iov = w.iov[:0]
+	for _, b := range p {
+		v := unix.Iovec{Base: unsafe.SliceData(b)}
+		v.SetLen(len(b))
+		w.iov = append(w.iov, v)
+	}
+	n, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(w.iov))), uintptr(len(w.iov)))
+	clear(w.iov)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 // consume takes n bytes off the front.

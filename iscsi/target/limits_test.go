@@ -155,8 +155,8 @@ func TestLimitPerAddress(t *testing.T) {
 func TestSlowLogin(t *testing.T) {
 	w := newWorld(t, Options{LoginTimeout: 300 * time.Millisecond})
 	w.become(twoTargets())
-	i := dial(t, webName)
 	begin := time.Now()
+	i := dial(t, webName)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
