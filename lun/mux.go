@@ -31,9 +31,10 @@ type Engine interface {
 	// Delete destroys the data of a LUN out of service; what no pool in service
 	// has is ErrUnknown.
 	Delete(ctx context.Context, name string) (Deleted, error)
-	// Check reads all data of a LUN in service and gives what is wrong, a sentence
+	// Check reads all data of a LUN in service, calls read with the bytes that it
+	// has read, piece by piece, and gives what is wrong, a sentence
 	// each. The error says that the check itself could not be made.
-	Check(ctx context.Context, name string) (faults []string, err error)
+	Check(ctx context.Context, name string, read func(n int64)) (faults []string, err error)
 	// Close takes everything out of service and keeps all data.
 	Close() error
 }
@@ -233,12 +234,29 @@ func (m *Mux) Delete(ctx context.Context, name string) (Deleted, error) {
 }
 
 // Check reads all data of a LUN in service.
-func (m *Mux) Check(ctx context.Context, name string) ([]string, error) {
+func (m *Mux) Check(ctx context.Context, name string, read func(n int64)) ([]string, error) {
 	e := m.ofLUN(name)
 	if e == nil {
 		return nil, fmt.Errorf("check LUN %s: %w", name, ErrClosed)
 	}
-	return e.Check(ctx, name)
+	return e.Check(ctx, name, read)
+}
+
+// poolChecker is an Engine whose pools hold more than LUNs in service.
+type poolChecker interface {
+	// CheckPool reads what Check of the LUNs in service does not: snapshots, LUNs
+	// out of service, and all of a pool that is out of service itself. It changes
+	// nothing.
+	CheckPool(ctx context.Context, name string, pool Pool, read func(n int64)) (faults []string, err error)
+}
+
+// CheckPool reads what Check of the LUNs in service does not. Where the kind of
+// the pool has nothing more, it gives nothing.
+func (m *Mux) CheckPool(ctx context.Context, name string, pool Pool, read func(n int64)) ([]string, error) {
+	if e, ok := m.engines[pool.Kind].(poolChecker); ok {
+		return e.CheckPool(ctx, name, pool, read)
+	}
+	return nil, nil
 }
 
 // Close closes every engine, whatever becomes of the others.

@@ -71,8 +71,10 @@ func (h *half) Delete(_ context.Context, name string) (Deleted, error) {
 	return Deleted{Pool: h.kept[name]}, nil
 }
 
-func (h *half) Check(context.Context, string) ([]string, error) { return []string{string(h.kind)}, nil }
-func (h *half) Close() error                                    { return nil }
+func (h *half) Check(context.Context, string, func(int64)) ([]string, error) {
+	return []string{string(h.kind)}, nil
+}
+func (h *half) Close() error { return nil }
 
 // TestMux: each step goes to the engine that it concerns, and the engines look
 // like one.
@@ -111,7 +113,7 @@ func TestMux(t *testing.T) {
 	if f := m.Fill(); len(f) != 2 || f[0].Pool != "new" || f[1].Pool != "old" {
 		t.Errorf("pools are filled %+v", f)
 	}
-	if f, err := m.Check(ctx, "b"); err != nil || f[0] != "thin" {
+	if f, err := m.Check(ctx, "b", func(int64) {}); err != nil || f[0] != "thin" {
 		t.Errorf("checked by %v, %v", f, err)
 	}
 	fails := func(err error, text string) {

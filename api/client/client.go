@@ -95,10 +95,14 @@ func (c *Client) RestoreLUN(ctx context.Context, l v1.RestoreLUN) (v1.RestoredLU
 	return call[v1.RestoredLUN](ctx, c, http.MethodPost, "lun/restore", l)
 }
 
-// CheckLUN reads all data of a LUN, of the LUNs of a pool, or with an empty
-// name of every LUN.
-func (c *Client) CheckLUN(ctx context.Context, name string) ([]v1.CheckedLUN, error) {
-	return call[[]v1.CheckedLUN](ctx, c, http.MethodPost, "lun/check", v1.Name{Name: name})
+// CheckLUN reads all data of a LUN, of a pool, or with an empty name of everything.
+func (c *Client) CheckLUN(ctx context.Context, l v1.CheckLUN) ([]v1.CheckedLUN, error) {
+	return call[[]v1.CheckedLUN](ctx, c, http.MethodPost, "lun/check", l)
+}
+
+// Tasks is the long operations that run now.
+func (c *Client) Tasks(ctx context.Context) ([]v1.Task, error) {
+	return call[[]v1.Task](ctx, c, http.MethodGet, "get/task", nil)
 }
 
 // call sends body, when there is one, and decodes the answer. What the daemon

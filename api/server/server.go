@@ -39,7 +39,7 @@ type Backend struct {
 	CreateLUN func(context.Context, v1.NewLUN) (v1.Applied, error)
 	ResizeLUN func(context.Context, v1.LUNSize) (v1.Applied, error)
 	DeleteLUN func(context.Context, v1.DeleteLUN) (v1.DeletedLUN, error)
-	CheckLUN  func(context.Context, v1.Name) ([]v1.CheckedLUN, error)
+	CheckLUN  func(context.Context, v1.CheckLUN) ([]v1.CheckedLUN, error)
 
 	SnapshotLUNs func(context.Context, v1.NewSnapshot) ([]v1.Snapshot, error)
 	CloneLUN     func(context.Context, v1.NewClone) (v1.Applied, error)
@@ -55,6 +55,7 @@ type Backend struct {
 	Pools     func(context.Context) ([]v1.Pool, error)
 	LUNs      func(context.Context) ([]v1.LUN, error)
 	Snapshots func(context.Context) ([]v1.Snapshot, error)
+	Tasks     func(context.Context) ([]v1.Task, error)
 	Targets   func(context.Context) ([]v1.Target, error)
 	Sessions  func(context.Context) ([]v1.Session, error)
 }

@@ -183,12 +183,28 @@ type DeletedLUN struct {
 	Snapshots []string `json:"snapshots" doc:"that went with it, as LUN@SNAPSHOT"`
 }
 
-// CheckedLUN is what a check of one LUN found.
+// CheckLUN names what shall be read.
+type CheckLUN struct {
+	Name string `json:"name" doc:"a LUN, a pool, or empty for everything"`
+	Mark string `json:"mark,omitempty" doc:"any word, by which the client finds its task"`
+}
+
+// CheckedLUN is what a check of one LUN found, or of the rest of a pool.
 type CheckedLUN struct {
-	Name   string   `json:"name"`
+	Name   string   `json:"name" doc:"empty for what of the pool is no LUN in service: snapshots, LUNs out of service, or all of a pool out of service"`
 	Pool   string   `json:"pool"`
 	Well   bool     `json:"well"`
 	Faults []string `json:"faults"`
+}
+
+// Task is a long operation that runs.
+type Task struct {
+	Verb  string    `json:"verb" doc:"check"`
+	Name  string    `json:"name" doc:"of what"`
+	Mark  string    `json:"mark" doc:"as it was asked with"`
+	Done  int64     `json:"done" doc:"bytes"`
+	Total int64     `json:"total" doc:"bytes that it will have been, as far as is known"`
+	Since time.Time `json:"since"`
 }
 
 // Error is what the daemon answers when it does not do what it was asked

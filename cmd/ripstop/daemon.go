@@ -37,6 +37,7 @@ type daemon struct {
 	listener net.Listener
 	started  time.Time
 
+	work     work       // long operations
 	change   sync.Mutex // held while a configuration is applied and kept, so that the last of both is one
 	mu       sync.Mutex // guards what follows
 	revision int

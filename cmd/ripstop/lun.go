@@ -110,15 +110,19 @@ func printDeleted(w io.Writer, gone v1.DeletedLUN) error {
 func newLUNCheck(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check [LUN|POOL]",
-		Short: "Read all data of a LUN, of a pool's LUNs or of every LUN, and say what is wrong",
-		Long:  "I/O goes on meanwhile.\nExit: 0 when nothing is wrong, 1 when something is.",
-		Args:  cobra.MaximumNArgs(1),
+		Short: "Read all data of a LUN, of a pool with its snapshots, or of everything, and say what is wrong",
+		Long: "I/O goes on meanwhile. A pool that is out of service is read as it lies on the disk, and nothing is written.\n" +
+			"Exit: 0 when nothing is wrong, 1 when something is.",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name := ""
+			ask := v1.CheckLUN{Mark: newMark()}
 			if len(args) == 1 {
-				name = args[0]
+				ask.Name = args[0]
 			}
-			all, err := client.New(g.socket).CheckLUN(cmd.Context(), name)
+			c := client.New(g.socket)
+			end := showProgress(cmd.Context(), c, cmd.ErrOrStderr(), ask.Mark)
+			all, err := c.CheckLUN(cmd.Context(), ask)
+			end()
 			if err != nil {
 				return err
 			}
@@ -137,11 +141,15 @@ func newLUNCheck(g *global) *cobra.Command {
 
 func printChecked(w io.Writer, all []v1.CheckedLUN) error {
 	for _, l := range all {
+		name := l.Name
+		if name == "" {
+			name = "pool " + l.Pool
+		}
 		if l.Well {
-			fmt.Fprintf(w, "%s: well\n", l.Name)
+			fmt.Fprintf(w, "%s: well\n", name)
 		}
 		for _, f := range l.Faults {
-			fmt.Fprintf(w, "%s: %s\n", l.Name, f)
+			fmt.Fprintf(w, "%s: %s\n", name, f)
 		}
 	}
 	return nil

@@ -42,6 +42,7 @@ func TestThin(t *testing.T)      { script(t, "thin") }
 func TestAttach(t *testing.T)    { script(t, "attach") }
 func TestSnapshots(t *testing.T) { script(t, "snapshots") }
 func TestSchedules(t *testing.T) { script(t, "schedules") }
+func TestCheck(t *testing.T)     { script(t, "check") }
 
 func script(t *testing.T, name string) {
 	testscript.Run(t, testscript.Params{

@@ -179,25 +179,6 @@ func (d *daemon) lunNames() []string {
 	return names
 }
 
-// checkLUN reads all data of a LUN, of the LUNs of a pool, or of every LUN.
-func (d *daemon) checkLUN(ctx context.Context, ask v1.Name) ([]v1.CheckedLUN, error) {
-	all := []v1.CheckedLUN{}
-	for _, l := range d.drivers.lun.Stats().LUNs {
-		if ask.Name != "" && ask.Name != l.Name && ask.Name != l.Pool {
-			continue
-		}
-		faults, err := d.drivers.lun.Check(ctx, l.Name)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, v1.CheckedLUN{Name: l.Name, Pool: l.Pool, Well: len(faults) == 0, Faults: append([]string{}, faults...)})
-	}
-	if len(all) == 0 && ask.Name != "" {
-		return nil, refused(http.StatusNotFound, "check %s: no LUN and no pool with LUNs in service has this name: `ripstop get lun` lists them", ask.Name)
-	}
-	return all, nil
-}
-
 // attachPort makes a port beside those of the file. A port that is there as
 // asked is no error: hooks are run twice.
 func (d *daemon) attachPort(ctx context.Context, ask v1.NewPort) (v1.Applied, error) {

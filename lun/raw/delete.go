@@ -104,7 +104,7 @@ const readSize = 1 << 20
 // Check reads everything that a LUN in service has and holds its files against
 // each other. It gives what is wrong, one sentence each; I/O goes on meanwhile.
 // The error says that the check itself could not be made.
-func (e *Engine) Check(ctx context.Context, name string) (faults []string, err error) {
+func (e *Engine) Check(ctx context.Context, name string, read func(n int64)) (faults []string, err error) {
 	e.mu.RLock()
 	v, ok := e.volumes[name]
 	e.mu.RUnlock()
@@ -127,7 +127,7 @@ func (e *Engine) Check(ctx context.Context, name string) (faults []string, err e
 	if why := v.failed.Load(); why != nil {
 		faults = append(faults, "it takes no more writes: "+(*why).Error())
 	}
-	unread, err := v.readAll(ctx, size)
+	unread, err := v.readAll(ctx, size, read)
 	if err != nil {
 		return nil, fmt.Errorf("check LUN %s: %w", name, err)
 	}
@@ -135,12 +135,14 @@ func (e *Engine) Check(ctx context.Context, name string) (faults []string, err e
 }
 
 // readAll reads what is mapped and gives what could not be read.
-func (v *volume) readAll(ctx context.Context, size int64) (faults []string, err error) {
+func (v *volume) readAll(ctx context.Context, size int64, read func(n int64)) (faults []string, err error) {
 	p := make([]byte, readSize)
 	var stop error
 	err = v.Extents(ctx, 0, size, func(off, n int64, mapped bool) bool {
 		for end := off + n; mapped && off < end; off += readSize {
-			err := v.ReadAt(ctx, p[:min(end-off, readSize)], off)
+			n := min(end-off, readSize)
+			err := v.ReadAt(ctx, p[:n], off)
+			read(n)
 			var medium *lun.MediumError
 			switch {
 			case errors.As(err, &medium):

@@ -97,7 +97,7 @@ func TestCheck(t *testing.T) {
 			e, v, f := faultyLUN(t, filepath.Join(t.TempDir(), "p"))
 			must(t, v.WriteAt(t.Context(), page, 16384, false))
 			tt.damage(t, e, v, f)
-			faults, err := e.Check(t.Context(), "l")
+			faults, err := e.Check(t.Context(), "l", func(int64) {})
 			must(t, err)
 			if got := strings.Join(faults, "\n"); (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
 				t.Errorf("found %q, want %q", got, tt.want)
@@ -108,7 +108,7 @@ func TestCheck(t *testing.T) {
 		})
 	}
 	e, _, _ := faultyLUN(t, filepath.Join(t.TempDir(), "p"))
-	if _, err := e.Check(t.Context(), "other"); !errors.Is(err, lun.ErrClosed) {
+	if _, err := e.Check(t.Context(), "other", func(int64) {}); !errors.Is(err, lun.ErrClosed) {
 		t.Errorf("a LUN that is not in service: %v", err)
 	}
 }

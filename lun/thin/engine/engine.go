@@ -269,20 +269,31 @@ const readSize = 1 << 20
 
 // Check reads all that a LUN in service has, which compares it with its
 // checksums. I/O goes on meanwhile.
-func (e *Engine) Check(ctx context.Context, name string) (faults []string, err error) {
-	v, err := e.Volume(name)
-	if err != nil {
-		return nil, fmt.Errorf("check %w", err)
+func (e *Engine) Check(ctx context.Context, name string, read func(n int64)) (faults []string, err error) {
+	e.mu.RLock()
+	v := e.volumes[name]
+	e.mu.RUnlock()
+	if v == nil {
+		return nil, fmt.Errorf("check LUN %s: %w", name, lun.ErrClosed)
 	}
-	if own, ok := v.(*volume); ok && own.shape().Fault != "" {
-		why := own.shape().Fault
+	if why := v.shape().Fault; why != "" {
 		faults = append(faults, "it takes no more writes: "+why)
 	}
+	unread, err := readAll(ctx, v, read)
+	if err != nil {
+		return nil, fmt.Errorf("check LUN %s: %w", name, err)
+	}
+	return append(faults, unread...), nil
+}
+
+// readAll reads what is mapped of a volume and gives what could not be read.
+func readAll(ctx context.Context, v lun.Volume, read func(n int64)) (faults []string, err error) {
 	b := make([]byte, readSize)
 	var stop error
 	err = v.Extents(ctx, 0, v.Info().Size, func(off, n int64, mapped bool) bool {
 		for end := off + n; mapped && off < end; {
-			err := v.ReadAt(ctx, b[:min(end-off, readSize)], off)
+			n := min(end-off, readSize)
+			err := v.ReadAt(ctx, b[:n], off)
 			var medium *lun.MediumError
 			if errors.As(err, &medium) {
 				faults = append(faults, fmt.Sprintf("the data at byte %d cannot be read: %v", medium.Offset, medium.Err))
@@ -293,14 +304,75 @@ func (e *Engine) Check(ctx context.Context, name string) (faults []string, err e
 				stop = err
 				return false
 			}
-			off += readSize
+			read(n)
+			off += n
 		}
 		return true
 	})
-	if err = errors.Join(err, stop); err != nil {
-		return nil, fmt.Errorf("check LUN %s: %w", name, err)
+	return faults, errors.Join(err, stop)
+}
+
+// CheckPool reads the snapshots of a pool in service, and its LUNs out of
+// service; of a pool out of service all that there is. It changes nothing.
+func (e *Engine) CheckPool(ctx context.Context, name string, want lun.Pool, read func(n int64)) (faults []string, err error) {
+	e.mu.RLock()
+	p := e.pools[name]
+	e.mu.RUnlock()
+	if p == nil {
+		faults, err = e.checkClosed(ctx, name, want)
+	} else {
+		faults, err = e.checkRest(ctx, p, read)
+	}
+	return faults, wrap("check pool "+name, err)
+}
+
+// checkRest reads what is not in service in a pool that is.
+func (e *Engine) checkRest(ctx context.Context, p *pool, read func(n int64)) (faults []string, err error) {
+	for _, x := range p.thin.List() {
+		e.mu.RLock()
+		_, serves := e.volumes[x.Name]
+		e.mu.RUnlock()
+		v, err := p.thin.Volume(x.Name)
+		if serves || err != nil { // gone meanwhile
+			continue
+		}
+		unread, err := readAll(ctx, v, read)
+		switch {
+		case errors.Is(err, lun.ErrClosed): // also gone
+			continue
+		case err != nil:
+			return nil, err
+		}
+		for _, f := range unread {
+			faults = append(faults, x.Name+": "+f)
+		}
 	}
 	return faults, nil
+}
+
+// checkClosed reads a pool that is not in service. Nobody opens it meanwhile.
+func (e *Engine) checkClosed(ctx context.Context, name string, want lun.Pool) (faults []string, err error) {
+	e.control.Lock()
+	defer e.control.Unlock()
+	if e.pools[name] != nil {
+		return nil, errors.New("it came into service: check it again")
+	}
+	kind, err := store.Kind(want.Path)
+	if err == nil && kind == "" {
+		err = fmt.Errorf("%s holds no pool", want.Path)
+	}
+	if err != nil {
+		return []string{err.Error()}, nil
+	}
+	f, err := e.open(want.Path, want.Direct)
+	if err != nil {
+		return []string{err.Error()}, nil
+	}
+	report, err := thin.Check(ctx, f)
+	for _, x := range report.Faults {
+		faults = append(faults, x.Error())
+	}
+	return faults, errors.Join(err, f.Close())
 }
 
 // Close takes everything out of service and keeps all data.

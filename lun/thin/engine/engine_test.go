@@ -127,7 +127,7 @@ func TestLife(t *testing.T) {
 	if !bytes.Equal(got, data) || volumeOf(t, other, "a").Info().ID != id {
 		t.Error("the data or the identifier are not what they were")
 	}
-	if faults, err := other.Check(ctx, "a"); err != nil || len(faults) != 0 {
+	if faults, err := other.Check(ctx, "a", func(int64) {}); err != nil || len(faults) != 0 {
 		t.Errorf("check: %v, %v", faults, err)
 	}
 
@@ -204,7 +204,7 @@ func TestRefusals(t *testing.T) {
 	must(t, e.Do(ctx, lun.OpenPool{Name: "main", Pool: want.Pools["main"]}))
 	must(t, e.Do(ctx, lun.ClosePool{Name: "gone"}))
 	must(t, e.Do(ctx, lun.CloseLUN{Name: "gone"}))
-	_, err := e.Check(ctx, "gone")
+	_, err := e.Check(ctx, "gone", func(int64) {})
 	wants(t, err, "check LUN gone")
 	gone, cancel := context.WithCancel(ctx)
 	cancel()
