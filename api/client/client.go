@@ -105,6 +105,11 @@ func (c *Client) Tasks(ctx context.Context) ([]v1.Task, error) {
 	return call[[]v1.Task](ctx, c, http.MethodGet, "get/task", nil)
 }
 
+// ReopenPool opens a pool anew that takes no more writes.
+func (c *Client) ReopenPool(ctx context.Context, name string) (v1.Applied, error) {
+	return call[v1.Applied](ctx, c, http.MethodPost, "pool/reopen", v1.Name{Name: name})
+}
+
 // call sends body, when there is one, and decodes the answer. What the daemon
 // refuses comes back as *v1.Error.
 func call[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {

@@ -36,10 +36,11 @@ type Backend struct {
 	AttachPort func(context.Context, v1.NewPort) (v1.Applied, error)
 	DetachPort func(context.Context, v1.Name) (v1.Applied, error)
 
-	CreateLUN func(context.Context, v1.NewLUN) (v1.Applied, error)
-	ResizeLUN func(context.Context, v1.LUNSize) (v1.Applied, error)
-	DeleteLUN func(context.Context, v1.DeleteLUN) (v1.DeletedLUN, error)
-	CheckLUN  func(context.Context, v1.CheckLUN) ([]v1.CheckedLUN, error)
+	CreateLUN  func(context.Context, v1.NewLUN) (v1.Applied, error)
+	ResizeLUN  func(context.Context, v1.LUNSize) (v1.Applied, error)
+	DeleteLUN  func(context.Context, v1.DeleteLUN) (v1.DeletedLUN, error)
+	CheckLUN   func(context.Context, v1.CheckLUN) ([]v1.CheckedLUN, error)
+	ReopenPool func(context.Context, v1.Name) (v1.Applied, error)
 
 	SnapshotLUNs func(context.Context, v1.NewSnapshot) ([]v1.Snapshot, error)
 	CloneLUN     func(context.Context, v1.NewClone) (v1.Applied, error)

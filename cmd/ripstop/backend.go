@@ -18,7 +18,7 @@ func (d *daemon) backend() server.Backend {
 	return server.Backend{
 		Version: thisVersion, Status: d.status, Plan: d.planFiles, Apply: d.applyFiles,
 		AttachPort: d.attachPort, DetachPort: d.detachPort,
-		CreateLUN: d.createLUN, ResizeLUN: d.resizeLUN, DeleteLUN: d.deleteLUN, CheckLUN: d.checkLUN,
+		CreateLUN: d.createLUN, ResizeLUN: d.resizeLUN, DeleteLUN: d.deleteLUN, CheckLUN: d.checkLUN, ReopenPool: d.reopenPool,
 		Tasks:        d.work.list,
 		SnapshotLUNs: d.snapshotLUNs, CloneLUN: d.cloneLUN, RestoreLUN: d.restoreLUN,
 		Switches: i.switches, VLANs: i.vlans, Ports: i.ports, FDB: i.fdb,

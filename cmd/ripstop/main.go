@@ -94,7 +94,7 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(
 		newUp(g), newServe(g), newValidate(g), newPlan(g), newApply(g),
-		newStatus(g), newGet(g), newPort(g), newLUN(g), newDoctor(g), newSchema(), newVersion(g),
+		newStatus(g), newGet(g), newPort(g), newPool(g), newLUN(g), newDoctor(g), newSchema(), newVersion(g),
 	)
 	return root
 }

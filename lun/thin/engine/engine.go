@@ -24,6 +24,8 @@ type Options struct {
 	StateDir string
 	// Ring, when set, carries out what would have to wait for a disk.
 	Ring *uring.Ring
+	// Open, when set, opens what a pool lives in; unset, store.Open does.
+	Open func(path string, direct bool) (File, error)
 	// OnResize, when set, is called with a LUN's name after it has grown.
 	OnResize func(lun string)
 	// OnFault, when set, is called with a pool's name when it takes no more writes.
@@ -36,7 +38,6 @@ type Options struct {
 type Engine struct {
 	log     *slog.Logger
 	options Options
-	open    func(path string, direct bool) (file, error)
 
 	control sync.Mutex // held by what changes the maps, however long its files take
 
@@ -50,11 +51,13 @@ var _ lun.Engine = (*Engine)(nil)
 // New is an engine with nothing in service.
 func New(log *slog.Logger, o Options) *Engine {
 	e := &Engine{log: log, options: o, pools: map[string]*pool{}, volumes: map[string]*volume{}}
-	e.open = e.openStore
+	if o.Open == nil {
+		e.options.Open = e.openStore
+	}
 	return e
 }
 
-func (e *Engine) openStore(path string, direct bool) (file, error) {
+func (e *Engine) openStore(path string, direct bool) (File, error) {
 	return store.Open(path, store.Options{
 		Parents: e.inState(filepath.Dir(path)), Direct: direct, Ring: e.options.Ring, StateDir: e.options.StateDir,
 	})
@@ -364,7 +367,7 @@ func (e *Engine) checkClosed(ctx context.Context, name string, want lun.Pool) (f
 	if err != nil {
 		return []string{err.Error()}, nil
 	}
-	f, err := e.open(want.Path, want.Direct)
+	f, err := e.options.Open(want.Path, want.Direct)
 	if err != nil {
 		return []string{err.Error()}, nil
 	}

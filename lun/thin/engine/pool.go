@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"ripstop/lun"
 	"ripstop/lun/thin"
 )
 
-// file is what a pool lives in, as package store opens it.
-type file interface {
+// File is what a pool lives in, as package store opens it.
+type File interface {
 	thin.File
 	Fresh() bool             // there is no pool yet
 	IsDevice() bool          // it does not grow
@@ -22,7 +23,7 @@ type file interface {
 // pool is a pool in service.
 type pool struct {
 	name string
-	file file
+	file File
 	thin *thin.Pool
 	want lun.Pool // under the engine's mu
 }
@@ -66,11 +67,11 @@ func (p *pool) shape() lun.Pool {
 // fault is why the pool takes no more writes, and what to do; "" while it does.
 func (p *pool) fault() string {
 	why := p.thin.Failed()
-	if why == nil {
+	if why == nil || errors.Is(why, thin.ErrClosed) {
 		return ""
 	}
 	return fmt.Sprintf("pool %s takes no more writes: %v: what was not flushed may be lost: look at the disk, "+
-		"then restart ripstop, or take the pool and its LUNs out of the file, apply, and put them back", p.name, why)
+		"then run `ripstop pool reopen %s`", p.name, why, p.name)
 }
 
 // promise tells whether the pool may promise so much in all.
@@ -98,19 +99,28 @@ func (e *Engine) openPool(ctx context.Context, name string, want lun.Pool) error
 	if want.Kind != lun.Thin {
 		return fmt.Errorf("kind %q is not thin", want.Kind)
 	}
-	f, err := e.open(want.Path, want.Direct)
+	p, err := e.load(ctx, name, want)
 	if err != nil {
 		return err
-	}
-	p := &pool{name: name, file: f, want: want}
-	if err := p.start(ctx, e.failed); err != nil {
-		return errors.Join(err, f.Close())
 	}
 	e.mu.Lock()
 	e.pools[name] = p
 	e.mu.Unlock()
-	e.log.Debug("pool opened", "pool", name, "path", want.Path, "used", p.thin.Usage().Data)
 	return p.setDirect(want.Direct)
+}
+
+// load opens the pool at a path, which nobody sees yet.
+func (e *Engine) load(ctx context.Context, name string, want lun.Pool) (*pool, error) {
+	f, err := e.options.Open(want.Path, want.Direct)
+	if err != nil {
+		return nil, err
+	}
+	p := &pool{name: name, file: f, want: want}
+	if err := p.start(ctx, e.failed); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	e.log.Debug("pool opened", "pool", name, "path", want.Path, "used", p.thin.Usage().Data)
+	return p, nil
 }
 
 // start opens the pool in its file, which gets one first when it has none.
@@ -207,34 +217,45 @@ func (p *pool) close() error {
 
 // Reopen has a pool opened anew, its LUNs too: it takes writes again, if its disk
 // does. Accesses that are under way end first; one to a disk that hangs does not
-// end. What cannot be opened is out of service, and the error says why.
+// end. LUNs get new volumes. What cannot be opened is out of service, and the
+// error says why.
 func (e *Engine) Reopen(ctx context.Context, name string) error {
 	ctx = context.WithoutCancel(ctx) // half of it is nothing
 	e.control.Lock()
 	defer e.control.Unlock()
-	p := e.pools[name]
-	if p == nil {
+	old := e.pools[name]
+	if old == nil {
 		return fmt.Errorf("reopen pool %s: %w", name, lun.ErrUnknown)
 	}
-	luns := map[string]lun.LUN{}
+	volumes := map[string]*volume{}
 	for l, v := range e.volumes {
-		if v.pool == p {
-			luns[l] = v.shape()
-			e.release(v)
+		if v.pool == old {
+			volumes[l] = nil
+			v.shut()
+		}
+	}
+	if err := old.close(); err != nil {
+		e.log.Warn("pool closed with an error", "pool", name, "error", err)
+	}
+	p, err := e.load(ctx, name, old.want)
+	for l := range volumes {
+		if err == nil {
+			volumes[l], err = p.volume(l)
 		}
 	}
 	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.pools[name] = p
+	maps.Copy(e.volumes, volumes)
+	if err == nil {
+		return nil
+	}
+	if p != nil {
+		err = errors.Join(err, p.close())
+	}
 	delete(e.pools, name)
-	e.mu.Unlock()
-	if err := p.close(); err != nil {
-		e.log.Warn("pool closed with an error", "pool", name, "error", err)
+	for l := range volumes {
+		delete(e.volumes, l)
 	}
-	if err := e.openPool(ctx, name, p.want); err != nil {
-		return fmt.Errorf("reopen pool %s: %w", name, err)
-	}
-	var errs []error
-	for l, shape := range luns {
-		errs = append(errs, wrap("open LUN "+l, e.openLUN(ctx, l, shape)))
-	}
-	return errors.Join(errs...)
+	return fmt.Errorf("reopen pool %s: %w", name, err)
 }

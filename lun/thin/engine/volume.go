@@ -175,7 +175,7 @@ func (e *Engine) openLUN(ctx context.Context, name string, want lun.LUN) error {
 	v := e.volumes[name]
 	if v == nil {
 		var err error
-		if v, err = e.load(ctx, p, name, want); err != nil {
+		if v, err = e.take(ctx, p, name, want); err != nil {
 			return err
 		}
 	}
@@ -211,8 +211,8 @@ func (e *Engine) reserveLUN(ctx context.Context, s lun.ReserveLUN) error {
 	return v.pool.thin.Reserve(ctx, s.Name, s.Thick)
 }
 
-// load puts the volume of a name into service, made first when there is none.
-func (e *Engine) load(ctx context.Context, p *pool, name string, want lun.LUN) (*volume, error) {
+// take puts the volume of a name into service, made first when there is none.
+func (e *Engine) take(ctx context.Context, p *pool, name string, want lun.LUN) (*volume, error) {
 	t, err := p.thin.Volume(name)
 	fresh := errors.Is(err, thin.ErrNotFound)
 	size := want.Size
@@ -289,9 +289,23 @@ func (e *Engine) release(v *volume) {
 	e.mu.Lock()
 	delete(e.volumes, v.name)
 	e.mu.Unlock()
+	v.shut()
+	e.log.Debug("lun closed", "lun", v.name)
+}
+
+// shut ends I/O, and waits for what is under way.
+func (v *volume) shut() {
 	v.gate.Lock()
 	v.closed = true
 	v.gate.Unlock()
 	v.thin.Settle() // what was begun and nobody waits for
-	e.log.Debug("lun closed", "lun", v.name)
+}
+
+// volume is a LUN of the pool that nobody sees yet.
+func (p *pool) volume(name string) (*volume, error) {
+	t, err := p.thin.Volume(name)
+	if err != nil {
+		return nil, err
+	}
+	return &volume{name: name, pool: p, thin: t}, nil
 }
