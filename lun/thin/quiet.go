@@ -1,9 +1,6 @@
 package thin
 
-import (
-	"errors"
-	"fmt"
-)
+import "fmt"
 
 // Quiet puts everything that was written on stable storage, and runs do while no
 // access to the file is under way that changes it.
@@ -18,6 +15,8 @@ func (p *Pool) Quiet(do func() error) error {
 	defer p.checkpointing.Unlock()
 	p.wal.running.Lock()
 	defer p.wal.running.Unlock()
+	p.growing.Lock() // what makes slabs ready writes, too
+	defer p.growing.Unlock()
 	if err := p.writable(); err != nil {
 		return err
 	}
@@ -25,17 +24,4 @@ func (p *Pool) Quiet(do func() error) error {
 		return p.fail(fmt.Errorf("sync: %w", err))
 	}
 	return do()
-}
-
-// Checkpoint writes the map, so that the log may be used again, if as much as
-// half of it is in use. I/O goes on.
-func (p *Pool) Checkpoint() error {
-	if p.wal.used() < p.wal.size/2 {
-		return nil
-	}
-	err := p.checkpoint(false)
-	if errors.Is(err, ErrClosed) {
-		return nil
-	}
-	return err
 }

@@ -1,6 +1,7 @@
 package thin
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -31,6 +32,7 @@ func TestQuiet(t *testing.T) {
 	}
 	var group sync.WaitGroup
 	stop := make(chan struct{})
+	maintained, end := context.WithCancel(ctx)
 	for i := range int64(3) {
 		group.Go(func() {
 			b := make([]byte, 8192)
@@ -48,11 +50,12 @@ func TestQuiet(t *testing.T) {
 			}
 		})
 	}
+	group.Go(func() { must(t, p.Maintain(maintained)) })
 	for range 50 {
-		must(t, p.Checkpoint())
 		must(t, p.Quiet(func() error { set(true); defer set(false); return nil }))
 	}
 	close(stop)
+	end()
 	group.Wait()
 	if broken {
 		t.Error("something was written while all was to be quiet")
@@ -69,30 +72,4 @@ func TestQuiet(t *testing.T) {
 	if err := p.Quiet(func() error { t.Error("it was run"); return nil }); err == nil || p.Failed() == nil {
 		t.Errorf("after a failed sync: %v, %v", err, p.Failed())
 	}
-}
-
-// TestCheckpointBeforeTheLogIsFull: the log does not fill where somebody looks.
-func TestCheckpointBeforeTheLogIsFull(t *testing.T) {
-	ctx := t.Context()
-	d := thintest.New(1, 0)
-	must(t, Format(d, 4*chunkSize))
-	p, err := Open(ctx, d, Options{Limit: 32 << 20, Slab: 1 << 20})
-	must(t, err)
-	v := create(t, p, "v", 8<<20)
-	b := make([]byte, 4096)
-	before := p.super.seq
-	must(t, p.Checkpoint())
-	if p.super.seq != before {
-		t.Error("an empty log made a checkpoint")
-	}
-	for i := int64(0); p.wal.used() < p.wal.size/2; i++ {
-		must(t, v.WriteAt(ctx, b, i%2000*4096, true))
-	}
-	before = p.super.seq
-	must(t, p.Checkpoint())
-	if p.super.seq == before || p.wal.used() >= p.wal.size/2 {
-		t.Errorf("the log has %d of %d", p.wal.used(), p.wal.size)
-	}
-	must(t, p.Close())
-	must(t, p.Checkpoint())
 }
