@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,7 +15,7 @@ import (
 
 // killConfig has LUNs of both block sizes in one pool of a kind.
 const killConfig = `version: 1
-pools: {main: {path: pools/main, size: 96MiB, KIND}}
+pools: {main: {path: pools/main, size: 40MiB, KIND}}
 luns:
   data: {pool: main, size: 16MiB}
   fine: {pool: main, size: 2MiB, block: 512}
@@ -52,12 +53,18 @@ func TestKill(t *testing.T) {
 			random: rand.New(rand.NewPCG(seed, 1)),
 			disks:  []*disk{newDisk(0, 16<<20/4096, 4096), newDisk(1, 2<<20/512, 512)},
 		}
+		if strings.Contains(config, "kind: thin") {
+			k.shots = newShots(k, config)
+		}
 		for n := range number(t, "RIPSTOP_KILLS", 6) {
 			if k.round(n); t.Failed() {
 				t.Fatalf("round %d", n)
 			}
 		}
-		t.Logf("%d commands answered, %d flushes", k.done.Load(), k.flushes.Load())
+		t.Logf("%d commands answered, %d flushes, %d refused for want of space", k.done.Load(), k.flushes.Load(), k.refused.Load())
+		if k.shots != nil {
+			t.Logf("%v", k.shots.count)
+		}
 	})
 }
 
@@ -66,8 +73,11 @@ type killing struct {
 	*daemon
 	random  *rand.Rand // of the rounds, not of the workers
 	disks   []*disk
+	shots   *shots      // nil where the pool takes none
+	over    atomic.Bool // the daemon ends now
 	done    atomic.Int64
 	flushes atomic.Int64
+	refused atomic.Int64 // for want of space
 }
 
 // round starts the daemon, verifies, works until the end, and kills it.
@@ -86,6 +96,9 @@ func (k *killing) round(n int) {
 	for _, d := range k.disks {
 		verify(k.t, s, d, d.settle)
 	}
+	if k.shots != nil && !k.t.Failed() {
+		s = k.shots.look(s)
+	}
 	if k.t.Failed() {
 		return
 	}
@@ -102,13 +115,20 @@ func (k *killing) round(n int) {
 	}
 	dead := make(chan struct{})
 	go func() { crew.Wait(); close(dead) }()
+	var shots sync.WaitGroup
+	k.over.Store(false)
+	if k.shots != nil {
+		shots.Go(func() { k.shots.work(end) })
+	}
 	k.await(end, dead)
+	k.over.Store(true)
 	if k.random.IntN(8) == 0 {
 		k.stop()
 	} else {
 		k.kill()
 	}
 	<-dead
+	shots.Wait()
 	s.close()
 }
 
@@ -233,6 +253,12 @@ func (w *worker) leaves(lba int64, n int, v value, stable bool, command func() e
 	if err := command(); err != nil {
 		if errors.Is(err, errLost) {
 			return err
+		}
+		// What frees whole blocks of the pool finds room where there is none.
+		frees := v == 0 && int(lba)*w.d.block%4096 == 0 && n*w.d.block%4096 == 0
+		if errors.Is(err, spaceFailed) && !frees {
+			w.k.refused.Add(1)
+			return nil
 		}
 		return fmt.Errorf("LUN %d, %d blocks at %d: %w", w.d.lun, n, lba, err)
 	}

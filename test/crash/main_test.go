@@ -35,8 +35,8 @@ func (i inside) Run() int {
 	}
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "ripstop")
-	args := append([]string{"build"}, raceFlags...)
-	build := exec.Command("go", append(args, "-o", program, "ripstop/cmd/ripstop")...)
+	build := exec.Command("go", "build", "-trimpath", "-o", program, "ripstop/cmd/ripstop")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make does
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "crash: go build:", err)

@@ -224,6 +224,19 @@ func (d *disk) freeze(name string) *snapshot {
 	return s
 }
 
+// before is a snapshot of all that a LUN may be, no command being under way.
+func (d *disk) before(name string) *snapshot {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := &snapshot{name, d.block, make([][]value, len(d.blocks))}
+	for i, b := range d.blocks {
+		for _, v := range b {
+			s.may[i] = append(s.may[i], v.value)
+		}
+	}
+	return s
+}
+
 // frozen ends it.
 func (d *disk) frozen(s *snapshot) {
 	d.mu.Lock()

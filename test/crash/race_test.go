@@ -1,6 +1,0 @@
-//go:build race
-
-package crash
-
-// raceFlags builds the daemon as the tests are built.
-var raceFlags = []string{"-race"}
