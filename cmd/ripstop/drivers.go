@@ -178,6 +178,7 @@ func (d *drivers) tasks() []run.Task {
 			})
 		}},
 	}
+	tasks = append(tasks, run.Task{Name: "thin pools", Run: d.thin.Serve})
 	tasks = append(tasks, run.Task{Name: "pool accounts", Run: func(ctx context.Context, ready func()) error {
 		ready()
 		return every(ctx, accountsEvery, func() { d.accounts.look(time.Now()) })

@@ -39,7 +39,8 @@ type Engine struct {
 	log     *slog.Logger
 	options Options
 
-	control sync.Mutex // held by what changes the maps, however long its files take
+	control sync.Mutex  // held by what changes the maps, however long its files take
+	tend    func(*pool) // begins what is done for a pool in the background; under control
 
 	mu      sync.RWMutex // of the maps and of pool.want, never held over I/O
 	pools   map[string]*pool
@@ -50,7 +51,7 @@ var _ lun.Engine = (*Engine)(nil)
 
 // New is an engine with nothing in service.
 func New(log *slog.Logger, o Options) *Engine {
-	e := &Engine{log: log, options: o, pools: map[string]*pool{}, volumes: map[string]*volume{}}
+	e := &Engine{log: log, options: o, tend: func(*pool) {}, pools: map[string]*pool{}, volumes: map[string]*volume{}}
 	if o.Open == nil {
 		e.options.Open = e.openStore
 	}

@@ -291,3 +291,35 @@ func TestThick(t *testing.T) {
 		t.Error("it is thick still")
 	}
 }
+
+// TestServe: pools are tended from when the task runs or they are opened, whichever
+// is later, until they are closed or the task ends.
+func TestServe(t *testing.T) {
+	state := t.TempDir()
+	e := newEngine(t, Options{StateDir: state})
+	want := lun.State{
+		Pools: map[string]lun.Pool{"early": main(filepath.Join(state, "early"), 8<<20)},
+		LUNs:  map[string]lun.LUN{"a": {Pool: "early", Size: 8 << 20, Block: 4096}},
+	}
+	become(t, e, want)
+	ctx, end := context.WithCancel(t.Context())
+	ready, done := make(chan struct{}), make(chan error)
+	go func() { done <- e.Serve(ctx, func() { close(ready) }) }()
+	<-ready
+	want.Pools["late"] = main(filepath.Join(state, "late"), 8<<20)
+	want.LUNs["b"] = lun.LUN{Pool: "late", Size: 8 << 20, Block: 4096}
+	become(t, e, want)
+	for _, name := range []string{"a", "b"} {
+		v := volumeOf(t, e, name)
+		for i := range int64(2000) {
+			must(t, v.WriteAt(t.Context(), pattern(4096, byte(i)), i%2000*4096, false))
+		}
+	}
+	must(t, e.Reopen(t.Context(), "late"))
+	delete(want.LUNs, "a")
+	delete(want.Pools, "early")
+	become(t, e, want)
+	end()
+	must(t, <-done)
+	must(t, volumeOf(t, e, "b").WriteAt(t.Context(), pattern(4096, 1), 0, true))
+}

@@ -26,6 +26,7 @@ type pool struct {
 	file File
 	thin *thin.Pool
 	want lun.Pool // under the engine's mu
+	rest func()   // ends what is done for it in the background; under the engine's control
 }
 
 const (
@@ -47,7 +48,7 @@ type layout struct {
 func layoutOf(size int64) layout {
 	l := layout{
 		log:  whole(min(max(size/64, 1<<20), 64<<20)),
-		slab: whole(min(max(size/16, 1<<20), 64<<20)),
+		slab: whole(min(max(size/64, 1<<20), 64<<20)),
 	}
 	const most = int64(1) << 45 // bytes; nothing overflows
 	size = min(size, most)
@@ -115,11 +116,12 @@ func (e *Engine) load(ctx context.Context, name string, want lun.Pool) (*pool, e
 	if err != nil {
 		return nil, err
 	}
-	p := &pool{name: name, file: f, want: want}
+	p := &pool{name: name, file: f, want: want, rest: func() {}}
 	if err := p.start(ctx, e.failed); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	e.log.Debug("pool opened", "pool", name, "path", want.Path, "used", p.thin.Usage().Data)
+	e.tend(p)
 	return p, nil
 }
 
@@ -207,6 +209,7 @@ func (e *Engine) closePool(name string) error {
 // close lets go of the file, with everything on stable storage. What had failed
 // was told when it happened.
 func (p *pool) close() error {
+	p.rest()
 	broken := p.thin.Failed() != nil
 	err := p.thin.Close()
 	if broken {
