@@ -44,6 +44,7 @@ func (p Port) canonical() Port {
 		p.User = ""
 	}
 	p.Addresses = sorted(p.Addresses, comparePrefix)
+	p.Security = p.Security.canonical()
 	p.Tagged = sorted(without(p.Tagged, []uint16{p.PVID}), cmp.Compare)
 	return p
 }
@@ -76,7 +77,7 @@ func (p Port) DeviceName(port string) string {
 // same compares canonical ports.
 func (p Port) same(q Port) bool {
 	return p.identity() == q.identity() && p.setting() == q.setting() &&
-		slices.Equal(p.Addresses, q.Addresses) && slices.Equal(p.Tagged, q.Tagged)
+		p.Security.same(q.Security) && slices.Equal(p.Addresses, q.Addresses) && slices.Equal(p.Tagged, q.Tagged)
 }
 
 // identity is what a port cannot change and stay the same port.

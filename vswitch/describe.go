@@ -46,6 +46,9 @@ func (p Port) describe() string {
 		words = append(words, a.String())
 	}
 	words = append(words, p.membership())
+	if s := p.Security.String(); s != "" && p.PVID != NotAttached {
+		words = append(words, s)
+	}
 	if p.MTU != 0 {
 		words = append(words, fmt.Sprintf("mtu %d", p.MTU))
 	}

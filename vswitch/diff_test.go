@@ -29,6 +29,7 @@ func random(r *rand.Rand) State {
 
 func randomPort(r *rand.Rand) Port {
 	p := Port{PVID: pick[uint16](r, 0, 10, 20), Isolated: r.IntN(3) == 0, Down: r.IntN(4) == 0, MTU: pick(r, 0, 1500, 9000)}
+	p.Security = randomSecurity(r)
 	for range r.IntN(4) {
 		p.Tagged = append(p.Tagged, pick[uint16](r, 10, 20, 30, 31, 32))
 	}
@@ -45,6 +46,18 @@ func randomPort(r *rand.Rand) Port {
 		p.Device = pick(r, "eth1", "eth2")
 	}
 	return p
+}
+
+func randomSecurity(r *rand.Rand) Security {
+	s := Security{
+		MACLimit: pick(r, 0, 1, DefaultMACLimit), Trusted: r.IntN(4) == 0, BPDUGuard: r.IntN(4) == 0,
+		Storm: Storm{pick[uint32](r, 0, 100), pick[uint32](r, 0, 0, 50), pick[uint32](r, 0, 7)},
+	}
+	for range r.IntN(3) {
+		s.AllowedMACs = append(s.AllowedMACs, MAC{2, 0, 0, 0, 0, byte(r.IntN(3))})
+		s.AllowedIPs = append(s.AllowedIPs, netip.MustParsePrefix(pick(r, "10.0.0.2/32", "10.0.0.7/24", "fd00::2/128", "::ffff:0:0/96")))
+	}
+	return s
 }
 
 func pick[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }

@@ -97,6 +97,8 @@ type Port struct {
 	Isolated bool     // exchanges no frames with other isolated ports
 	MTU      int      // bytes of layer-3 payload; 0 is the kernel's default, or a lent device's own
 	Down     bool     // administratively down
+
+	Security Security
 }
 
 // Gateway is the host's own presence in a VLAN.

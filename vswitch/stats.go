@@ -21,7 +21,9 @@ type PortCounters struct {
 	Switch, Port      string
 	RxFrames, RxBytes uint64
 	TxFrames, TxBytes uint64
-	Drops             map[string]uint64 // frames dropped, by reason; as far as the dataplane knows
+	Drops             map[string]uint64            // frames dropped, by reason; as far as the dataplane knows
+	VLANDrops         map[uint16]map[string]uint64 // the same by VLAN; 0 is what was dropped before one was known
+	Shut              bool                         // nothing is taken from the port for now: its BPDU guard saw one
 }
 
 // VLANCounters is what entered one VLAN of a switch.

@@ -202,6 +202,7 @@ func (s SetPort) Disturbs() string {
 	if s.To.Isolated && !s.From.Isolated {
 		out = append(out, "cuts "+s.Name+" off from other isolated ports")
 	}
+	out = append(out, s.To.Security.tightens(s.From.Security, s.Name)...)
 	return strings.Join(out, "; ")
 }
 

@@ -50,13 +50,15 @@ func (s AddPort) String() string {
 	}
 	if s.Dataplane == EBPF {
 		l.add("tc qdisc add dev %s clsact", dev)
-		l.filter("add", dev, s.Switch+": "+s.Port.membership())
+		l.filter("add", dev, s.Switch+": "+s.Port.treatment())
 	} else {
 		l.add("ip link set dev %s master %s", dev, s.Switch)
 		s.Port.bridgeVLANs(&l, dev, Port{})
 		if s.Port.Isolated {
 			l.add("bridge link set dev %s isolated on", dev)
 		}
+		l.add("tc qdisc add dev %s clsact", dev)
+		l.guard("add", dev, s.Switch, s.Port)
 	}
 	if !s.Port.Down {
 		l.add("ip link set dev %s up", dev)
@@ -118,6 +120,20 @@ func (l *lines) filter(verb, dev, membership string) {
 	l.add("tc filter %s dev %s ingress bpf direct-action object-file ripstop-switch.o section tc # %s", verb, dev, membership)
 }
 
+// guard is the command that has a port of a bridge run the program that drops
+// what the port may not send.
+func (l *lines) guard(verb, dev, sw string, p Port) {
+	l.add("tc filter %s dev %s ingress bpf direct-action object-file ripstop-guard.o section tc # %s: %s", verb, dev, sw, p.treatment())
+}
+
+// treatment is how the program treats a port: its VLANs and its security.
+func (p Port) treatment() string {
+	if s := p.Security.String(); s != "" {
+		return p.membership() + " " + s
+	}
+	return p.membership()
+}
+
 // membership is the VLANs of a port in words.
 func (p Port) membership() string {
 	if p.PVID == NotAttached {
@@ -143,15 +159,20 @@ func (p Port) membership() string {
 func (s SetPort) String() string {
 	var l lines
 	dev := s.To.DeviceName(s.Name)
-	switch member := s.To.membership(); {
+	switch {
 	case s.Dataplane == EBPF && s.From.PVID == NotAttached:
-		l.filter("replace", dev, s.Switch+": "+member)
-	case s.Dataplane == EBPF && s.From.membership() != member:
-		l.add("# %s: %s becomes %s", s.Switch, dev, member) // an entry of a map, the filter stays
+		l.filter("replace", dev, s.Switch+": "+s.To.treatment())
+	case s.Dataplane == EBPF && s.From.treatment() != s.To.treatment():
+		l.add("# %s: %s becomes %s", s.Switch, dev, s.To.treatment()) // an entry of a map, the filter stays
 	case s.Dataplane != EBPF:
 		s.To.bridgeVLANs(&l, dev, s.From)
 		if s.To.Isolated != s.From.Isolated {
 			l.add("bridge link set dev %s isolated %s", dev, onOff(s.To.Isolated))
+		}
+		if s.From.PVID == NotAttached {
+			l.guard("replace", dev, s.Switch, s.To)
+		} else if !s.From.Security.same(s.To.Security) {
+			l.add("# %s: the guard of %s becomes %s", s.Switch, dev, s.To.treatment())
 		}
 	}
 	if s.From.MAC != s.To.MAC && s.To.MAC != (MAC{}) {

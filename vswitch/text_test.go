@@ -34,6 +34,8 @@ ip link set dev eth1 master lab
 bridge vlan add dev eth1 vid 20 pvid untagged
 bridge vlan add dev eth1 vid 10
 bridge vlan add dev eth1 vid 30-32
+tc qdisc add dev eth1 clsact
+tc filter add dev eth1 ingress bpf direct-action object-file ripstop-guard.o section tc # lab: pvid 20 tagged 10,30-32
 ip link set dev eth1 up
 
 port/lab/vm1 removes=false disturbs=""
@@ -41,6 +43,8 @@ ip tuntap add dev vm1 mode tap user 1000 vnet_hdr
 ip link set dev vm1 master lab
 bridge vlan add dev vm1 vid 10 pvid untagged
 bridge link set dev vm1 isolated on
+tc qdisc add dev vm1 clsact
+tc filter add dev vm1 ingress bpf direct-action object-file ripstop-guard.o section tc # lab: pvid 10 isolated
 ip link set dev vm1 up
 
 port/lab/web removes=false disturbs=""
@@ -50,6 +54,8 @@ ip -n web address add 10.10.0.2/24 dev eth0
 ip -n web link set dev eth0 up
 ip link set dev web master lab
 bridge vlan add dev web vid 10 pvid untagged
+tc qdisc add dev web clsact
+tc filter add dev web ingress bpf direct-action object-file ripstop-guard.o section tc # lab: pvid 10
 ip link set dev web up
 
 gateway/lab/blue removes=false disturbs=""
@@ -94,6 +100,11 @@ func TestTextOfChanges(t *testing.T) {
 			port("up", func(p *Port) { p.MTU = 0 })},
 		{"isolated", "port/lab/web removes=false disturbs=\"cuts web off from other isolated ports\"\nbridge link set dev web isolated on\n",
 			port("web", func(p *Port) { p.Isolated = true })},
+		{"security", "port/lab/web removes=false disturbs=\"drops what web sends from other Ethernet addresses than 02:00:00:00:00:01; limits the floods of web\"\n" +
+			"# lab: the guard of web becomes pvid 10 macs 02:00:00:00:00:01 broadcast 100/s\n",
+			port("web", func(p *Port) {
+				p.Security = Security{AllowedMACs: []MAC{{2, 0, 0, 0, 0, 1}}, Storm: Storm{Broadcast: 100}}
+			})},
 		{"down", "port/lab/vm1 removes=false disturbs=\"cuts off vm1\"\nip link set dev vm1 down\n",
 			port("vm1", func(p *Port) { p.Down = true })},
 		{"port goes", "port/lab/up removes=true disturbs=\"cuts off up\"\nip link set dev eth1 nomaster\nip link set dev eth1 promisc off\n",

@@ -48,6 +48,7 @@ type drivers struct {
 	wake     chan struct{}
 	host     *link.Space
 	ebpf     *ebpf.Driver
+	guard    *ebpf.Guard // of the bridges' ports
 	vswitch  *vswitch.Mux
 	vpn      *wg.Driver
 	ring     *uring.Ring    // nil where the kernel has none for us
@@ -72,10 +73,13 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	if d.ebpf, err = ebpf.New(log, id); err != nil {
 		return nil, errors.Join(err, d.host.Close())
 	}
-	if d.vpn, err = wg.New(log, wg.Options{Memory: filepath.Join(state, "tunnels.json")}); err != nil {
+	if d.guard, err = ebpf.NewGuard(log); err != nil {
 		return nil, errors.Join(err, d.ebpf.Close(), d.host.Close())
 	}
-	d.vswitch = vswitch.NewMux(map[vswitch.Dataplane]vswitch.Driver{vswitch.Bridge: bridge.New(d.host, id), vswitch.EBPF: d.ebpf})
+	if d.vpn, err = wg.New(log, wg.Options{Memory: filepath.Join(state, "tunnels.json")}); err != nil {
+		return nil, errors.Join(err, d.guard.Close(), d.ebpf.Close(), d.host.Close())
+	}
+	d.vswitch = vswitch.NewMux(map[vswitch.Dataplane]vswitch.Driver{vswitch.Bridge: bridge.New(d.host, id, d.guard), vswitch.EBPF: d.ebpf})
 	if d.ring, err = uring.New(ringDepth); err != nil {
 		log.Info("reads of disks take a thread each", "because", err)
 	}
@@ -172,8 +176,10 @@ func (d *drivers) tasks() []run.Task {
 		{Name: "address ageing", Run: func(ctx context.Context, ready func()) error {
 			ready()
 			return every(ctx, ageEvery, func() {
-				if _, err := d.ebpf.Expire(ctx); err != nil {
-					d.log.Warn("ageing incomplete", "error", err)
+				for _, expire := range []func(context.Context) (int, error){d.ebpf.Expire, d.guard.Expire} {
+					if _, err := expire(ctx); err != nil {
+						d.log.Warn("ageing incomplete", "error", err)
+					}
 				}
 			})
 		}},
@@ -206,7 +212,7 @@ func every(ctx context.Context, period time.Duration, f func()) error {
 // bridge where a real frame passes it, else our own.
 func (d *drivers) dataplane(ctx context.Context) func(string) vswitch.Dataplane {
 	best := sync.OnceValue(func() vswitch.Dataplane {
-		if err := bridge.Probe(ctx); err != nil {
+		if err := probeBridge(ctx); err != nil {
 			d.log.Info("auto means ebpf", "because", err)
 			return vswitch.EBPF
 		}
@@ -248,7 +254,7 @@ func (d *drivers) poolKind(ctx context.Context) func(path string) (lun.Kind, err
 // works tells why a dataplane does not work here. What worked once is not tried
 // again; what did not is, because a module may have been loaded since.
 func (d *drivers) works(ctx context.Context) func(vswitch.Dataplane) error {
-	probes := map[vswitch.Dataplane]func(context.Context) error{vswitch.Bridge: bridge.Probe, vswitch.EBPF: ebpf.Probe}
+	probes := map[vswitch.Dataplane]func(context.Context) error{vswitch.Bridge: probeBridge, vswitch.EBPF: ebpf.Probe}
 	var mu sync.Mutex
 	return func(p vswitch.Dataplane) error {
 		mu.Lock()
@@ -267,7 +273,7 @@ func (d *drivers) works(ctx context.Context) func(vswitch.Dataplane) error {
 
 // close lets go of what the process holds; the kernel keeps what it has.
 func (d *drivers) close() error {
-	return errors.Join(d.iscsi.Close(), d.lun.Close(), d.closeRing(), d.vpn.Release(), d.ebpf.Close(), d.host.Close())
+	return errors.Join(d.iscsi.Close(), d.lun.Close(), d.closeRing(), d.vpn.Release(), d.guard.Close(), d.ebpf.Close(), d.host.Close())
 }
 
 func (d *drivers) closeRing() error {
@@ -415,7 +421,9 @@ func sense(err error) error {
 
 // probeBridge and its sisters tell whether an engine works here; they leave
 // nothing behind.
-func probeBridge(ctx context.Context) error { return bridge.Probe(ctx) }
+func probeBridge(ctx context.Context) error {
+	return bridge.Probe(ctx, func() (bridge.Guard, error) { return ebpf.NewGuard(slog.New(slog.DiscardHandler)) })
+}
 
 func probeEBPF(ctx context.Context) error { return ebpf.Probe(ctx) }
 

@@ -6,9 +6,9 @@
 //	up ── vid 10,30 tagged ─┘
 //
 // The bridge alone is not enough: it takes a tagged frame from an access port
-// when the tag names the port's own VLAN, and forwards bridge protocol data
-// units while it does not speak STP. Small filters at the ingress of each port
-// drop both (see rules).
+// when the tag names the port's own VLAN, forwards bridge protocol data units
+// while it does not speak STP, believes every source address, and counts no
+// reasons. A Guard at the ingress of each port decides what the bridge gets.
 //
 // # Caveats
 //
@@ -16,7 +16,8 @@
 //
 // A frame with two 802.1Q tags is dropped at every port, also at trunks: the
 // bridge would take the outer one off towards an untagged member, whose neighbor
-// would believe the inner. 802.1ad tags, outside or inside, pass as content.
+// would believe the inner. 802.1ad tags, outside or inside, pass as content,
+// but priority tags (see vswitch/ebpf).
 package bridge
 
 import (
@@ -42,13 +43,14 @@ const bridgeMTU = 65535
 type Driver struct {
 	host    *link.Space
 	devices *device.Devices
+	guard   Guard
 }
 
 // New is a Driver for the namespace in which the process runs, which is where
 // host must be open; host stays the caller's. Identity is the host's, as
-// device.New wants it.
-func New(host *link.Space, identity string) *Driver {
-	return &Driver{host: host, devices: device.New(host, identity)}
+// device.New wants it; guard is of the same namespace and stays the caller's.
+func New(host *link.Space, identity string, guard Guard) *Driver {
+	return &Driver{host: host, devices: device.New(host, identity), guard: guard}
 }
 
 // Do carries out one step.
@@ -74,9 +76,11 @@ func (d *Driver) Do(ctx context.Context, step vswitch.Step) error {
 	return fmt.Errorf("step %T is unknown to the bridge dataplane", step)
 }
 
-// Commit removes what a crash left of namespaces, the first time; the bridge
-// has nothing else that is written once.
-func (d *Driver) Commit(context.Context) error { return d.devices.Sweep() }
+// Commit is the guard's, and removes what a crash left of namespaces, the first
+// time; the bridge has nothing that is written once.
+func (d *Driver) Commit(ctx context.Context) error {
+	return errors.Join(d.guard.Commit(ctx), d.devices.Sweep())
+}
 
 func (d *Driver) addSwitch(name string) error {
 	l, err := d.host.Link(name)

@@ -3,6 +3,8 @@
 package bridge
 
 import (
+	"errors"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -12,32 +14,45 @@ import (
 	"ripstop/internal/nettest"
 	"ripstop/internal/reconcile"
 	"ripstop/vswitch"
+	"ripstop/vswitch/ebpf"
 	"ripstop/vswitch/vswitchtest"
 )
 
 func TestMain(m *testing.M) { nettest.Main(m) }
 
-// closing lets go of the socket with the driver.
+// closing lets go of the socket and the guard with the driver.
 type closing struct {
 	*Driver
-	host *link.Space
+	host  *link.Space
+	guard *ebpf.Guard
 }
 
-func (c closing) Close() error { return c.host.Close() }
+func (c closing) Close() error { return errors.Join(c.guard.Close(), c.host.Close()) }
+
+func newGuard() (Guard, error) { return ebpf.NewGuard(slog.New(slog.DiscardHandler)) }
+
+func open(t *testing.T) closing {
+	t.Helper()
+	host, err := link.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard, err := ebpf.NewGuard(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return closing{New(host, "here", guard), host, guard}
+}
 
 func TestConformance(t *testing.T) {
 	nettest.Run(t, "modprobe", "tun") // where there is an init system, it makes /dev/net/tun
 	vswitchtest.Suite(t, vswitch.Bridge, func(t *testing.T) vswitch.Driver {
-		host, err := link.Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return closing{New(host, "here"), host}
+		return open(t)
 	})
 }
 
 func TestProbe(t *testing.T) {
-	if err := Probe(t.Context()); err != nil {
+	if err := Probe(t.Context(), newGuard); err != nil {
 		t.Error(err)
 	}
 }
@@ -59,16 +74,16 @@ func apply(t *testing.T, d *Driver, want vswitch.State) int {
 			t.Fatalf("%s: %v", o.Step, o.Err)
 		}
 	}
+	if err := d.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	return len(steps)
 }
 
 func TestInspectAndRepair(t *testing.T) {
-	host, err := link.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.Close()
-	d := New(host, "here")
+	opened := open(t)
+	defer opened.Close()
+	d := opened.Driver
 	want := vswitch.State{Switches: map[string]vswitch.Switch{"lab": {
 		Dataplane: vswitch.Bridge,
 		Ports:     map[string]vswitch.Port{"a": port(10, "a", "10.10.0.2/24"), "b": port(10, "b", "10.10.0.3/24")},
@@ -105,7 +120,7 @@ func TestInspectAndRepair(t *testing.T) {
 		"ip link del dev a",
 		"ip -n a address del 10.10.0.2/24 dev eth0",
 		"ip link set dev lab type bridge vlan_filtering 0",
-		"tc filter del dev a ingress prio 29299 protocol 802.1Q flower",
+		"tc filter del dev a ingress prio 29296",
 		"tc qdisc del dev a clsact",
 		"bridge vlan del dev lab vid 10 self",
 		"ip link del dev blue",

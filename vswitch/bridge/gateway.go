@@ -36,7 +36,15 @@ func (d *Driver) makeGateway(s vswitch.AddGateway) error {
 	if err != nil {
 		return err
 	}
-	return d.devices.SetGateway(l, mark, s.Gateway)
+	return d.finishGateway(l, mark, s.Gateway)
+}
+
+// finishGateway sets what may change of a gateway. The mark says that the rest is done.
+func (d *Driver) finishGateway(l netlink.Link, mark link.Alias, g vswitch.Gateway) error {
+	if err := d.guard.SetGateway(mark.Switch, mark.Gateway, l, g.VLAN); err != nil {
+		return err
+	}
+	return d.devices.SetGateway(l, mark, g)
 }
 
 func (d *Driver) makeVLANDevice(br netlink.Link, s vswitch.AddGateway) (netlink.Link, error) {
@@ -59,7 +67,7 @@ func (d *Driver) makeVLANDevice(br netlink.Link, s vswitch.AddGateway) (netlink.
 func (d *Driver) setGateway(s vswitch.SetGateway) error {
 	l, err := d.host.Link(s.Name)
 	if err == nil {
-		err = d.devices.SetGateway(l, link.Alias{Switch: s.Switch, Gateway: s.Name}, s.To)
+		err = d.finishGateway(l, link.Alias{Switch: s.Switch, Gateway: s.Name}, s.To)
 	}
 	if err != nil {
 		return fmt.Errorf("gateway %q: %w", s.Name, err)
@@ -83,6 +91,9 @@ func (d *Driver) removeGateway(s vswitch.DelGateway) error {
 		if err := d.host.Delete(l); err != nil {
 			return err
 		}
+	}
+	if err := d.guard.ForgetGateway(s.Switch, s.Name); err != nil {
+		return err
 	}
 	br, err := d.host.Link(s.Switch)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -121,45 +120,9 @@ func parseStation(b []byte) (s station, err error) {
 	return s, nil
 }
 
-// Counters is what went through every port since its device was made. Drops are
-// those of ripstop's filters; frames that the bridge itself refuses, and those of
-// each VLAN, it does not count.
+// Counters is what went through every port since its device was made, and what
+// entered the VLANs. Drops are the guard's; what the bridge itself refuses, it
+// does not count.
 func (d *Driver) Counters(ctx context.Context) (vswitch.Counters, error) {
-	var out vswitch.Counters
-	found, err := d.devices.Observe(ctx)
-	if err != nil {
-		return out, err
-	}
-	for _, name := range slices.Sorted(maps.Keys(found)) {
-		sw := found[name]
-		if !slices.ContainsFunc(sw.Others, func(l netlink.Link) bool { return isSwitch(l, name) }) {
-			continue // of another dataplane
-		}
-		for _, n := range slices.Sorted(maps.Keys(sw.Ports)) {
-			c, err := d.count(sw.Ports[n].Link)
-			if err != nil {
-				return vswitch.Counters{}, err
-			}
-			c.Switch, c.Port = name, n
-			out.Ports = append(out.Ports, c)
-		}
-	}
-	return out, nil
-}
-
-func (d *Driver) count(l netlink.Link) (vswitch.PortCounters, error) {
-	c := vswitch.PortCounters{Drops: map[string]uint64{}}
-	met, err := rulesAt(d.host, l)
-	if err != nil {
-		return c, err
-	}
-	for _, r := range rules {
-		if n := met[r.priority]; n > 0 && r.reason != "" {
-			c.Drops[r.reason] = n
-		}
-	}
-	if s := l.Attrs().Statistics; s != nil {
-		c.RxFrames, c.RxBytes, c.TxFrames, c.TxBytes = s.RxPackets, s.RxBytes, s.TxPackets, s.TxBytes
-	}
-	return c, nil
+	return d.guard.Counters(ctx)
 }

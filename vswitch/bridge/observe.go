@@ -16,9 +16,9 @@ import (
 )
 
 // Observe is the switches whose bridges ripstop made. A port that somebody took
-// out of its bridge, or whose filters are not what its role needs, and every
-// port of a bridge that does not filter, is seen without VLANs, so that Diff
-// sets it anew.
+// out of its bridge, or whose guard is not what its role needs, and every port
+// of a bridge that does not filter, is seen as not attached, so that Diff sets
+// it anew.
 func (d *Driver) Observe(ctx context.Context) (vswitch.State, error) {
 	state := vswitch.State{Switches: map[string]vswitch.Switch{}}
 	found, err := d.devices.Observe(ctx)
@@ -34,7 +34,7 @@ func (d *Driver) Observe(ctx context.Context) (vswitch.State, error) {
 		if at < 0 {
 			continue // of another dataplane
 		}
-		seen, err := d.switchSeen(sw, sw.Others[at].(*netlink.Bridge), members)
+		seen, err := d.switchSeen(name, sw, sw.Others[at].(*netlink.Bridge), members)
 		if err != nil {
 			return state, err
 		}
@@ -43,21 +43,20 @@ func (d *Driver) Observe(ctx context.Context) (vswitch.State, error) {
 	return state.Canonical(), nil
 }
 
-func (d *Driver) switchSeen(sw device.Switch, br *netlink.Bridge, members map[int]membership) (vswitch.Switch, error) {
+func (d *Driver) switchSeen(name string, sw device.Switch, br *netlink.Bridge, members map[int]membership) (vswitch.Switch, error) {
+	guarded, gateways, err := d.guard.Observe(name, sw)
+	if err != nil {
+		return vswitch.Switch{}, err
+	}
 	out := vswitch.Switch{Dataplane: vswitch.Bridge, Ports: map[string]vswitch.Port{}, Gateways: map[string]vswitch.Gateway{}}
 	filters := br.VlanFiltering != nil && *br.VlanFiltering
 	for name, found := range sw.Ports {
 		p := found.Port
+		p.PVID = vswitch.NotAttached
 		m := members[found.Link.Attrs().Index]
 		if filters && found.Link.Attrs().MasterIndex == br.Index {
-			q := p
-			q.Tagged, q.Isolated, q.PVID = m.tagged, m.isolated, m.pvid
-			whole, err := d.whole(found.Link, q, m)
-			if err != nil {
-				return out, err
-			}
-			if whole {
-				p = q
+			if g := guarded[name]; m.like(g) {
+				p.Tagged, p.Isolated, p.PVID, p.Security = m.tagged, m.isolated, m.pvid, g.Security
 			}
 		}
 		out.Ports[name] = p
@@ -67,29 +66,22 @@ func (d *Driver) switchSeen(sw device.Switch, br *netlink.Bridge, members map[in
 		v, ok := found.Link.(*netlink.Vlan)
 		if ok && v.ParentIndex == br.Index && slices.Contains(members[br.Index].tagged, uint16(v.VlanId)) {
 			g.VLAN = uint16(v.VlanId)
+			if !gateways[name] {
+				g.MTU = vswitch.Damaged
+			}
 		}
 		out.Gateways[name] = g
 	}
 	return out, nil
 }
 
-// whole tells whether a port is set up as ripstop does it: its only untagged
-// VLAN is the PVID, and the filters are there.
-func (d *Driver) whole(l netlink.Link, p vswitch.Port, m membership) (bool, error) {
+// like tells whether a port's VLANs are those that the guard lets in, and its
+// only untagged one is the PVID.
+func (m membership) like(g vswitch.Port) bool {
 	if m.pvid == 0 && len(m.untagged) > 0 || m.pvid != 0 && !slices.Equal(m.untagged, []uint16{m.pvid}) {
-		return false, nil
+		return false
 	}
-	have, err := rulesAt(d.host, l)
-	if err != nil {
-		return false, err
-	}
-	want := rulesOf(p)
-	for _, r := range want {
-		if _, ok := have[r.priority]; !ok {
-			return false, nil
-		}
-	}
-	return len(have) == len(want), nil
+	return g.PVID == m.pvid && slices.Equal(g.Tagged, m.tagged)
 }
 
 // membership is the VLANs of one port of a bridge, or of a bridge itself.

@@ -21,7 +21,7 @@ func (d *Driver) addPort(s vswitch.AddPort) error {
 	if err != nil {
 		return err
 	}
-	if err := d.join(br, l, s.Port); err != nil {
+	if err := d.join(br, l, s.Name, s.Port); err != nil {
 		return fmt.Errorf("port %q: %w", s.Name, err)
 	}
 	return nil
@@ -39,24 +39,24 @@ func (d *Driver) setPort(s vswitch.SetPort) error {
 	if err != nil {
 		return err
 	}
-	if err := d.join(br, l, s.To); err != nil {
+	if err := d.join(br, l, s.Name, s.To); err != nil {
 		return fmt.Errorf("port %q: %w", s.Name, err)
 	}
 	return nil
 }
 
 // join makes a device a port of the bridge with the VLANs of p, and then brings
-// it up. While it becomes an access port the filters come before the VLANs, and
+// it up. While it becomes an access port the guard comes before the VLANs, and
 // while it becomes a trunk after them: in between it drops too much, never too
 // little.
-func (d *Driver) join(br, l netlink.Link, p vswitch.Port) error {
+func (d *Driver) join(br, l netlink.Link, name string, p vswitch.Port) error {
 	if l.Attrs().MasterIndex != br.Attrs().Index {
 		if err := d.host.LinkSetMaster(l, br); err != nil {
 			return fmt.Errorf("put %q into bridge %q: %w", l.Attrs().Name, br.Attrs().Name, err)
 		}
 	}
 	if len(p.Tagged) == 0 {
-		if err := setRules(d.host, l, rulesOf(p)); err != nil {
+		if err := d.guard.SetPort(br.Attrs().Name, name, l, p); err != nil {
 			return err
 		}
 	}
@@ -67,7 +67,7 @@ func (d *Driver) join(br, l netlink.Link, p vswitch.Port) error {
 		return err
 	}
 	if len(p.Tagged) != 0 {
-		if err := setRules(d.host, l, rulesOf(p)); err != nil {
+		if err := d.guard.SetPort(br.Attrs().Name, name, l, p); err != nil {
 			return err
 		}
 	}
@@ -122,7 +122,10 @@ func (d *Driver) delPort(s vswitch.DelPort) error {
 			return fmt.Errorf("port %q: %w", s.Name, err)
 		}
 	}
-	return d.devices.Delete(s.Switch, s.Name, s.Port)
+	if err := d.devices.Delete(s.Switch, s.Name, s.Port); err != nil {
+		return err
+	}
+	return d.guard.Forget(s.Switch, s.Name)
 }
 
 // delSwitch removes a switch with all that is in it.
@@ -139,7 +142,7 @@ func (d *Driver) delSwitch(ctx context.Context, name string) error {
 			return fmt.Errorf("port %q: %w", n, err)
 		}
 	}
-	if err := d.devices.DeleteSwitch(name); err != nil {
+	if err := errors.Join(d.devices.DeleteSwitch(name), d.guard.ForgetSwitch(name)); err != nil {
 		return fmt.Errorf("switch %q: %w", name, err)
 	}
 	return nil
@@ -160,7 +163,7 @@ func (d *Driver) leave(sw, name string, p vswitch.Port) error {
 			return fmt.Errorf("take %q out of bridge %q: %w", l.Attrs().Name, sw, err)
 		}
 	}
-	return clearRules(d.host, l)
+	return d.guard.Release(sw, name)
 }
 
 func (d *Driver) addGateway(s vswitch.AddGateway) error {

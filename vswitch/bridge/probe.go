@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -14,22 +15,29 @@ import (
 )
 
 // Probe tells whether this kernel's bridge can be a switch, by letting it be one
-// in a namespace that lives as long as the call (see device.Trial). A nil error
-// means that it can.
-func Probe(ctx context.Context) error {
+// in a namespace that lives as long as the call (see device.Trial), with a guard
+// of that namespace. A nil error means that it can.
+func Probe(ctx context.Context, newGuard func() (Guard, error)) error {
 	err := link.Scratch(func() (err error) {
 		host, err := link.Open()
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, host.Close()) }()
-		return New(host, "probe").tryForwarding(ctx)
+		guard, err := newGuard()
+		if err != nil {
+			return err
+		}
+		if c, ok := guard.(io.Closer); ok {
+			defer func() { err = errors.Join(err, c.Close()) }()
+		}
+		return New(host, "probe", guard).tryForwarding(ctx)
 	})
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("dataplane bridge: %w: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN", err)
 	}
 	if err != nil {
-		return fmt.Errorf("dataplane bridge: %w: it needs CONFIG_BRIDGE_VLAN_FILTERING, 8021q, cls_flower and act_gact", err)
+		return fmt.Errorf("dataplane bridge: %w: it needs CONFIG_BRIDGE_VLAN_FILTERING, 8021q, and BPF on clsact", err)
 	}
 	return nil
 }
@@ -47,6 +55,6 @@ func (d *Driver) tryForwarding(ctx context.Context) error {
 		return err
 	}
 	return device.Trial(ctx, d.host, func(near netlink.Link, vid uint16) error {
-		return d.join(br, near, vswitch.Port{PVID: vid})
+		return d.join(br, near, near.Attrs().Name, vswitch.Port{PVID: vid})
 	})
 }

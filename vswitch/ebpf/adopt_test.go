@@ -23,7 +23,7 @@ func TestOpenPlane(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := openPlane(spec, id)
+	p, err := openPlane(spec, planeProgRipstopSwitch, id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestOpenForeign(t *testing.T) {
 		{"another layout", id},
 	}
 	for _, tt := range tests {
-		if _, err := openPlane(spec, tt.id); !errors.Is(err, errForeign) {
+		if _, err := openPlane(spec, planeProgRipstopSwitch, tt.id); !errors.Is(err, errForeign) {
 			t.Errorf("%s: %v, want %v", tt.name, err, errForeign)
 		}
 	}

@@ -23,6 +23,16 @@ var reasons = [planeReasonREASONS]string{
 	planeReasonREASON_DOUBLE_TAGGED:      "double-tagged",
 	planeReasonREASON_NO_DESTINATION:     "no-destination",
 	planeReasonREASON_FDB_FULL:           "fdb-full",
+	planeReasonREASON_HIDDEN:             "hidden-protocol",
+	planeReasonREASON_MAC_SPOOFED:        "mac-spoofed",
+	planeReasonREASON_IP_SPOOFED:         "ip-spoofed",
+	planeReasonREASON_MAC_LIMIT:          "mac-limit",
+	planeReasonREASON_STORM_BROADCAST:    "storm-broadcast",
+	planeReasonREASON_STORM_MULTICAST:    "storm-multicast",
+	planeReasonREASON_STORM_UNICAST:      "storm-unknown-unicast",
+	planeReasonREASON_BPDU_GUARD:         "bpdu-guard",
+	planeReasonREASON_DHCP_GUARD:         "dhcp-guard",
+	planeReasonREASON_RA_GUARD:           "ra-guard",
 }
 
 // vlanTraffic is what entered each VLAN that saw a frame.
@@ -52,13 +62,13 @@ func (p *plane) vlanTraffic() (map[uint16]planeTraffic, error) {
 	return out, nil
 }
 
-// portLosses is the frames dropped on each device, by reason.
-func (p *plane) portLosses() (map[uint32]map[string]uint64, error) {
-	out := map[uint32]map[string]uint64{}
-	var ifindex uint32
+// portLosses is the frames dropped on each device, by VLAN and reason.
+func (p *plane) portLosses() (map[uint32]map[uint16]map[string]uint64, error) {
+	out := map[uint32]map[uint16]map[string]uint64{}
+	var at planePlace
 	var values []planeLosses
 	all := p.maps.Drops.Iterate()
-	for all.Next(&ifindex, &values) {
+	for all.Next(&at, &values) {
 		sum := map[string]uint64{}
 		for _, v := range values {
 			for why, n := range v.Frames {
@@ -67,7 +77,10 @@ func (p *plane) portLosses() (map[uint32]map[string]uint64, error) {
 				}
 			}
 		}
-		out[ifindex] = sum
+		if out[at.Ifindex] == nil {
+			out[at.Ifindex] = map[uint16]map[string]uint64{}
+		}
+		out[at.Ifindex][uint16(at.Vid)] = sum
 	}
 	if err := all.Err(); err != nil {
 		return nil, fmt.Errorf("read map %q of switch %q: %w", planeMapDrops, p.name, err)

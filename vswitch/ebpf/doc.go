@@ -18,6 +18,15 @@
 // nothing of it from the moment in which its entry changes; what the FDB and
 // the flood lists still say of it is ignored until it is removed.
 //
+// What a port may send (vswitch.Security) is decided before its receivers are
+// looked for. A Guard does the first half alone, for ports of a kernel's bridge:
+//
+//	frame ─► port up, no BPDU ─► VLAN ─► MAC, ARP, IP, DHCP, RA ─► learn ─► storm ─► forward, or on to the bridge
+//
+// Addresses that belong to a port, and those of gateways, are static entries of
+// the FDB: a frame that another port sends from one is dropped, and so is one of
+// a station over the port's limit. Nothing ever leaves the FDB to make room.
+//
 // # Caveats
 //
 // Frames never pass the host's stack: no nftables, no conntrack, no br_netfilter.
@@ -25,7 +34,14 @@
 //
 // A frame with two 802.1Q tags is dropped at every port, also at trunks: without
 // the outer one, the next switch would believe the inner. 802.1ad tags, outside
-// or inside, pass as content.
+// or inside, pass as content, and no filter looks behind them; but priority tags
+// of 802.1ad, and IP in SNAP, are dropped: receivers read what is behind them as
+// if it stood alone.
+//
+// A guarded port that is shut by a BPDU still gets frames; it sends none. Storm
+// control counts by the second, and a port at whose first second's end the next
+// begins may send twice its share in a moment. Of a fragmented packet the first
+// fragment is looked at.
 //
 // Multicast is flooded; there is no IGMP or MLD snooping and no spanning tree.
 //

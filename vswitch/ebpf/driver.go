@@ -21,6 +21,7 @@ import (
 // for concurrent use.
 type Driver struct {
 	log     *slog.Logger
+	program string // that its switches run
 	spec    *ebpf.CollectionSpec
 	host    *link.Space
 	devices *device.Devices
@@ -34,6 +35,10 @@ type Driver struct {
 // changes nothing: switches of a process before this one are found by Observe.
 // Identity is the host's, as device.New wants it.
 func New(log *slog.Logger, identity string) (*Driver, error) {
+	return open(log, planeProgRipstopSwitch, identity)
+}
+
+func open(log *slog.Logger, program, identity string) (*Driver, error) {
 	spec, err := loadPlane()
 	if err != nil {
 		return nil, fmt.Errorf("read program: %w", err)
@@ -43,7 +48,7 @@ func New(log *slog.Logger, identity string) (*Driver, error) {
 		return nil, err
 	}
 	return &Driver{
-		log: log, spec: spec, host: host, devices: device.New(host, identity),
+		log: log, program: program, spec: spec, host: host, devices: device.New(host, identity),
 		planes: map[string]*plane{}, orphans: map[string]bool{},
 	}, nil
 }
@@ -146,7 +151,7 @@ func (d *Driver) addSwitch(name string) error {
 	if d.planes[name] != nil {
 		return nil
 	}
-	p, err := newPlane(d.spec, name)
+	p, err := newPlane(d.spec, d.program, name)
 	if err != nil {
 		return fmt.Errorf("switch %q: %w", name, err)
 	}

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// isStatic is the time of an entry that does not age.
+const isStatic = ^uint64(0)
+
 // fdbChunk is how many entries one system call reads; a bucket of the kernel's
 // hash table has to fit.
 const fdbChunk = 4096
@@ -17,7 +20,8 @@ const fdbChunk = 4096
 type station struct {
 	planeStation
 	planeSighting
-	age time.Duration
+	static bool
+	age    time.Duration
 }
 
 // stations reads the FDB as it is, with what has aged out or gone stale.
@@ -36,8 +40,11 @@ func (p *plane) stations() ([]station, error) {
 			return nil, fmt.Errorf("read map %q of switch %q: %w", planeMapFdb, p.name, err)
 		}
 		for i := range n {
-			age := max(now-time.Duration(values[i].Seen), 0) // seen after now was read
-			out = append(out, station{keys[i], values[i], age})
+			s := station{planeStation: keys[i], planeSighting: values[i], static: values[i].Seen == isStatic}
+			if !s.static {
+				s.age = max(now-time.Duration(s.Seen), 0) // seen after now was read
+			}
+			out = append(out, s)
 		}
 	}
 	return out, nil
@@ -48,16 +55,31 @@ func (p *plane) lives(s station) bool {
 	return s.age <= p.ageing && s.Slot < maxPorts && p.ports[s.Slot].Ifindex == s.Ifindex && p.member(s.Slot, s.Vid)
 }
 
-// expire removes the entries that the program does not use any more.
+// expire removes the entries that the program does not use any more, and makes
+// the static ones be those of the ports' own addresses.
 func (p *plane) expire() (int, error) {
 	all, err := p.stations()
 	if err != nil {
 		return 0, err
 	}
 	var gone []planeStation
+	var live []station
+	static := p.static()
 	for _, s := range all {
-		if !p.lives(s) {
+		want, ok := static[s.planeStation]
+		switch {
+		case ok && want == s.planeSighting:
+			delete(static, s.planeStation)
+		case ok: // is written below
+		case s.static || !p.lives(s):
 			gone = append(gone, s.planeStation)
+		default:
+			live = append(live, s)
+		}
+	}
+	for key, value := range static {
+		if err := p.maps.Fdb.Put(&key, &value); err != nil {
+			return 0, fmt.Errorf("write map %q of switch %q: %w", planeMapFdb, p.name, err)
 		}
 	}
 	for _, key := range gone {
@@ -66,7 +88,7 @@ func (p *plane) expire() (int, error) {
 			return 0, fmt.Errorf("write map %q of switch %q: %w", planeMapFdb, p.name, err)
 		}
 	}
-	return len(gone), nil
+	return len(gone), p.recount(live)
 }
 
 // clock is the time that the program writes down for a frame.

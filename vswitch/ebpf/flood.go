@@ -41,6 +41,9 @@ func (p *plane) floods() map[uint16][]uint32 {
 // the readers of all lists (maybe_wait_bpf_programs in kernel/bpf/syscall.c),
 // about 17 ms. A list of another VLAN does no harm: no port lets its frames in.
 func (p *plane) compare() error {
+	if p.maps.Floods == nil {
+		return nil
+	}
 	want := p.floods()
 	have, err := p.readFloods(slices.Collect(maps.Keys(want)))
 	if err != nil {
@@ -93,6 +96,9 @@ func readList(id ebpf.MapID) ([]uint32, error) {
 // commit writes the flood lists of the VLANs that changed, each in one go, and
 // then forgets what the FDB says of ports that left a VLAN.
 func (p *plane) commit() error {
+	if p.maps.Floods == nil {
+		clear(p.dirty)
+	}
 	want := p.floods()
 	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(p.dirty)), floodChunk) {
 		if err := p.writeFloods(chunk, want); err != nil {

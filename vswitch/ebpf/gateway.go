@@ -37,7 +37,8 @@ func (d *Driver) setGateway(sw, name string, g vswitch.Gateway) error {
 	}
 	pair, err := d.ensureGateway(sw, name, g)
 	if err == nil {
-		m := member{mtu: gatewayMTU(g), pvid: g.VLAN}
+		m := member{mtu: gatewayMTU(g), pvid: g.VLAN, security: gatewaySecurity, own: make([]vswitch.MAC, 1)}
+		copy(m.own[0][:], pair.host.Attrs().HardwareAddr)
 		err = d.join(plane, pair.port, place{name: name, gateway: true}, m)
 	}
 	if err == nil {

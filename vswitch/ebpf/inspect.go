@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -28,7 +29,7 @@ func (d *Driver) FDB(context.Context) ([]vswitch.FDBEntry, error) {
 		for _, s := range all {
 			at, ok := p.places[s.Ifindex]
 			if ok && p.lives(s) {
-				out = append(out, vswitch.FDBEntry{Switch: name, VLAN: s.Vid, MAC: s.Mac, Port: at.name, Age: s.age})
+				out = append(out, vswitch.FDBEntry{Switch: name, VLAN: s.Vid, MAC: s.Mac, Port: at.name, Static: s.static, Age: s.age})
 			}
 		}
 	}
@@ -76,11 +77,20 @@ func (p *plane) portCounters(links map[uint32]*netlink.LinkAttrs) ([]vswitch.Por
 	if err != nil {
 		return nil, err
 	}
+	now, err := clock()
+	if err != nil {
+		return nil, err
+	}
 	var out []vswitch.PortCounters
 	for ifindex, at := range p.places {
-		c := vswitch.PortCounters{Switch: p.name, Port: at.name, Drops: losses[ifindex]}
-		if c.Drops == nil {
-			c.Drops = map[string]uint64{}
+		c := vswitch.PortCounters{Switch: p.name, Port: at.name, Drops: map[string]uint64{}, VLANDrops: losses[ifindex]}
+		for _, lost := range losses[ifindex] {
+			for why, n := range lost {
+				c.Drops[why] += n
+			}
+		}
+		if c.Shut, err = p.shut(p.slots[ifindex], now); err != nil {
+			return nil, err
 		}
 		if l := links[ifindex]; l != nil && l.Statistics != nil {
 			c.RxFrames, c.RxBytes = l.Statistics.RxPackets, l.Statistics.RxBytes
@@ -90,6 +100,18 @@ func (p *plane) portCounters(links map[uint32]*netlink.LinkAttrs) ([]vswitch.Por
 	}
 	slices.SortFunc(out, func(a, b vswitch.PortCounters) int { return cmp.Compare(a.Port, b.Port) })
 	return out, nil
+}
+
+// shut tells whether a port's BPDU guard holds back its frames.
+func (p *plane) shut(slot uint32, now time.Duration) (bool, error) {
+	if p.ports[slot].Flags&planePortFlagPORT_BPDU_GUARD == 0 {
+		return false, nil
+	}
+	var a planeActivity
+	if err := p.maps.Activities.Lookup(slot, &a); err != nil {
+		return false, fmt.Errorf("read map %q of switch %q: %w", planeMapActivities, p.name, err)
+	}
+	return now < time.Duration(a.Shut), nil
 }
 
 // Expire removes the stations from the FDBs that have aged out, and tells how

@@ -118,7 +118,7 @@ func (d *Driver) adopt(name string, hooks map[uint32]hook) (*plane, error) {
 		return p, nil
 	}
 	for _, ifindex := range slices.Sorted(maps.Keys(hooks)) {
-		p, err := openPlane(d.spec, hooks[ifindex].program)
+		p, err := openPlane(d.spec, d.program, hooks[ifindex].program)
 		if errors.Is(err, errForeign) || errors.Is(err, fs.ErrNotExist) {
 			continue // not to be taken over, or gone since its filter was seen
 		}
@@ -185,7 +185,7 @@ func (p *plane) shares(id ebpf.ProgramID) (bool, error) {
 	}
 	want, _ := ours.ID()
 	ids, _ := theirs.MapIDs()
-	return theirs.Name == planeProgRipstopSwitch && slices.Contains(ids, want), nil
+	return theirs.Name == p.program && slices.Contains(ids, want), nil
 }
 
 // port is a port as the switch treats it.
@@ -202,6 +202,7 @@ func (p *plane) port(name string, found device.Port, sound map[uint32]hook) vswi
 	}
 	port.PVID, port.Tagged = have.Pvid, trunk.list()
 	port.Isolated = have.Flags&planePortFlagPORT_ISOLATED != 0
+	port.Security = p.security(slot)
 	return port
 }
 
@@ -214,7 +215,9 @@ func (p *plane) gateway(name string, found device.Gateway, far *netlink.LinkAttr
 	if g.VLAN = have.Pvid; g.VLAN == 0 {
 		g.VLAN = vlanOf(far.Name)
 	}
-	whole := have.Flags == 0 && have.MaxFrame == uint32(far.MTU+frameOverhead) && far.MTU == host.MTU
+	own := vswitch.MAC{}
+	copy(own[:], host.HardwareAddr)
+	whole := have.Flags == planePortFlagPORT_TRUSTED && slices.Equal(p.macs[p.slots[ifindex]], []vswitch.MAC{own}) && have.MaxFrame == uint32(far.MTU+frameOverhead) && far.MTU == host.MTU
 	if _, ok := sound[ifindex]; !ok || !whole || !isUp(host) || !isUp(far) {
 		g.MTU = vswitch.Damaged
 	}

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"time"
 
 	"github.com/cilium/ebpf"
+
+	"ripstop/vswitch"
 )
 
 // ageing is how long a station is remembered after its last frame, the default
@@ -20,18 +23,21 @@ var errForeign = errors.New("program is of another kind or layout")
 // plane is the kernel's side of one switch: the program, its maps, and a mirror
 // of the maps that say which port is a member of which VLAN.
 type plane struct {
-	name   string
-	ageing time.Duration
-	prog   *ebpf.Program
-	number ebpf.ProgramID // of prog, 0 before somebody asked for it
-	maps   planeMaps
+	name    string
+	program string // which of the object's programs
+	ageing  time.Duration
+	prog    *ebpf.Program
+	number  ebpf.ProgramID // of prog, 0 before somebody asked for it
+	maps    planeMaps
 
-	ports  []planePort           // by slot, as in the map
-	trunks map[uint32]planeTrunk // by slot, of the ports that carry tagged VLANs
-	slots  map[uint32]uint32     // ifindex to slot
-	last   uint32                // slot given out last; a freed one rests until all others had their turn
-	dirty  map[uint16]bool       // VLANs whose flood list has to be written
-	stale  bool                  // the FDB may name ports that have left a VLAN
+	ports  []planePort               // by slot, as in the map
+	trunks map[uint32]planeTrunk     // by slot, of the ports that carry tagged VLANs
+	macs   map[uint32][]vswitch.MAC  // by slot, that belong to it, sorted
+	ips    map[uint32][]netip.Prefix // by slot, that it may send from, sorted
+	slots  map[uint32]uint32         // ifindex to slot
+	last   uint32                    // slot given out last; a freed one rests until all others had their turn
+	dirty  map[uint16]bool           // VLANs whose flood list has to be written
+	stale  bool                      // the FDB may name ports that have left a VLAN
 
 	places   map[uint32]place          // what each device is, by ifindex
 	hooks    map[uint32]ebpf.ProgramID // program of each device's filter, by ifindex
@@ -45,13 +51,13 @@ type place struct {
 	gateway bool
 }
 
-// newPlane loads the program with empty maps for a switch.
-func newPlane(spec *ebpf.CollectionSpec, name string) (*plane, error) {
+// newPlane loads a program with empty maps for a switch.
+func newPlane(spec *ebpf.CollectionSpec, program, name string) (*plane, error) {
 	id := planeIdentity{Layout: planeLayoutLAYOUT, Ageing: uint64(ageing)}
 	if copy(id.Name[:], name) != len(name) {
 		return nil, fmt.Errorf("name is longer than %d bytes", len(id.Name))
 	}
-	p, err := new(plane).next(spec)
+	p, err := (&plane{program: program}).next(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -65,14 +71,31 @@ func newPlane(spec *ebpf.CollectionSpec, name string) (*plane, error) {
 
 // next is the switch with the program of the spec, over the same maps.
 func (p *plane) next(spec *ebpf.CollectionSpec) (*plane, error) {
-	var objs struct {
-		Switch *ebpf.Program `ebpf:"ripstop_switch"`
-		planeMaps
-	}
-	if err := spec.LoadAndAssign(&objs, &ebpf.CollectionOptions{MapReplacements: p.maps.byName()}); err != nil {
+	need := p.need(spec)
+	c, err := ebpf.NewCollectionWithOptions(need, ebpf.CollectionOptions{MapReplacements: p.maps.byName()})
+	if err != nil {
 		return nil, fmt.Errorf("load program: %w", err)
 	}
-	return &plane{prog: objs.Switch, maps: objs.planeMaps}, nil
+	defer c.Close()
+	return &plane{program: p.program, prog: c.DetachProgram(p.program), maps: mapsOf(c.DetachMap)}, nil
+}
+
+// need is what the plane's program needs of the object.
+func (p *plane) need(spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
+	need := spec.Copy()
+	maps.DeleteFunc(need.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != p.program })
+	if p.program == planeProgRipstopGuard { // sends to nobody
+		delete(need.Maps, planeMapFloods)
+	}
+	return need
+}
+
+func mapsOf(get func(name string) *ebpf.Map) planeMaps {
+	return planeMaps{
+		Activities: get(planeMapActivities), AllowedIps: get(planeMapAllowedIps), AllowedMacs: get(planeMapAllowedMacs),
+		Drops: get(planeMapDrops), Fdb: get(planeMapFdb), Floods: get(planeMapFloods), Learned: get(planeMapLearned),
+		Ports: get(planeMapPorts), Self: get(planeMapSelf), Trunks: get(planeMapTrunks), Vlans: get(planeMapVlans),
+	}
 }
 
 // upgrade loads the program of the spec unless the kernel runs it already, and
@@ -97,12 +120,12 @@ func (p *plane) upgrade(spec *ebpf.CollectionSpec) (bool, error) {
 
 // openPlane takes over a switch by its program, whose id a filter tells. The
 // error is errForeign when the program is none to take over.
-func openPlane(spec *ebpf.CollectionSpec, id ebpf.ProgramID) (*plane, error) {
+func openPlane(spec *ebpf.CollectionSpec, program string, id ebpf.ProgramID) (*plane, error) {
 	prog, err := ebpf.NewProgramFromID(id)
 	if err != nil {
 		return nil, fmt.Errorf("open program %d: %w", id, err)
 	}
-	p := &plane{prog: prog}
+	p := &plane{program: program, prog: prog, stale: true}
 	if err := p.openMaps(spec); err != nil {
 		return nil, errors.Join(fmt.Errorf("open maps of program %d: %w", id, err), p.close())
 	}
@@ -116,7 +139,7 @@ func (p *plane) openMaps(spec *ebpf.CollectionSpec) error {
 		return err
 	}
 	ids, ok := info.MapIDs()
-	if !ok || info.Name != planeProgRipstopSwitch {
+	if !ok || info.Name != p.program {
 		return errForeign
 	}
 	found := map[string]*ebpf.Map{}
@@ -131,16 +154,12 @@ func (p *plane) openMaps(spec *ebpf.CollectionSpec) error {
 		}
 		found[info.Name] = m
 	}
-	for name, want := range spec.Maps {
+	for name, want := range p.need(spec).Maps {
 		if m, ok := found[name]; !ok || want.Compatible(m) != nil {
 			return errors.Join(errForeign, closeAll(found))
 		}
 	}
-	p.maps = planeMaps{
-		Drops: found[planeMapDrops], Fdb: found[planeMapFdb], Floods: found[planeMapFloods],
-		Ports: found[planeMapPorts], Self: found[planeMapSelf], Trunks: found[planeMapTrunks],
-		Vlans: found[planeMapVlans],
-	}
+	p.maps = mapsOf(func(name string) *ebpf.Map { return found[name] })
 	return p.identify()
 }
 
@@ -182,8 +201,9 @@ func (p *plane) close() error {
 
 func (m *planeMaps) byName() map[string]*ebpf.Map {
 	all := map[string]*ebpf.Map{
-		planeMapDrops: m.Drops, planeMapFdb: m.Fdb, planeMapFloods: m.Floods, planeMapPorts: m.Ports,
-		planeMapSelf: m.Self, planeMapTrunks: m.Trunks, planeMapVlans: m.Vlans,
+		planeMapActivities: m.Activities, planeMapAllowedIps: m.AllowedIps, planeMapAllowedMacs: m.AllowedMacs,
+		planeMapDrops: m.Drops, planeMapFdb: m.Fdb, planeMapFloods: m.Floods, planeMapLearned: m.Learned,
+		planeMapPorts: m.Ports, planeMapSelf: m.Self, planeMapTrunks: m.Trunks, planeMapVlans: m.Vlans,
 	}
 	maps.DeleteFunc(all, func(_ string, m *ebpf.Map) bool { return m == nil })
 	return all

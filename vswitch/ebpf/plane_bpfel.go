@@ -13,6 +13,28 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type planeActivity struct {
+	_        structs.HostLayout
+	Second   uint64
+	Shut     uint64
+	Storm    [3]uint32
+	Reserved uint32
+}
+
+type planeAllowedIp struct {
+	_    structs.HostLayout
+	Bits uint32
+	Slot uint32
+	Addr [16]uint8
+}
+
+type planeAllowedMac struct {
+	_        structs.HostLayout
+	Slot     uint32
+	Mac      [6]uint8
+	Reserved uint16
+}
+
 type planeIdentity struct {
 	_      structs.HostLayout
 	Layout planeLayout
@@ -24,15 +46,23 @@ type planeIdentity struct {
 type planeLayout uint32
 
 const (
-	planeLayoutLAYOUT    planeLayout = 1
-	planeLayoutMAX_PORTS planeLayout = 4096
-	planeLayoutMAX_VLANS planeLayout = 4096
-	planeLayoutMAX_FDB   planeLayout = 65536
+	planeLayoutLAYOUT      planeLayout = 2
+	planeLayoutMAX_PORTS   planeLayout = 4096
+	planeLayoutMAX_VLANS   planeLayout = 4096
+	planeLayoutMAX_FDB     planeLayout = 65536
+	planeLayoutMAX_ALLOWED planeLayout = 65536
+	planeLayoutMAX_DROPS   planeLayout = 65536
 )
 
 type planeLosses struct {
 	_      structs.HostLayout
-	Frames [14]uint64
+	Frames [24]uint64
+}
+
+type planePlace struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Vid     uint32
 }
 
 type planePort struct {
@@ -42,14 +72,21 @@ type planePort struct {
 	Flags    planePortFlag
 	Pvid     uint16
 	Reserved uint16
+	MacLimit uint32
+	Storm    [3]uint32
 }
 
 type planePortFlag uint32
 
 const (
-	planePortFlagPORT_TRUNK    planePortFlag = 1
-	planePortFlagPORT_ISOLATED planePortFlag = 2
-	planePortFlagPORT_DOWN     planePortFlag = 4
+	planePortFlagPORT_TRUNK      planePortFlag = 1
+	planePortFlagPORT_ISOLATED   planePortFlag = 2
+	planePortFlagPORT_DOWN       planePortFlag = 4
+	planePortFlagPORT_LOCKED_MAC planePortFlag = 8
+	planePortFlagPORT_LOCKED_IP  planePortFlag = 16
+	planePortFlagPORT_LINK_LOCAL planePortFlag = 32
+	planePortFlagPORT_TRUSTED    planePortFlag = 64
+	planePortFlagPORT_BPDU_GUARD planePortFlag = 128
 )
 
 type planeReason uint32
@@ -69,7 +106,17 @@ const (
 	planeReasonREASON_DOUBLE_TAGGED      planeReason = 11
 	planeReasonREASON_NO_DESTINATION     planeReason = 12
 	planeReasonREASON_FDB_FULL           planeReason = 13
-	planeReasonREASONS                   planeReason = 14
+	planeReasonREASON_HIDDEN             planeReason = 14
+	planeReasonREASON_MAC_SPOOFED        planeReason = 15
+	planeReasonREASON_IP_SPOOFED         planeReason = 16
+	planeReasonREASON_MAC_LIMIT          planeReason = 17
+	planeReasonREASON_STORM_BROADCAST    planeReason = 18
+	planeReasonREASON_STORM_MULTICAST    planeReason = 19
+	planeReasonREASON_STORM_UNICAST      planeReason = 20
+	planeReasonREASON_BPDU_GUARD         planeReason = 21
+	planeReasonREASON_DHCP_GUARD         planeReason = 22
+	planeReasonREASON_RA_GUARD           planeReason = 23
+	planeReasonREASONS                   planeReason = 24
 )
 
 type planeSighting struct {
@@ -100,13 +147,18 @@ type planeTrunk struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	planeMapActivities     = "activities"
+	planeMapAllowedIps     = "allowed_ips"
+	planeMapAllowedMacs    = "allowed_macs"
 	planeMapDrops          = "drops"
 	planeMapFdb            = "fdb"
 	planeMapFloods         = "floods"
+	planeMapLearned        = "learned"
 	planeMapPorts          = "ports"
 	planeMapSelf           = "self"
 	planeMapTrunks         = "trunks"
 	planeMapVlans          = "vlans"
+	planeProgRipstopGuard  = "ripstop_guard"
 	planeProgRipstopSwitch = "ripstop_switch"
 	planeProgRipstopTry    = "ripstop_try"
 )
@@ -153,6 +205,7 @@ type planeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type planeProgramSpecs struct {
+	RipstopGuard  *ebpf.ProgramSpec `ebpf:"ripstop_guard"`
 	RipstopSwitch *ebpf.ProgramSpec `ebpf:"ripstop_switch"`
 	RipstopTry    *ebpf.ProgramSpec `ebpf:"ripstop_try"`
 }
@@ -161,13 +214,17 @@ type planeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type planeMapSpecs struct {
-	Drops  *ebpf.MapSpec `ebpf:"drops"`
-	Fdb    *ebpf.MapSpec `ebpf:"fdb"`
-	Floods *ebpf.MapSpec `ebpf:"floods"`
-	Ports  *ebpf.MapSpec `ebpf:"ports"`
-	Self   *ebpf.MapSpec `ebpf:"self"`
-	Trunks *ebpf.MapSpec `ebpf:"trunks"`
-	Vlans  *ebpf.MapSpec `ebpf:"vlans"`
+	Activities  *ebpf.MapSpec `ebpf:"activities"`
+	AllowedIps  *ebpf.MapSpec `ebpf:"allowed_ips"`
+	AllowedMacs *ebpf.MapSpec `ebpf:"allowed_macs"`
+	Drops       *ebpf.MapSpec `ebpf:"drops"`
+	Fdb         *ebpf.MapSpec `ebpf:"fdb"`
+	Floods      *ebpf.MapSpec `ebpf:"floods"`
+	Learned     *ebpf.MapSpec `ebpf:"learned"`
+	Ports       *ebpf.MapSpec `ebpf:"ports"`
+	Self        *ebpf.MapSpec `ebpf:"self"`
+	Trunks      *ebpf.MapSpec `ebpf:"trunks"`
+	Vlans       *ebpf.MapSpec `ebpf:"vlans"`
 }
 
 // planeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -196,20 +253,28 @@ func (o *planeObjects) Close() error {
 //
 // It can be passed to loadPlaneObjects or ebpf.CollectionSpec.LoadAndAssign.
 type planeMaps struct {
-	Drops  *ebpf.Map `ebpf:"drops"`
-	Fdb    *ebpf.Map `ebpf:"fdb"`
-	Floods *ebpf.Map `ebpf:"floods"`
-	Ports  *ebpf.Map `ebpf:"ports"`
-	Self   *ebpf.Map `ebpf:"self"`
-	Trunks *ebpf.Map `ebpf:"trunks"`
-	Vlans  *ebpf.Map `ebpf:"vlans"`
+	Activities  *ebpf.Map `ebpf:"activities"`
+	AllowedIps  *ebpf.Map `ebpf:"allowed_ips"`
+	AllowedMacs *ebpf.Map `ebpf:"allowed_macs"`
+	Drops       *ebpf.Map `ebpf:"drops"`
+	Fdb         *ebpf.Map `ebpf:"fdb"`
+	Floods      *ebpf.Map `ebpf:"floods"`
+	Learned     *ebpf.Map `ebpf:"learned"`
+	Ports       *ebpf.Map `ebpf:"ports"`
+	Self        *ebpf.Map `ebpf:"self"`
+	Trunks      *ebpf.Map `ebpf:"trunks"`
+	Vlans       *ebpf.Map `ebpf:"vlans"`
 }
 
 func (m *planeMaps) Close() error {
 	return _PlaneClose(
+		m.Activities,
+		m.AllowedIps,
+		m.AllowedMacs,
 		m.Drops,
 		m.Fdb,
 		m.Floods,
+		m.Learned,
 		m.Ports,
 		m.Self,
 		m.Trunks,
@@ -227,12 +292,14 @@ type planeVariables struct {
 //
 // It can be passed to loadPlaneObjects or ebpf.CollectionSpec.LoadAndAssign.
 type planePrograms struct {
+	RipstopGuard  *ebpf.Program `ebpf:"ripstop_guard"`
 	RipstopSwitch *ebpf.Program `ebpf:"ripstop_switch"`
 	RipstopTry    *ebpf.Program `ebpf:"ripstop_try"`
 }
 
 func (p *planePrograms) Close() error {
 	return _PlaneClose(
+		p.RipstopGuard,
 		p.RipstopSwitch,
 		p.RipstopTry,
 	)

@@ -42,7 +42,7 @@ func (d *Driver) joinPort(plane *plane, l netlink.Link, name string, p vswitch.P
 	if err != nil {
 		return fmt.Errorf("port %q: read its device: %w", name, err)
 	}
-	m := member{mtu: l.Attrs().MTU, pvid: p.PVID, tagged: p.Tagged, isolated: p.Isolated, down: p.Down}
+	m := member{mtu: l.Attrs().MTU, pvid: p.PVID, tagged: p.Tagged, isolated: p.Isolated, down: p.Down, security: p.Security}
 	if err := d.join(plane, l, place{name: name}, m); err != nil {
 		return fmt.Errorf("port %q: %w", name, err)
 	}

@@ -36,7 +36,7 @@ func tryForwarding(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("read program: %w", err)
 	}
-	p, err := newPlane(spec, "probe")
+	p, err := newPlane(spec, planeProgRipstopSwitch, "probe")
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,15 @@
 package ebpf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
+
+	"ripstop/vswitch"
 )
 
 // maxPorts is how many slots the map of ports has; slot 0 is never used.
@@ -22,7 +27,15 @@ type member struct {
 	tagged   []uint16 // without pvid
 	isolated bool
 	down     bool
+	security vswitch.Security
+	own      []vswitch.MAC // what nobody else may send from; the port may send from others, too
 }
+
+// limit is the most stations of a port.
+func limit(s vswitch.Security) uint32 { return uint32(cmp.Or(s.MACLimit, vswitch.DefaultMACLimit)) }
+
+// gatewaySecurity is that of the host itself.
+var gatewaySecurity = vswitch.Security{Trusted: true}
 
 // encode is the member in the words of the maps.
 func (m member) encode() (planePort, planeTrunk) {
@@ -40,7 +53,48 @@ func (m member) encode() (planePort, planeTrunk) {
 	if m.down {
 		port.Flags |= planePortFlagPORT_DOWN
 	}
+	s := m.security
+	port.Flags |= securityFlags(s)
+	port.MacLimit = limit(s)
+	port.Storm = [3]uint32{s.Storm.Broadcast, s.Storm.Multicast, s.Storm.UnknownUnicast}
 	return port, trunk
+}
+
+func securityFlags(s vswitch.Security) (f planePortFlag) {
+	if len(s.AllowedMACs) > 0 {
+		f |= planePortFlagPORT_LOCKED_MAC
+	}
+	if len(s.AllowedIPs) > 0 {
+		f |= planePortFlagPORT_LOCKED_IP
+	}
+	if s.Six() {
+		f |= planePortFlagPORT_LINK_LOCAL
+	}
+	if s.Trusted {
+		f |= planePortFlagPORT_TRUSTED
+	}
+	if s.BPDUGuard {
+		f |= planePortFlagPORT_BPDU_GUARD
+	}
+	return f
+}
+
+// security is what the maps say of a slot's.
+func (p *plane) security(slot uint32) vswitch.Security {
+	port := p.ports[slot]
+	s := vswitch.Security{
+		MACLimit:  int(port.MacLimit),
+		Storm:     vswitch.Storm{Broadcast: port.Storm[0], Multicast: port.Storm[1], UnknownUnicast: port.Storm[2]},
+		Trusted:   port.Flags&planePortFlagPORT_TRUSTED != 0,
+		BPDUGuard: port.Flags&planePortFlagPORT_BPDU_GUARD != 0,
+	}
+	if port.Flags&planePortFlagPORT_LOCKED_MAC != 0 {
+		s.AllowedMACs = slices.Clone(p.macs[slot])
+	}
+	if port.Flags&planePortFlagPORT_LOCKED_IP != 0 {
+		s.AllowedIPs = slices.Clone(p.ips[slot])
+	}
+	return s
 }
 
 func (t *planeTrunk) set(vid uint16)      { t.Vlans[vid>>6] |= 1 << (vid & 63) }
@@ -62,6 +116,7 @@ func (p *plane) reset() {
 	p.places, p.hooks, p.vanished = map[uint32]place{}, map[uint32]ebpf.ProgramID{}, nil
 	p.ports = make([]planePort, maxPorts)
 	p.trunks = map[uint32]planeTrunk{}
+	p.macs, p.ips = map[uint32][]vswitch.MAC{}, map[uint32][]netip.Prefix{}
 	p.slots = map[uint32]uint32{}
 	if p.dirty == nil {
 		p.dirty = map[uint16]bool{}
@@ -92,7 +147,7 @@ func (p *plane) read() error {
 		}
 		p.trunks[uint32(slot)] = trunk
 	}
-	return nil
+	return p.readAllowed()
 }
 
 // put writes a member and gives its slot. Receivers of floods learn of it with
@@ -105,10 +160,15 @@ func (p *plane) put(m member) (uint32, error) {
 			return 0, fmt.Errorf("switch %q has all of its %d ports: use a second switch", p.name, maxPorts-1)
 		}
 	}
-	if ok := p.ports[slot] == port && p.trunks[slot] == trunk; ok {
+	macs, ips := slices.Concat(m.security.AllowedMACs, m.own), m.security.AllowedIPs
+	allowed := slices.Equal(p.macs[slot], macs) && slices.Equal(p.ips[slot], ips)
+	if p.ports[slot] == port && p.trunks[slot] == trunk && allowed {
 		return slot, nil
 	}
 	p.touch(slot)
+	if err := p.allow(slot, macs, ips); err != nil { // before the flags that make it count
+		return 0, err
+	}
 	if len(m.tagged) > 0 { // before the flag that makes it count
 		if err := p.maps.Trunks.Put(slot, &trunk); err != nil {
 			return 0, fmt.Errorf("write map %q of switch %q: %w", planeMapTrunks, p.name, err)
@@ -119,7 +179,7 @@ func (p *plane) put(m member) (uint32, error) {
 	}
 	p.mirror(slot, port, trunk)
 	p.touch(slot)
-	return slot, nil
+	return slot, p.disallow(slot, macs, ips)
 }
 
 // clear makes the slot of a device serve nobody.
@@ -131,8 +191,8 @@ func (p *plane) clear(ifindex uint32) error {
 	if err := p.maps.Ports.Put(slot, &planePort{}); err != nil {
 		return fmt.Errorf("write map %q of switch %q: %w", planeMapPorts, p.name, err)
 	}
-	if err := p.maps.Drops.Delete(ifindex); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("write map %q of switch %q: %w", planeMapDrops, p.name, err)
+	if err := errors.Join(p.forgetDrops(ifindex), p.disallow(slot, nil, nil), p.forgetActivity(slot)); err != nil {
+		return err
 	}
 	p.touch(slot)
 	delete(p.slots, ifindex)

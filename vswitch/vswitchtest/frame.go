@@ -74,9 +74,30 @@ func neighborSolicitation(src vswitch.MAC, from, ip netip.Addr) frame {
 	to := netip.MustParseAddr("ff02::1:ff00:0").As16()
 	target := ip.As16()
 	copy(to[13:], target[13:])
-	p := []byte{0x60, 0, 0, 0, 0, 24, 58, 255}
-	p = append(append(p, from.AsSlice()...), to[:]...)
-	p = append(append(p, 135, 0, 0, 0, 0, 0, 0, 0), target[:]...)
+	solicitation := append([]byte{135, 0, 0, 0, 0, 0, 0, 0}, target[:]...)
 	dst := vswitch.MAC{0x33, 0x33, to[12], to[13], to[14], to[15]}
-	return frame{dst: dst, src: src, kind: etherIPv6, payload: p}
+	return frame{dst: dst, src: src, kind: etherIPv6, payload: ipv6(58, from, netip.AddrFrom16(to), solicitation...)}
+}
+
+// ipv4 is a header without checksum (RFC 791, 3.1) with flags and offset of a
+// fragment, and n bytes that follow.
+func ipv4(protocol byte, fragment uint16, from, to netip.Addr, n int) []byte {
+	p := []byte{0x45, 0, 0, byte(20 + n), 0, 7, byte(fragment >> 8), byte(fragment), 64, protocol, 0, 0}
+	p = append(append(p, from.AsSlice()...), to.AsSlice()...)
+	return append(p, make([]byte, n)...)
+}
+
+// snap is the frame's protocol inside IEEE 802.2 (RFC 1042).
+func snap(f frame) frame {
+	llc := []byte{0xaa, 0xaa, 3, 0, 0, 0, byte(f.kind >> 8), byte(f.kind)}
+	f.payload = append(llc, f.payload...)
+	f.kind = uint16(len(f.payload))
+	return f
+}
+
+// ipv6 is a header (RFC 8200, 3) and what follows it.
+func ipv6(next byte, from, to netip.Addr, content ...byte) []byte {
+	p := []byte{0x60, 0, 0, 0, 0, byte(len(content)), next, 255}
+	p = append(append(p, from.AsSlice()...), to.AsSlice()...)
+	return append(p, content...)
 }

@@ -11,11 +11,19 @@
 //
 // No frame that enters a port goes to the host's stack: each is redirected or
 // dropped, and drops are counted by reason.
+//
+// What a port may send is decided before that, and by itself (admit): where
+// another forwards, ripstop_guard drops what ripstop_switch would, and passes on
+// the rest.
 
 #include <linux/bpf.h>
 #include <linux/errno.h>
 #include <linux/if_ether.h>
 #include <linux/pkt_cls.h>
+
+#include <linux/icmpv6.h>
+#include <linux/in.h>
+#include <linux/in6.h>
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -23,10 +31,12 @@
 // Shared with Go by bpf2go. A change of a map's meaning or size needs a new
 // LAYOUT: a daemon takes over the maps of its predecessor only when it is equal.
 enum layout {
-	LAYOUT = 1,
+	LAYOUT = 2,
 	MAX_PORTS = 4096, // slot 0 is never used
 	MAX_VLANS = 4096,
 	MAX_FDB = 65536,
+	MAX_ALLOWED = 65536, // addresses of all ports
+	MAX_DROPS = 65536,   // pairs of port and VLAN with drops
 };
 
 // Why a frame went nowhere. The order is part of the layout.
@@ -45,6 +55,16 @@ enum reason {
 	REASON_DOUBLE_TAGGED,
 	REASON_NO_DESTINATION,
 	REASON_FDB_FULL, // not learned, yet forwarded
+	REASON_HIDDEN,   // a receiver may read a protocol that no filter sees
+	REASON_MAC_SPOOFED,
+	REASON_IP_SPOOFED,
+	REASON_MAC_LIMIT,
+	REASON_STORM_BROADCAST,
+	REASON_STORM_MULTICAST,
+	REASON_STORM_UNICAST,
+	REASON_BPDU_GUARD,
+	REASON_DHCP_GUARD,
+	REASON_RA_GUARD,
 	REASONS,
 };
 
@@ -52,7 +72,15 @@ enum port_flag {
 	PORT_TRUNK = 1, // has a bit set in trunks
 	PORT_ISOLATED = 2,
 	PORT_DOWN = 4,
+	PORT_LOCKED_MAC = 8,   // sends from its allowed_macs alone
+	PORT_LOCKED_IP = 16,   // sends from its allowed_ips alone
+	PORT_LINK_LOCAL = 32,  // and from the link-local address of its Ethernet address
+	PORT_TRUSTED = 64,     // may serve DHCP and be a router
+	PORT_BPDU_GUARD = 128, // is shut by a BPDU
 };
+
+// Kinds of frames of which a flood can be made.
+enum storm { STORM_BROADCAST, STORM_MULTICAST, STORM_UNICAST, STORMS };
 
 struct port {
 	__u32 ifindex;        // 0: the slot is free
@@ -60,6 +88,28 @@ struct port {
 	enum port_flag flags; // any of them
 	__u16 pvid;           // 0 drops what is untagged
 	__u16 reserved;
+	__u32 mac_limit;      // stations to learn, 0: no limit
+	__u32 storm[STORMS];  // frames a second, 0: no limit
+};
+
+// What happens at a port.
+struct activity {
+	__u64 second; // begin of the one that is counted, ns
+	__u64 shut;   // until then the port is shut, ns
+	__u32 storm[STORMS];
+	__u32 reserved;
+};
+
+struct allowed_mac {
+	__u32 slot;
+	__u8 mac[ETH_ALEN];
+	__u16 reserved;
+};
+
+struct allowed_ip {
+	__u32 bits; // of what follows
+	__u32 slot; // and OF_IPV6
+	__u8 addr[16];
 };
 
 struct trunk {
@@ -74,12 +124,17 @@ struct station {
 struct sighting {
 	__u32 slot;
 	__u32 ifindex; // a slot that serves another device by now is no destination
-	__u64 seen;    // ns of CLOCK_MONOTONIC, coarse
+	__u64 seen;    // ns of CLOCK_MONOTONIC, coarse; STATIC never ages nor moves
 };
 
 struct traffic {
 	__u64 frames;
 	__u64 bytes;
+};
+
+struct place {
+	__u32 ifindex;
+	__u32 vid; // 0: before the VLAN was known
 };
 
 struct losses {
@@ -147,13 +202,48 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, MAX_PORTS);
-	__type(key, __u32); // ifindex
+	__uint(max_entries, MAX_DROPS);
+	__type(key, struct place);
 	__type(value, struct losses);
 } drops SEC(".maps");
 
+// The addresses that belong to a port. For each the FDB has static entries.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_ALLOWED);
+	__type(key, struct allowed_mac);
+	__type(value, __u32);
+} allowed_macs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_ALLOWED);
+	__type(key, struct allowed_ip);
+	__type(value, __u32);
+} allowed_ips SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, __u32);
+	__type(value, struct activity);
+} activities SEC(".maps");
+
+// Stations learned at each port. The user side counts anew as it removes some.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, __u32);
+	__type(value, __s32);
+} learned SEC(".maps");
+
 #define SECOND 1000000000ULL
 #define VID_MASK 0x0fff
+#define STATIC (~0ULL)
+#define OF_IPV6 (1U << 31)
+#define SHUT (300 * SECOND) // after the last BPDU, as errdisable recovery has it
 
 // A frame on its way. Its form changes between "with the VLAN's tag" and
 // "without" as the receivers need it.
@@ -164,25 +254,20 @@ struct frame {
 	__u32 tagged;
 };
 
-static __always_inline void count(struct __sk_buff *skb, enum reason why)
+// Counts a frame and is the verdict to drop it.
+__noinline int drop(struct __sk_buff *skb, __u32 vid, enum reason why)
 {
-	__u32 ifindex = skb->ifindex;
-	struct losses *d = bpf_map_lookup_elem(&drops, &ifindex);
+	struct place at = {skb->ifindex, vid};
+	struct losses *d = bpf_map_lookup_elem(&drops, &at);
 
 	if (!d) {
 		struct losses zero = {};
 
-		bpf_map_update_elem(&drops, &ifindex, &zero, BPF_NOEXIST);
-		d = bpf_map_lookup_elem(&drops, &ifindex);
+		bpf_map_update_elem(&drops, &at, &zero, BPF_NOEXIST);
+		d = bpf_map_lookup_elem(&drops, &at);
 	}
-	if (d)
+	if (d && why < REASONS)
 		d->frames[why]++;
-}
-
-static __noinline int drop(struct __sk_buff *skb, enum reason why)
-{
-	if (why < REASONS)
-		count(skb, why);
 	return TC_ACT_SHOT;
 }
 
@@ -267,21 +352,65 @@ static __always_inline int classify(struct frame *f, __u32 slot, const struct po
 	return 0;
 }
 
-static __always_inline void learn(struct frame *f, struct station *from, __u32 slot, __u64 now)
+// Notes where the sender is. A negative result is the reason to drop the frame,
+// inverted.
+static __always_inline int learn(struct frame *f, struct station *from, __u32 slot, const struct port *p, __u64 now)
 {
 	struct sighting *s = bpf_map_lookup_elem(&fdb, from);
 	struct sighting fresh = {slot, f->skb->ifindex, now};
+	__s32 *here, *there;
+	__u32 before;
+	int same = s && s->slot == fresh.slot && s->ifindex == fresh.ifindex;
 
-	if (!s) {
-		if (bpf_map_update_elem(&fdb, from, &fresh, BPF_NOEXIST) == -E2BIG)
-			count(f->skb, REASON_FDB_FULL);
-		return;
+	if (s && s->seen == STATIC)
+		return same ? 0 : ~REASON_MAC_SPOOFED;
+	if (same) {
+		if (now - s->seen >= SECOND) // else spares the other processors' caches
+			s->seen = now;
+		return 0;
 	}
-	if (s->slot == fresh.slot && s->ifindex == fresh.ifindex && now - s->seen < SECOND)
-		return; // spares the other processors' caches
+	here = bpf_map_lookup_elem(&learned, &slot);
+	if (!here)
+		return ~REASON_PORT_UNKNOWN;
+	if (p->mac_limit && *here >= (__s32)p->mac_limit)
+		return ~REASON_MAC_LIMIT;
+	if (!s) {
+		long err = bpf_map_update_elem(&fdb, from, &fresh, BPF_NOEXIST);
+
+		if (!err)
+			__sync_fetch_and_add(here, 1);
+		else if (err == -E2BIG)
+			drop(f->skb, f->vid, REASON_FDB_FULL);
+		return 0;
+	}
+	before = s->slot;
+	there = bpf_map_lookup_elem(&learned, &before);
+	if (there)
+		__sync_fetch_and_add(there, -1);
+	__sync_fetch_and_add(here, 1);
 	s->slot = fresh.slot;
 	s->ifindex = fresh.ifindex;
 	s->seen = now;
+	return 0;
+}
+
+// Counts a frame of a kind that can make a flood, and is not 0 when the port had
+// its share of this second.
+static __always_inline int storms(__u32 slot, const struct port *p, enum storm kind, __u64 now)
+{
+	struct activity *a;
+
+	if (!p->storm[kind])
+		return 0;
+	a = bpf_map_lookup_elem(&activities, &slot);
+	if (!a)
+		return 0;
+	if (now - a->second >= SECOND) {
+		a->second = now;
+		for (int i = 0; i < STORMS; i++)
+			a->storm[i] = 0;
+	}
+	return __sync_fetch_and_add(&a->storm[kind], 1) >= p->storm[kind];
 }
 
 struct walk {
@@ -315,41 +444,49 @@ static long visit(__u32 i, struct walk *w)
 	if (form == NOT_A_MEMBER)
 		return 0;
 	if (too_big(skb, p)) {
-		count(skb, REASON_TOO_BIG);
+		drop(skb, vid, REASON_TOO_BIG);
 		return 0;
 	}
 	if (w->pending)
 		bpf_clone_redirect(skb, w->pending, 0);
 	w->pending = 0;
 	if (shape(&w->f, form))
-		count(skb, REASON_MALFORMED);
+		drop(skb, vid, REASON_MALFORMED);
 	else
 		w->pending = p->ifindex;
 	return 0;
 }
 
-static __always_inline int flood(struct frame *f, __u32 slot, const struct port *p, const struct identity *id)
+static __always_inline int flood(struct frame *f, __u32 slot, const struct port *p, __u32 zero)
 {
 	// Before Linux 6.7, the verifier believes that a callback runs once, and
 	// removes what only a second run would reach. It must not know this zero.
-	struct walk w = {.f = *f, .from = slot, .isolated = p->flags & PORT_ISOLATED, .pending = id->zero};
+	struct walk w = {.f = *f, .from = slot, .isolated = p->flags & PORT_ISOLATED, .pending = zero};
 
 	bpf_loop(MAX_PORTS, visit, &w, 0);
 	if (!w.pending)
-		return drop(f->skb, REASON_NO_DESTINATION);
+		return drop(f->skb, f->vid, REASON_NO_DESTINATION);
 	return bpf_redirect(w.pending, 0);
+}
+
+// Whether the switch knows where a station is.
+static __always_inline struct sighting *find(struct station *to, __u64 now, __u64 ageing)
+{
+	struct sighting *s = bpf_map_lookup_elem(&fdb, to);
+
+	return !s || (now > s->seen && now - s->seen > ageing) ? 0 : s;
 }
 
 // Sends a frame to the station's port, -1 when no port is known for it.
 static __always_inline int unicast(struct frame *f, struct station *to, __u32 from, const struct port *src,
 				   __u64 now, __u64 ageing)
 {
-	struct sighting *s = bpf_map_lookup_elem(&fdb, to);
+	struct sighting *s = find(to, now, ageing);
 	struct port *dst;
 	enum form form;
 	__u32 slot;
 
-	if (!s || (now > s->seen && now - s->seen > ageing))
+	if (!s)
 		return -1;
 	slot = s->slot;
 	dst = bpf_map_lookup_elem(&ports, &slot);
@@ -359,13 +496,13 @@ static __always_inline int unicast(struct frame *f, struct station *to, __u32 fr
 	if (form == NOT_A_MEMBER)
 		return -1;
 	if (slot == from)
-		return drop(f->skb, REASON_SAME_PORT);
+		return drop(f->skb, f->vid, REASON_SAME_PORT);
 	if (src->flags & dst->flags & PORT_ISOLATED)
-		return drop(f->skb, REASON_ISOLATED);
+		return drop(f->skb, f->vid, REASON_ISOLATED);
 	if (too_big(f->skb, dst))
-		return drop(f->skb, REASON_TOO_BIG);
+		return drop(f->skb, f->vid, REASON_TOO_BIG);
 	if (shape(f, form))
-		return drop(f->skb, REASON_MALFORMED);
+		return drop(f->skb, f->vid, REASON_MALFORMED);
 	return bpf_redirect(dst->ifindex, 0);
 }
 
@@ -384,51 +521,349 @@ static __always_inline int refuse(struct __sk_buff *skb, const struct ethhdr *et
 	return 0;
 }
 
-static __always_inline int forward(struct __sk_buff *skb, __u32 slot)
+// A BPDU of IEEE 802.1D or of PVST+.
+static __always_inline int is_bpdu(const __u8 *d)
+{
+	return (d[0] == 0x01 && d[1] == 0x80 && d[2] == 0xc2 && !d[3] && !d[4] && !d[5]) ||
+	       (d[0] == 0x01 && !d[1] && d[2] == 0x0c && d[3] == 0xcc && d[4] == 0xcc && d[5] == 0xcd);
+}
+
+// Whether a port is shut, which a BPDU does to one with a guard.
+static __always_inline int shut(__u32 slot, int bpdu, __u64 now)
+{
+	struct activity *a = bpf_map_lookup_elem(&activities, &slot);
+
+	if (!a)
+		return 0;
+	if (bpdu)
+		a->shut = now + SHUT;
+	return now < a->shut;
+}
+
+// The reason to drop a frame that hides its protocol from filters, inverted, or
+// 0. Receivers take a priority tag of IEEE 802.1ad off (Linux does) and read what
+// is behind it, and some unpack SNAP (CVE-2021-27853, -27854, -27861, -27862).
+static __always_inline int hidden(struct __sk_buff *skb)
+{
+	__u8 snap[8];
+	__u16 tci, kind;
+
+	if (skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021AD) && !(skb->vlan_tci & VID_MASK))
+		return ~REASON_HIDDEN;
+	if (skb->protocol == bpf_htons(ETH_P_8021AD)) {
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &tci, sizeof(tci)))
+			return ~REASON_MALFORMED;
+		return bpf_ntohs(tci) & VID_MASK ? 0 : ~REASON_HIDDEN;
+	}
+	if (skb->protocol != bpf_htons(ETH_P_802_2) || bpf_skb_load_bytes(skb, ETH_HLEN, snap, sizeof(snap)))
+		return 0;
+	// RFC 1042 and IEEE 802.1H
+	if (snap[0] != 0xaa || snap[1] != 0xaa || snap[3] || snap[4] || (snap[5] && snap[5] != 0xf8))
+		return 0;
+	kind = snap[6] << 8 | snap[7];
+	if (kind == ETH_P_IP || kind == ETH_P_ARP || kind == ETH_P_IPV6 || kind == ETH_P_8021Q || kind == ETH_P_8021AD)
+		return ~REASON_HIDDEN;
+	return 0;
+}
+
+static __always_inline int allows_mac(__u32 slot, const __u8 *mac)
+{
+	struct allowed_mac key = {.slot = slot};
+
+	__builtin_memcpy(key.mac, mac, ETH_ALEN);
+	return bpf_map_lookup_elem(&allowed_macs, &key) != 0;
+}
+
+static __always_inline int allows_ipv4(__u32 slot, const __u8 *addr)
+{
+	struct allowed_ip key = {.bits = 32 + 32, .slot = slot};
+
+	__builtin_memcpy(key.addr, addr, 4);
+	return bpf_map_lookup_elem(&allowed_ips, &key) != 0;
+}
+
+static __always_inline int is_zero(const __u8 *b, int n)
+{
+	__u8 any = 0;
+
+	for (int i = 0; i < n; i++)
+		any |= b[i];
+	return !any;
+}
+
+// Link-local addresses need no entry when they are made of the sender's Ethernet
+// address (RFC 4291, appendix A).
+static __always_inline int allows_ipv6(struct __sk_buff *skb, __u32 slot, __u32 flags, const __u8 *addr)
+{
+	struct allowed_ip key = {.bits = 32 + 128, .slot = slot | OF_IPV6};
+	__u8 mac[ETH_ALEN];
+
+	__builtin_memcpy(key.addr, addr, 16);
+	if (bpf_map_lookup_elem(&allowed_ips, &key))
+		return 1;
+	if (!(flags & PORT_LINK_LOCAL) || bpf_skb_load_bytes(skb, ETH_ALEN, mac, sizeof(mac)))
+		return 0;
+	return addr[0] == 0xfe && addr[1] == 0x80 && is_zero(addr + 2, 6) && addr[8] == (mac[0] ^ 2) && addr[9] == mac[1] &&
+	       addr[10] == mac[2] && addr[11] == 0xff && addr[12] == 0xfe && addr[13] == mac[3] && addr[14] == mac[4] &&
+	       addr[15] == mac[5];
+}
+
+// UDP ports (RFC 768) of the sender and of the receiver, 0 when there are none.
+static __always_inline __u32 udp_ports(struct __sk_buff *skb, __u32 at)
+{
+	__u8 b[4];
+
+	if (bpf_skb_load_bytes(skb, at, b, sizeof(b)))
+		return 0;
+	return b[0] << 24 | b[1] << 16 | b[2] << 8 | b[3];
+}
+
+#define DHCP_SERVER 67
+#define DHCP_CLIENT 68
+#define DHCPV6_SERVER 547
+
+// What follows looks at what a port says on behalf of others. Each gives the
+// reason to drop the frame, inverted, or 0. They are functions of their own, so
+// that the verifier sees each once.
+
+__noinline int inspect_arp(struct __sk_buff *skb, __u32 slot, __u32 flags)
+{
+	__u8 b[18]; // up to the sender's addresses (RFC 826)
+
+	if (!(flags & (PORT_LOCKED_MAC | PORT_LOCKED_IP)))
+		return 0;
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, b, sizeof(b)))
+		return ~REASON_MALFORMED;
+	// Of IPv4 over Ethernet: the kinds and lengths of the addresses.
+	if (b[0] || b[1] != 1 || b[2] != 8 || b[3] || b[4] != 6 || b[5] != 4)
+		return ~REASON_IP_SPOOFED;
+	if (flags & PORT_LOCKED_MAC && !allows_mac(slot, b + 8))
+		return ~REASON_MAC_SPOOFED;
+	// A probe has no sender's address (RFC 5227, 2.1.1).
+	if (flags & PORT_LOCKED_IP && !is_zero(b + 14, 4) && !allows_ipv4(slot, b + 14))
+		return ~REASON_IP_SPOOFED;
+	return 0;
+}
+
+__noinline int inspect_ipv4(struct __sk_buff *skb, __u32 slot, __u32 flags)
+{
+	__u8 b[20]; // RFC 791, 3.1
+	__u32 ports = 0;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, b, sizeof(b)) || b[0] >> 4 != 4)
+		return flags & PORT_LOCKED_IP ? ~REASON_MALFORMED : 0;
+	if (b[9] == IPPROTO_UDP && !(b[6] & 0x1f) && !b[7])
+		ports = udp_ports(skb, ETH_HLEN + (b[0] & 15) * 4);
+	if (!(flags & PORT_TRUSTED) && ports >> 16 == DHCP_SERVER)
+		return ~REASON_DHCP_GUARD;
+	if (!(flags & PORT_LOCKED_IP) || allows_ipv4(slot, b + 12))
+		return 0;
+	if (is_zero(b + 12, 4) && ports == (DHCP_CLIENT << 16 | DHCP_SERVER))
+		return 0;
+	return ~REASON_IP_SPOOFED;
+}
+
+#define EXTENSIONS 8
+#define REDIRECT 137 // ICMPv6 (RFC 4861, 4.5)
+
+struct upper {
+	__u32 protocol; // NEXTHDR_FRAGMENT: the rest of a fragment
+	__u32 at;
+};
+
+// Finds what an IPv6 packet carries behind its extension headers, and is not 0
+// when that is too far away, or cut off in a first fragment (RFC 7113).
+static __always_inline int upper_layer(struct __sk_buff *skb, struct upper *u)
+{
+	for (int i = 0; i < EXTENSIONS; i++) {
+		__u8 b[4];
+
+		switch (u->protocol) {
+		case IPPROTO_HOPOPTS:
+		case IPPROTO_ROUTING:
+		case IPPROTO_DSTOPTS:
+		case IPPROTO_AH:
+		case IPPROTO_FRAGMENT:
+			break;
+		default:
+			return 0;
+		}
+		if (bpf_skb_load_bytes(skb, u->at, b, sizeof(b)))
+			return -1;
+		if (u->protocol == IPPROTO_FRAGMENT) {
+			if (b[2] || b[3] & 0xf8)
+				return 0;
+			u->at += 8;
+		} else if (u->protocol == IPPROTO_AH) {
+			u->at += (b[1] + 2) * 4;
+		} else {
+			u->at += (b[1] + 1) * 8;
+		}
+		u->protocol = b[0];
+	}
+	return -1;
+}
+
+// A source that is not allowed may be none at all, in what a host asks before it
+// has an address; then the address that it asks for has to be.
+static __always_inline int inspect_nd(struct __sk_buff *skb, __u32 slot, __u32 flags, __u32 at, int unspecified)
+{
+	__u8 b[24]; // RFC 4861, 4.3 and 4.4
+
+	if (bpf_skb_load_bytes(skb, at, b, 1))
+		return ~REASON_MALFORMED;
+	switch (b[0]) {
+	case 133: // router solicitation
+	case ICMPV6_MGM_QUERY:
+	case ICMPV6_MGM_REPORT:
+	case ICMPV6_MGM_REDUCTION:
+	case ICMPV6_MLD2_REPORT:
+		return 0;
+	case 135: // neighbor solicitation
+		if (!unspecified)
+			return 0;
+		break;
+	case 136: // neighbor advertisement
+		break;
+	default:
+		return unspecified ? ~REASON_IP_SPOOFED : 0;
+	}
+	if (bpf_skb_load_bytes(skb, at, b, sizeof(b)) || !allows_ipv6(skb, slot, flags, b + 8))
+		return ~REASON_IP_SPOOFED;
+	return 0;
+}
+
+__noinline int inspect_ipv6(struct __sk_buff *skb, __u32 slot, __u32 flags)
+{
+	__u8 b[40]; // RFC 8200, 3
+	struct upper u;
+	int unspecified;
+	__u8 type = 0;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, b, sizeof(b)) || b[0] >> 4 != 6)
+		return flags & PORT_LOCKED_IP ? ~REASON_MALFORMED : 0;
+	u.protocol = b[6];
+	u.at = ETH_HLEN + sizeof(b);
+	if (upper_layer(skb, &u))
+		return ~REASON_HIDDEN;
+	if (u.protocol != IPPROTO_FRAGMENT && u.protocol != IPPROTO_NONE && bpf_skb_load_bytes(skb, u.at, &type, 1))
+		return ~REASON_HIDDEN;
+	if (!(flags & PORT_TRUSTED)) {
+		if (u.protocol == IPPROTO_UDP && udp_ports(skb, u.at) >> 16 == DHCPV6_SERVER)
+			return ~REASON_DHCP_GUARD;
+		if (u.protocol == IPPROTO_ICMPV6 && (type == 134 || type == REDIRECT))
+			return ~REASON_RA_GUARD;
+	}
+	if (!(flags & PORT_LOCKED_IP))
+		return 0;
+	unspecified = is_zero(b + 8, 16);
+	if (!unspecified && !allows_ipv6(skb, slot, flags, b + 8))
+		return ~REASON_IP_SPOOFED;
+	if (u.protocol == IPPROTO_ICMPV6)
+		return inspect_nd(skb, slot, flags, u.at, unspecified);
+	return unspecified ? ~REASON_IP_SPOOFED : 0;
+}
+
+static __always_inline int inspect(struct __sk_buff *skb, __u32 slot, __u32 flags)
+{
+	if (skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021AD))
+		return 0; // content, for those alone who have a device for it
+	switch (skb->protocol) {
+	case bpf_htons(ETH_P_ARP):
+		return inspect_arp(skb, slot, flags);
+	case bpf_htons(ETH_P_IP):
+		return inspect_ipv4(skb, slot, flags);
+	case bpf_htons(ETH_P_IPV6):
+		return inspect_ipv6(skb, slot, flags);
+	}
+	return 0;
+}
+
+// A frame that a port may send, and by whom to whom.
+struct entry {
+	struct frame f;
+	struct station from, to;
+	__u64 now, ageing;
+	__u32 zero;
+};
+
+// Lets a frame into the switch and learns of it. A negative result is the reason
+// to drop it, inverted.
+static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 slot, const struct port *src)
 {
 	void *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = (void *)(long)skb->data;
-	struct port *src = bpf_map_lookup_elem(&ports, &slot);
-	struct frame f = {.skb = skb};
-	struct station from = {}, to = {};
+	__u32 zero = 0, vid, flags;
 	struct identity *id;
 	struct traffic *t;
-	__u32 zero = 0, vid;
-	__u64 now;
 	int why;
 
-	if (!src || src->ifindex != skb->ifindex)
-		return drop(skb, REASON_PORT_UNKNOWN);
-	if (src->flags & PORT_DOWN)
-		return drop(skb, REASON_PORT_DOWN);
+	if (src->ifindex != skb->ifindex)
+		return ~REASON_PORT_UNKNOWN;
+	flags = src->flags;
+	if (flags & PORT_DOWN)
+		return ~REASON_PORT_DOWN;
 	if ((void *)(eth + 1) > end)
-		return drop(skb, REASON_MALFORMED);
+		return ~REASON_MALFORMED;
+	e->now = bpf_ktime_get_coarse_ns();
+	if (flags & PORT_BPDU_GUARD && shut(slot, is_bpdu(eth->h_dest), e->now))
+		return ~REASON_BPDU_GUARD;
 	why = refuse(skb, eth);
 	if (why)
-		return drop(skb, ~why);
-	__builtin_memcpy(from.mac, eth->h_source, ETH_ALEN);
-	__builtin_memcpy(to.mac, eth->h_dest, ETH_ALEN);
-	why = classify(&f, slot, src); // from here on, eth is not valid any more
+		return why;
+	__builtin_memcpy(e->from.mac, eth->h_source, ETH_ALEN);
+	__builtin_memcpy(e->to.mac, eth->h_dest, ETH_ALEN);
+	why = classify(&e->f, slot, src); // from here on, eth is not valid any more
 	if (why)
-		return drop(skb, ~why);
-
-	vid = from.vid = to.vid = f.vid;
+		return why;
+	vid = e->from.vid = e->to.vid = e->f.vid;
+	why = hidden(skb);
+	if (why)
+		return why;
+	if (flags & PORT_LOCKED_MAC && !allows_mac(slot, e->from.mac))
+		return ~REASON_MAC_SPOOFED;
+	if ((flags & (PORT_TRUSTED | PORT_LOCKED_MAC | PORT_LOCKED_IP)) != PORT_TRUSTED) {
+		why = inspect(skb, slot, flags);
+		if (why)
+			return why;
+	}
 	id = bpf_map_lookup_elem(&self, &zero);
 	t = bpf_map_lookup_elem(&vlans, &vid);
 	if (!id || !t)
-		return drop(skb, REASON_MALFORMED); // cannot be: the keys are in range
+		return ~REASON_MALFORMED; // cannot be: the keys are in range
+	e->ageing = id->ageing;
+	e->zero = id->zero;
+	why = learn(&e->f, &e->from, slot, src, e->now);
+	if (why)
+		return why;
+	if (e->to.mac[0] & 1) {
+		int all = (e->to.mac[0] & e->to.mac[1] & e->to.mac[2] & e->to.mac[3] & e->to.mac[4] & e->to.mac[5]) == 0xff;
+
+		if (all ? storms(slot, src, STORM_BROADCAST, e->now) : storms(slot, src, STORM_MULTICAST, e->now))
+			return all ? ~REASON_STORM_BROADCAST : ~REASON_STORM_MULTICAST;
+	}
 	t->frames++;
 	t->bytes += skb->len;
+	return 0;
+}
 
-	now = bpf_ktime_get_coarse_ns();
-	learn(&f, &from, slot, now);
-	if (!(to.mac[0] & 1)) {
-		int sent = unicast(&f, &to, slot, src, now, id->ageing);
+static __always_inline int forward(struct __sk_buff *skb, __u32 slot)
+{
+	struct port *src = bpf_map_lookup_elem(&ports, &slot);
+	struct entry e = {.f = {.skb = skb}};
+	int why = src ? admit(&e, skb, slot, src) : ~REASON_PORT_UNKNOWN;
+
+	if (why || !src)
+		return drop(skb, e.f.vid, ~why);
+	if (!(e.to.mac[0] & 1)) {
+		int sent = unicast(&e.f, &e.to, slot, src, e.now, e.ageing);
 
 		if (sent >= 0)
 			return sent;
+		if (storms(slot, src, STORM_UNICAST, e.now))
+			return drop(skb, e.f.vid, REASON_STORM_UNICAST);
 	}
-	return flood(&f, slot, src, id);
+	return flood(&e.f, slot, src, e.zero);
 }
 
 SEC("tc")
@@ -437,7 +872,24 @@ int ripstop_switch(struct __sk_buff *skb)
 	return forward(skb, skb->tc_classid);
 }
 
-// The same for BPF_PROG_TEST_RUN, where a frame comes without class id and tag:
+// Drops what a port may not send, where another forwards: it goes on to other
+// filters, and then to that other, without a priority tag.
+SEC("tc")
+int ripstop_guard(struct __sk_buff *skb)
+{
+	__u32 slot = skb->tc_classid;
+	struct port *src = bpf_map_lookup_elem(&ports, &slot);
+	struct entry e = {.f = {.skb = skb}};
+	int why = src ? admit(&e, skb, slot, src) : ~REASON_PORT_UNKNOWN;
+
+	if (why || !src)
+		return drop(skb, e.f.vid, ~why);
+	if (!(e.to.mac[0] & 1) && !find(&e.to, e.now, e.ageing) && storms(slot, src, STORM_UNICAST, e.now))
+		return drop(skb, e.f.vid, REASON_STORM_UNICAST);
+	return TC_ACT_UNSPEC;
+}
+
+// ripstop_switch for BPF_PROG_TEST_RUN, where a frame comes without class id and tag:
 // cb[0] is the slot, cb[1] the tag's protocol and control information, if any.
 SEC("tc")
 int ripstop_try(struct __sk_buff *skb)

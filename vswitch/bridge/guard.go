@@ -1,0 +1,35 @@
+package bridge
+
+import (
+	"context"
+
+	"github.com/vishvananda/netlink"
+
+	"ripstop/vswitch"
+	"ripstop/vswitch/device"
+)
+
+// Guard drops what a port may not send before the bridge sees it: tags that the
+// port does not carry, frames of the bridges' own protocols, forged addresses,
+// floods (vswitch.Security). It is at work wherever SetPort put it, also after
+// the process has ended. The whole of a Guard is one host's.
+type Guard interface {
+	// Observe is the ports of a switch as the guard treats them, the PVID being
+	// vswitch.NotAttached where it does not, and the gateways that it knows.
+	Observe(sw string, found device.Switch) (ports map[string]vswitch.Port, gateways map[string]bool, err error)
+	// SetPort guards a port's device from now on as p says.
+	SetPort(sw, name string, l netlink.Link, p vswitch.Port) error
+	// SetGateway has no port send from the device's address in the VLAN.
+	SetGateway(sw, name string, l netlink.Link, vid uint16) error
+	// Release leaves the interface lent to a port, or with no name all that were
+	// lent to the switch.
+	Release(sw, name string) error
+	// Forget, ForgetGateway and ForgetSwitch follow when the devices are gone.
+	Forget(sw, name string) error
+	ForgetGateway(sw, name string) error
+	ForgetSwitch(sw string) error
+	// Commit writes what the steps of a pass have in common.
+	Commit(ctx context.Context) error
+	// Counters is of every guarded port, and of the VLANs.
+	Counters(ctx context.Context) (vswitch.Counters, error)
+}
