@@ -124,7 +124,10 @@ func (r *resolver) port(p config.Port) (vswitch.Port, error) {
 		Isolated:  p.Isolated,
 		MTU:       p.MTU,
 		Down:      p.Down,
+		Security:  p.Security,
 	}
+	out.Security.AllowedMACs = slices.Clone(p.Security.AllowedMACs)
+	out.Security.AllowedIPs = slices.Clone(p.Security.AllowedIPs)
 	for _, v := range p.Trunk {
 		out.Tagged = append(out.Tagged, r.vlanID(v))
 	}

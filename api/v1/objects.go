@@ -23,22 +23,37 @@ type VLAN struct {
 
 // Port is one port of a switch.
 type Port struct {
-	Name      string            `json:"name"`
-	Switch    string            `json:"switch"`
-	Kind      string            `json:"kind" doc:"veth, tap or device"`
-	Device    string            `json:"device" doc:"the interface on the host"`
-	Netns     string            `json:"netns,omitempty"`
-	Addresses []string          `json:"addresses"`
-	PVID      int               `json:"pvid" doc:"VLAN id of untagged frames; 0 is none"`
-	Tagged    []int             `json:"tagged" doc:"VLAN ids carried with a tag"`
-	Isolated  bool              `json:"isolated"`
-	Down      bool              `json:"down"`
-	Origin    Origin            `json:"origin" doc:"where it comes from"`
-	RxFrames  uint64            `json:"rxFrames" doc:"frames that came in at the port"`
-	RxBytes   uint64            `json:"rxBytes"`
-	TxFrames  uint64            `json:"txFrames"`
-	TxBytes   uint64            `json:"txBytes"`
-	Drops     map[string]uint64 `json:"drops" doc:"frames dropped, by reason"`
+	Name      string                    `json:"name"`
+	Switch    string                    `json:"switch"`
+	Kind      string                    `json:"kind" doc:"veth, tap or device"`
+	Device    string                    `json:"device" doc:"the interface on the host"`
+	Netns     string                    `json:"netns,omitempty"`
+	Addresses []string                  `json:"addresses"`
+	PVID      int                       `json:"pvid" doc:"VLAN id of untagged frames; 0 is none"`
+	Tagged    []int                     `json:"tagged" doc:"VLAN ids carried with a tag"`
+	Isolated  bool                      `json:"isolated"`
+	Down      bool                      `json:"down"`
+	Origin    Origin                    `json:"origin" doc:"where it comes from"`
+	RxFrames  uint64                    `json:"rxFrames" doc:"frames that came in at the port"`
+	RxBytes   uint64                    `json:"rxBytes"`
+	TxFrames  uint64                    `json:"txFrames"`
+	TxBytes   uint64                    `json:"txBytes"`
+	Drops     map[string]uint64         `json:"drops" doc:"frames dropped, by reason"`
+	VLANDrops map[int]map[string]uint64 `json:"vlanDrops" doc:"the same by VLAN id; 0 is what was dropped before one was known"`
+	Security  PortSecurity              `json:"security" doc:"what the port may send"`
+	Shut      bool                      `json:"shut" doc:"nothing is taken from the port for now: its BPDU guard saw one"`
+}
+
+// PortSecurity is what a port may send; limits of 0 are none.
+type PortSecurity struct {
+	AllowedMACs    []string `json:"allowedMACs" doc:"Ethernet addresses to send from; none is any"`
+	AllowedIPs     []string `json:"allowedIPs" doc:"prefixes to send from; none is any"`
+	MACLimit       int      `json:"macLimit" doc:"stations that are learned at the port"`
+	Broadcast      uint32   `json:"broadcast" doc:"frames a second"`
+	Multicast      uint32   `json:"multicast" doc:"frames a second"`
+	UnknownUnicast uint32   `json:"unknownUnicast" doc:"frames a second"`
+	BPDUGuard      bool     `json:"bpduGuard"`
+	Trusted        bool     `json:"trusted" doc:"may serve DHCP and be a router"`
 }
 
 // FDB is one learned address.

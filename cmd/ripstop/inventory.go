@@ -107,12 +107,28 @@ func portOf(sw, name string, p vswitch.Port, c vswitch.PortCounters) v1.Port {
 		Name: name, Switch: sw, Kind: string(p.Kind), Device: cmp.Or(p.Device, name), Netns: p.Netns, Addresses: texts(p.Addresses),
 		PVID: int(p.PVID), Origin: v1.FromFile, Tagged: []int{}, Isolated: p.Isolated, Down: p.Down,
 		RxFrames: c.RxFrames, RxBytes: c.RxBytes, TxFrames: c.TxFrames, TxBytes: c.TxBytes, Drops: c.Drops,
+		VLANDrops: map[int]map[string]uint64{}, Security: securityOf(p.Security), Shut: c.Shut,
+	}
+	for vid, lost := range c.VLANDrops {
+		out.VLANDrops[int(vid)] = lost
 	}
 	for _, v := range p.Tagged {
 		out.Tagged = append(out.Tagged, int(v))
 	}
 	if out.Drops == nil {
 		out.Drops = map[string]uint64{}
+	}
+	return out
+}
+
+func securityOf(s vswitch.Security) v1.PortSecurity {
+	out := v1.PortSecurity{
+		AllowedMACs: []string{}, AllowedIPs: texts(s.AllowedIPs), MACLimit: cmp.Or(s.MACLimit, vswitch.DefaultMACLimit),
+		Broadcast: s.Storm.Broadcast, Multicast: s.Storm.Multicast, UnknownUnicast: s.Storm.UnknownUnicast,
+		BPDUGuard: s.BPDUGuard, Trusted: s.Trusted,
+	}
+	for _, m := range s.AllowedMACs {
+		out.AllowedMACs = append(out.AllowedMACs, m.String())
 	}
 	return out
 }

@@ -43,6 +43,7 @@ func TestAttach(t *testing.T)    { script(t, "attach") }
 func TestSnapshots(t *testing.T) { script(t, "snapshots") }
 func TestSchedules(t *testing.T) { script(t, "schedules") }
 func TestCheck(t *testing.T)     { script(t, "check") }
+func TestSecurity(t *testing.T)  { script(t, "security") }
 
 func script(t *testing.T, name string) {
 	testscript.Run(t, testscript.Params{

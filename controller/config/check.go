@@ -54,6 +54,7 @@ func (c *checker) check() {
 	}
 	c.checkListen()
 	c.checkAddresses()
+	c.checkOwners()
 	c.checkStore()
 	c.checkTargets()
 }

@@ -40,6 +40,7 @@ func (c *checker) checkPort(switchName string, p *rawPort) Port {
 	}
 	c.onlyVeth(p, out.Kind)
 	c.checkVLANsOf(switchName, p, &out)
+	out.Security = c.checkSecurity(p, out)
 	return out
 }
 

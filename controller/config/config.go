@@ -50,6 +50,8 @@ type Port struct {
 	MTU      int      // bytes, 0 leaves the kernel's default
 	Isolated bool
 	Down     bool
+
+	Security vswitch.Security // what the port may send
 }
 
 // Tunnel is one WireGuard interface.

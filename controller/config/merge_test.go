@@ -79,9 +79,12 @@ func TestConfig(t *testing.T) {
 		{"dataplane", c.Switches["lab"].Dataplane, vswitch.Auto},
 		{"veth", c.Switches["lab"].Ports["web"], Port{
 			Kind: vswitch.Veth, Netns: "web", IfName: "eth0", VLAN: "blue", MTU: 1500, Isolated: true,
-			Addresses: []netip.Prefix{p("10.10.0.2/24"), p("fd00:10::2/64")}, MAC: vswitch.MAC{2, 0, 0x5e, 0, 0x53, 1}}},
+			Addresses: []netip.Prefix{p("10.10.0.2/24"), p("fd00:10::2/64")}, MAC: vswitch.MAC{2, 0, 0x5e, 0, 0x53, 1},
+			Security: vswitch.Security{
+				AllowedMACs: []vswitch.MAC{{2, 0, 0x5e, 0, 0x53, 1}}, AllowedIPs: []netip.Prefix{p("10.10.0.2/32"), p("fd00:10::2/128")},
+				MACLimit: 16, Storm: vswitch.Storm{Broadcast: 200, Multicast: 500, UnknownUnicast: 200}, BPDUGuard: true}}},
 		{"tap", c.Switches["lab"].Ports["vm1"], Port{Kind: vswitch.Tap, TapUser: "root", VLAN: "blue"}},
-		{"device", c.Switches["lab"].Ports["up"], Port{Kind: vswitch.Device, Device: "eth1", Trunk: []string{"blue", "san"}, Native: "red"}},
+		{"device", c.Switches["lab"].Ports["up"], Port{Kind: vswitch.Device, Device: "eth1", Trunk: []string{"blue", "san"}, Native: "red", Security: vswitch.Security{Trusted: true}}},
 		{"tunnel port", c.Tunnels["site"].Listen, uint16(51820)},
 		{"tunnel mtu", c.Tunnels["site"].MTU, 1420},
 		{"private key", c.Tunnels["site"].PrivateKey, "site.key"},

@@ -52,6 +52,20 @@ type rawPort struct {
 	Limit    value[rate]    `yaml:"limit" jsonschema_description:"Most traffic, as 100Mbit/s. Not built yet."`
 	Isolated value[boolean] `yaml:"isolated" jsonschema_description:"Exchanges no frames with other isolated ports."`
 	State    value[updown]  `yaml:"state" jsonschema_description:"up (default) or down."`
+
+	AllowedMACs  many[mac]        `yaml:"allowed-macs" jsonschema_description:"The Ethernet addresses that the port, and no other port of its VLANs, may send from; one or a list. Without it any."`
+	AllowedIPs   many[anyPrefix]  `yaml:"allowed-ips" jsonschema_description:"The prefixes that the port may send from, in IP, ARP and neighbor discovery; one or a list. Without it any."`
+	MACLimit     value[macLimit]  `yaml:"mac-limit" jsonschema_description:"How many stations are learned at the port, 1 to 65535, 4096 unless set. Frames of further ones are dropped."`
+	StormControl *rawStormControl `yaml:"storm-control" jsonschema_description:"Most frames a second from the port of each kind that goes to all ports of a VLAN."`
+	BPDUGuard    value[boolean]   `yaml:"bpdu-guard" jsonschema_description:"A bridge protocol data unit shuts the port: nothing is taken from it for 300 s after the last one."`
+	Trusted      value[boolean]   `yaml:"trusted" jsonschema_description:"The port may serve DHCP and DHCPv6, and send router advertisements and redirects. true for device, else false unless set."`
+}
+
+type rawStormControl struct {
+	spot
+	Broadcast      value[perSecond] `yaml:"broadcast" jsonschema_description:"Most broadcast frames a second. Without it any number."`
+	Multicast      value[perSecond] `yaml:"multicast" jsonschema_description:"Most multicast frames a second. Without it any number."`
+	UnknownUnicast value[perSecond] `yaml:"unknown-unicast" jsonschema_description:"Most frames a second to stations that the switch does not know. Without it any number."`
 }
 
 type rawTap struct {

@@ -105,6 +105,10 @@ func numberSchema(zero any) *jsonschema.Schema {
 		return between(1, 65535)
 	case mtu:
 		return between(68, 65535)
+	case macLimit:
+		return between(1, 65535)
+	case perSecond:
+		return between(1, 1e9)
 	case asn:
 		return between(1, 1<<32-2)
 	case iops:

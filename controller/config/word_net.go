@@ -40,6 +40,23 @@ func (v *mtu) parse(s string) error {
 	return err
 }
 
+type macLimit int
+
+func (v *macLimit) parse(s string) error {
+	n, err := number(s, 1, 65535)
+	*v = macLimit(n)
+	return err
+}
+
+// perSecond is a number of frames a second.
+type perSecond uint32
+
+func (v *perSecond) parse(s string) error {
+	n, err := number(s, 1, 1e9)
+	*v = perSecond(n)
+	return err
+}
+
 type asn uint32
 
 func (v *asn) parse(s string) error {
