@@ -39,6 +39,7 @@ var attentionCodes = [...]uint16{
 	attnInquiry:          codeInquiryChanged,
 	attnLUNs:             codeLUNsChanged,
 	attnThreshold:        codeThreshold,
+	attnThreshold + 1:    codeThreshold,
 	attnThreshold + attention(len(thresholds)-1): codeThreshold,
 }
 

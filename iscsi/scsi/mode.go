@@ -75,10 +75,10 @@ var modeTable = []modePage{
 			{4, 0x20, modeKeepAttention}, {4, 0x10, modeConflictAttention},
 		},
 	},
-	{defaults: "\x4a\x01\x00\x1c\x01" + zeros27},                                      // control extension: IALUAE
-	{defaults: "\x1a\x26" + zeros27 + "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}, // power condition: no timer runs
-	{defaults: "\x1c\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},                    // informational exceptions: none reported
-	{defaults: "\x5c\x02\x00\x1c\x00" + zeros27, fill: thresholdPage},                 // logical block provisioning
+	{defaults: "\x4a\x01\x00\x1c\x01" + zeros27},                                                           // control extension: IALUAE
+	{defaults: "\x1a\x26" + zeros27 + "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},                      // power condition: no timer runs
+	{defaults: "\x1c\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},                                         // informational exceptions: none reported
+	{defaults: "\x5c\x02\x00\x24\x00" + zeros27 + "\x00\x00\x00\x00\x00\x00\x00\x00", fill: thresholdPage}, // logical block provisioning
 }
 
 const zeros27 = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"

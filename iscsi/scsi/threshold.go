@@ -18,7 +18,7 @@ type Usage struct {
 }
 
 // thresholds are the soft thresholds of a pool, in percent of its size.
-var thresholds = [...]int64{80, 95}
+var thresholds = [...]int64{80, 90, 95}
 
 // rearm is how far usage must fall below a threshold before it is reported
 // anew, in percent of the size: who writes and unmaps at the edge is told once.

@@ -26,8 +26,9 @@ func TestThresholds(t *testing.T) {
 		used int64 // percent
 		a    string
 	}{
-		{79, "good"}, {80, "6 38/07"}, {80, "good"}, {90, "good"}, {79, "good"}, {80, "good"}, {78, "good"}, {81, "6 38/07"},
-		{95, "6 38/07"}, {99, "good"}, {50, "good"}, {96, "6 38/07"}, {96, "6 38/07"}, {96, "good"},
+		{79, "good"}, {80, "6 38/07"}, {80, "good"}, {90, "6 38/07"}, {79, "good"}, {80, "good"}, {78, "good"}, {81, "6 38/07"},
+		{95, "6 38/07"}, {95, "6 38/07"}, {99, "good"}, {50, "good"},
+		{96, "6 38/07"}, {96, "6 38/07"}, {96, "6 38/07"}, {96, "good"},
 	} {
 		p.now.PoolUsed = step.used << 20
 		want(t, "a", do(a, tur, nil).answer(), step.a)
@@ -37,7 +38,8 @@ func TestThresholds(t *testing.T) {
 		want(t, "b again", do(b, "12 00 00 0024 00", nil).answer(), "good")
 	}
 	want(t, "b, 80", do(b, tur, nil).information(), 16)
-	want(t, "b, 95", do(b, tur, nil).information(), 24)
+	want(t, "b, 90", do(b, tur, nil).information(), 24)
+	want(t, "b, 95", do(b, tur, nil).information(), 32)
 	want(t, "b, no more", do(b, tur, nil).answer(), "good")
 	late := open(t, "c", map[uint16]*Unit{0: u})
 	want(t, "who comes later", do(late, tur, nil).answer(), "good")
@@ -55,10 +57,10 @@ func TestThresholdsOff(t *testing.T) {
 func TestThresholdPages(t *testing.T) {
 	p, u := newPooled(t)
 	s := open(t, "a", map[uint16]*Unit{0: u})
-	const header, rest = "5c02001c 00 0000000000 0000000000 00", "80010000 00000014 80010000 00000005"
+	const header, rest = "5c020024 00 0000000000 0000000000 00", "80010000 00000014 80010000 0000000a 80010000 00000005"
 	tests := []struct{ name, cdb, want string }{
-		{"mode page", "1a 08 1c 02 ff 00", "23001000" + header + rest},
-		{"changeable", "1a 08 5c 02 ff 00", "23001000 5c02001c" + zeros(28)},
+		{"mode page", "1a 08 1c 02 ff 00", "2b001000" + header + rest},
+		{"changeable", "1a 08 5c 02 ff 00", "2b001000 5c020024" + zeros(36)},
 		{"log pages", "4d 00 40 00 00 0000 00ff 00", "00000004 000c0d2f"},
 		{"log subpages", "4d 00 40 ff 00 0000 00ff 00", "40ff000a 0000 00ff 0c00 0d00 2f00"},
 		{"provisioning", "4d 00 4c 00 00 0000 00ff 00", "0c000018 0001 03 08 0000005a 02000000 0002 03 08 00000005 01000000"},
