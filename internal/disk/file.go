@@ -74,7 +74,10 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 // WriteAt writes past the page cache or through it.
 func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	if d := f.past.Load(); d != nil {
-		return d.WriteAt(p, off)
+		n, err := d.WriteAt(p, off)
+		if !errors.Is(err, os.ErrClosed) {
+			return n, err
+		}
 	}
 	return f.File.WriteAt(p, off)
 }

@@ -21,10 +21,15 @@ func (s sparse) WriteAt(p []byte, off int64) (int, error) {
 	return s.File.WriteAt(p, off)
 }
 
+// zeros looks at the start and at some of the rest: the data are zeros, log, table
+// and map never are for so long.
 func zeros(p []byte) bool {
-	for i := 0; i < len(p); i += 512 { // the data are zeros, log and map never are for so long
+	for i := 0; i < len(p); i++ {
 		if p[i] != 0 {
 			return false
+		}
+		if i >= 4096 {
+			i += 511
 		}
 	}
 	return true
