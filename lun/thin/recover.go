@@ -260,34 +260,12 @@ func (p *Pool) redoItems(r record, v *Volume) error {
 // count finds out how many leaves use each chunk, and which nodes are no
 // longer named.
 func (p *Pool) count(ctx context.Context, f *found) error {
-	seen := map[*leaf]int64{}
+	leaves := p.distinct(f)
+	if err := p.countLeaves(ctx, leaves); err != nil {
+		return err
+	}
 	for _, v := range p.list() {
-		for i := range v.pages {
-			pg := v.pages[i].Load()
-			if pg == nil {
-				continue
-			}
-			delete(f.pages, pg.ref.loc)
-			for k := range pg.leaves {
-				l := pg.leaves[k].Load()
-				if l == nil {
-					continue
-				}
-				n, known := seen[l]
-				if !known {
-					var err error
-					if n, err = p.countLeaf(l); err != nil {
-						return err
-					}
-					seen[l] = n
-					delete(f.leaves, l.ref.loc)
-				}
-				v.mapped.Add(n)
-			}
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+		v.leaves(func(l *leaf, _ bool) { v.mapped.Add(int64(l.blocks)) })
 	}
 	p.uncounted = false
 	for loc := range f.pages {
@@ -305,24 +283,22 @@ func (p *Pool) count(ctx context.Context, f *found) error {
 	return nil
 }
 
-func (p *Pool) countLeaf(l *leaf) (int64, error) {
-	if err := p.lock(l); err != nil {
-		if l.bad != nil {
-			return 0, nil
+// distinct is each leaf once. What it names is taken out of what was found.
+func (p *Pool) distinct(f *found) []*leaf {
+	var out []*leaf
+	for _, v := range p.list() {
+		for i := range v.pages {
+			if pg := v.pages[i].Load(); pg != nil {
+				delete(f.pages, pg.ref.loc)
+			}
 		}
-		return 0, err
+		v.leaves(func(l *leaf, _ bool) {
+			if l.blocks >= 0 {
+				l.blocks = -1
+				out = append(out, l)
+				delete(f.leaves, l.ref.loc)
+			}
+		})
 	}
-	defer l.mu.Unlock()
-	wrong := uint32(0)
-	l.data.each(l, func(u share) {
-		if p.space.isData(u.chunk) {
-			p.space.ref(u)
-		} else {
-			wrong = u.chunk
-		}
-	})
-	if wrong != 0 {
-		return 0, damaged("map", fmt.Errorf("a block in chunk %d, which holds no data", wrong))
-	}
-	return l.data.mapped(), nil
+	return out
 }

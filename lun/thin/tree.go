@@ -55,6 +55,7 @@ type leaf struct {
 	suspect bool   // blocks may have been torn by a cut
 	gone    bool   // no page has it any more
 	bad     error  // it could not be read when the pool was opened
+	blocks  int32  // that are mapped, as counted when the pool was opened
 
 	// What it takes. Counted by the pool's space, and read without a lock.
 	id        uint32
