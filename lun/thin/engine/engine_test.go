@@ -3,7 +3,9 @@ package engine
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"log/slog"
 	"maps"
 	"os"
@@ -11,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"ripstop/internal/disktest"
 	"ripstop/internal/reconcile"
 	"ripstop/lun"
 	"ripstop/lun/thin"
@@ -322,4 +325,74 @@ func TestServe(t *testing.T) {
 	end()
 	must(t, <-done)
 	must(t, volumeOf(t, e, "b").WriteAt(t.Context(), pattern(4096, 1), 0, true))
+}
+
+// TestDevice: a pool on a block device has the data that log, map and reserve
+// leave, and nobody else gets the device.
+func TestDevice(t *testing.T) {
+	ctx, state, path := t.Context(), t.TempDir(), disktest.Loop(t, 128<<20)
+	e := newEngine(t, Options{StateDir: state})
+	wants(t, e.Do(ctx, lun.OpenPool{Name: "main", Pool: main(path, 127<<20)}), "the device has 134217728 bytes, of which log, map and reserve leave")
+	wants(t, e.Do(ctx, lun.OpenPool{Name: "main", Pool: main(disktest.Loop(t, 1<<20), 1<<20)}), "choose a larger one")
+	most := layoutOf(127<<20).fits(128<<20) &^ (1<<20 - 1)
+	want := lun.State{
+		Pools: map[string]lun.Pool{"main": main(path, most)},
+		LUNs:  map[string]lun.LUN{"a": {Pool: "main", Size: most, Block: 4096}},
+	}
+	become(t, e, want)
+	wants(t, newEngine(t, Options{}).Do(ctx, lun.OpenPool{Name: "main", Pool: main(path, most)}), "the device is in use")
+	v := volumeOf(t, e, "a")
+	for at := int64(0); at < most; at += 1 << 20 {
+		must(t, v.WriteAt(ctx, pattern(1<<20, byte(at>>20)), at, false))
+	}
+	must(t, v.Flush(ctx))
+	must(t, e.Reopen(ctx, "main"))
+	if s := e.Stats(); s.Pools[0].Used != most || s.Pools[0].Size != most {
+		t.Errorf("stats are %+v", s.Pools[0])
+	}
+	if faults, err := e.Check(ctx, "a", func(int64) {}); err != nil || len(faults) != 0 {
+		t.Errorf("check: %v, %v", faults, err)
+	}
+}
+
+// TestForeign: a pool of a newer format, a part of a copy and data without their
+// pool are left as they are.
+func TestForeign(t *testing.T) {
+	ctx := t.Context()
+	made := t.TempDir()
+	e := newEngine(t, Options{})
+	become(t, e, lun.State{Pools: map[string]lun.Pool{"main": main(made, 8<<20)}})
+	become(t, e, lun.State{})
+	data, err := os.ReadFile(filepath.Join(made, "pool.data"))
+	must(t, err)
+	record, err := os.ReadFile(filepath.Join(made, "pool.json"))
+	must(t, err)
+	newer := bytes.Clone(data)
+	for _, at := range []int{0, 32 << 10} {
+		super := newer[at : at+512]
+		binary.LittleEndian.PutUint32(super[8:], 9)
+		binary.LittleEndian.PutUint32(super[508:], crc32.Checksum(super[:508], crc32.MakeTable(crc32.Castagnoli)))
+	}
+	tests := []struct {
+		name, text   string
+		data, record []byte
+	}{
+		{"newer", "it has format 9, and this is format", newer, record},
+		{"newer record", "format 9 is newer", data, bytes.Replace(record, []byte(`"format": 1`), []byte(`"format": 9`), 1)},
+		{"half", "it is a part of a copy: copy all of it", data[:len(data)/2&^4095], record},
+		{"no data", "pool.data is gone: put it back", nil, record},
+		{"foreign", "holds something that is no pool", bytes.Repeat([]byte("x"), 1<<20), nil},
+	}
+	for _, tt := range tests {
+		dir := t.TempDir()
+		for name, b := range map[string][]byte{"pool.data": tt.data, "pool.json": tt.record} {
+			if b != nil {
+				must(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
+			}
+		}
+		wants(t, e.Do(ctx, lun.OpenPool{Name: tt.name, Pool: main(dir, 8<<20)}), tt.text)
+		if b, err := os.ReadFile(filepath.Join(dir, "pool.data")); tt.data != nil && (err != nil || !bytes.Equal(b, tt.data)) {
+			t.Errorf("%s: the data are not as they were: %v", tt.name, err)
+		}
+	}
 }

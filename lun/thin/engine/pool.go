@@ -56,6 +56,13 @@ func layoutOf(size int64) layout {
 	return l
 }
 
+// fits is the most bytes of data that a device of a size has room for: without the
+// log, a reserve of a 64th up to 256 MiB, and a 64th for the map.
+func (l layout) fits(device int64) int64 {
+	left := device - l.log - 2*chunkSize - min(max(device/64, 8*chunkSize), 256<<20)
+	return max(0, left-left/64)
+}
+
 func whole(n int64) int64 { return (n + chunkSize - 1) / chunkSize * chunkSize }
 
 // shape is the pool as it is observed. With the engine's mu.
@@ -133,9 +140,9 @@ func (p *pool) start(ctx context.Context, failed func(pool string, why error)) e
 		if err != nil {
 			return err
 		}
-		if p.want.Size > size {
-			return fmt.Errorf("%s has %d bytes, and the pool would have %d: write a `size:` that leaves some for log and map",
-				p.want.Path, size, p.want.Size)
+		if most := l.fits(size); p.want.Size > most {
+			return fmt.Errorf("the device has %d bytes, of which log, map and reserve leave %d for data, and not %d: write `size: %dMiB` or less",
+				size, most, p.want.Size, most>>20)
 		}
 		l.limit = 0 // all that there is
 	}

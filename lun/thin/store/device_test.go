@@ -2,53 +2,18 @@ package store
 
 import (
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"ripstop/internal/disktest"
 )
 
-// loop is a loop device over a new file of zeros, gone at the test's end.
-func loop(t *testing.T, size int64) string {
-	t.Helper()
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
-		t.Skip("no loop devices: ", err)
-	}
-	must(t, err)
-	defer control.Close()
-	file, err := os.Create(filepath.Join(t.TempDir(), "disk"))
-	must(t, err)
-	defer file.Close()
-	must(t, file.Truncate(size))
-	for range 16 { // others take devices, too
-		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-		must(t, err)
-		path := fmt.Sprintf("/dev/loop%d", n)
-		dev, err := os.OpenFile(path, os.O_RDWR, 0)
-		must(t, err)
-		err = unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_SET_FD, int(file.Fd()))
-		if errors.Is(err, unix.EBUSY) {
-			must(t, dev.Close())
-			continue
-		}
-		must(t, err)
-		t.Cleanup(func() {
-			must(t, unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0))
-			must(t, dev.Close())
-		})
-		return path
-	}
-	t.Fatal("no free loop device")
-	return ""
-}
-
 func TestDevice(t *testing.T) {
-	path, state := loop(t, 128<<20), t.TempDir()
+	path, state := disktest.Loop(t, 128<<20), t.TempDir()
 	o := Options{Direct: true, StateDir: state}
 	f, p := start(t, path, o)
 	if !f.IsDevice() || !f.Fresh() || p.Usage().Size < 100<<20 {
@@ -83,7 +48,7 @@ func TestDevice(t *testing.T) {
 // TestForeignDevices: what a device holds is named and kept.
 func TestForeignDevices(t *testing.T) {
 	const size = 64 << 20
-	path := loop(t, size)
+	path := disktest.Loop(t, size)
 	dev, err := os.OpenFile(path, os.O_RDWR|unix.O_SYNC, 0)
 	must(t, err)
 	defer dev.Close()
@@ -113,7 +78,7 @@ func TestForeignDevices(t *testing.T) {
 }
 
 func TestSmallDevice(t *testing.T) {
-	if _, err := Open(loop(t, 1<<20), Options{}); err == nil || !strings.Contains(err.Error(), "choose a larger one") {
+	if _, err := Open(disktest.Loop(t, 1<<20), Options{}); err == nil || !strings.Contains(err.Error(), "choose a larger one") {
 		t.Errorf("got %v", err)
 	}
 }
