@@ -14,7 +14,8 @@ import (
 // Without, everything happens in the operation that reaches the bound.
 
 const (
-	aheadSlabs = 4       // free ones that are kept ready
+	aheadSlabs = 4       // free ones that are kept ready, at most
+	aheadPart  = 4       // and no more than this part of what data take
 	zeroStep   = 8 << 20 // bytes that are made ready at a time; who needs room waits that long
 	growAgain  = time.Second
 )
@@ -71,10 +72,14 @@ func (p *Pool) upkeep() error {
 	return nil
 }
 
-// short tells whether fewer slabs are free than shall be, and there may be more.
+// short tells whether fewer chunks are free than shall be, and there may be more.
 func (p *Pool) short() bool {
-	return p.space.free.Load() < min(p.reserve(), p.slab)+aheadSlabs*p.slab && int64(p.space.chunks.Load()) < p.limit.Load()
+	ahead := min(max(p.space.data.Load()/aheadPart, p.step()), aheadSlabs*p.slab)
+	return p.space.free.Load() < min(p.reserve(), p.slab)+ahead && int64(p.space.size()) < p.limit.Load()
 }
+
+// step is the chunks that are made ready at a time.
+func (p *Pool) step() int64 { return min(p.slab, zeroStep/chunkSize) }
 
 // ready makes a piece of the file ready: its space is taken, and zeros are
 // written, for a file system pays for the first write into what it only promised.
@@ -83,7 +88,7 @@ func (p *Pool) ready() bool {
 	p.growing.Lock()
 	defer p.growing.Unlock()
 	from := int64(p.space.size())
-	to := min(p.limit.Load(), from+min(p.slab, zeroStep/chunkSize))
+	to := min(p.limit.Load(), from+p.step())
 	if to <= from || p.writable() != nil {
 		return false
 	}

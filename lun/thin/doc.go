@@ -17,6 +17,10 @@
 // record. A flush makes the records durable. The way of a read: copy the map,
 // read, compare the CRC; a block that was changed meanwhile is read again alone.
 //
+// An access for which everything is at hand (Start and Try) does the same with
+// nothing to wait for; all else refuses it, and it takes the long way. Maintain
+// commits records, makes checkpoints and prepares slabs before writers must.
+//
 // Locks, each taken before the next: a volume's gate, the pool's tree, a
 // leaf's mu, the log's mu. None but a leaf's own is held over I/O to data.
 //
@@ -28,12 +32,11 @@
 //
 // # Caveats
 //
-// The engine is not wired into the product: there is no pool kind thin, and
-// nothing that runs in the background. A checkpoint is made by the operation
-// that fills the log. Still missing: driver for a directory or device, heal
-// and scrub, giving space back to the file system.
+// Without Maintain a checkpoint is made by the operation that fills the log.
+// Still missing: heal and scrub, giving space back to the file system.
 //
-// Opening reads the map of every leaf once, to count who uses each chunk. A leaf
+// Opening reads the map of every leaf once, to count who uses each chunk: 2 GiB
+// for each TiB that is mapped. A leaf
 // or page that cannot be read is a medium error for what it maps; nothing that
 // was free then is given out until it is made anew and the pool is opened again
 // (see Options.GiveUp), and a pool whose file cannot grow is read-only. A table or
