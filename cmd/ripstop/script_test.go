@@ -45,8 +45,10 @@ func TestSchedules(t *testing.T) { script(t, "schedules") }
 func TestCheck(t *testing.T)     { script(t, "check") }
 func TestSecurity(t *testing.T)  { script(t, "security") }
 
-func script(t *testing.T, name string) {
-	testscript.Run(t, testscript.Params{
+func script(t *testing.T, name string) { testscript.Run(t, scriptParams(name)) }
+
+func scriptParams(name string) testscript.Params {
+	return testscript.Params{
 		Files:               []string{"testdata/" + name + ".txtar"},
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
@@ -62,7 +64,7 @@ func script(t *testing.T, name string) {
 			e.Setenv("CONFIGS", configs)
 			return err
 		},
-	})
+	}
 }
 
 // until runs a command until it succeeds: until ripstop status. With ! it waits

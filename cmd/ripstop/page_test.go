@@ -1,0 +1,60 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestSnapshotsPage runs the page's commands over the page's files: the script
+// has each of them, in the page's order, and sees what comes of it.
+func TestSnapshotsPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/snapshots.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := os.ReadFile("testdata/snapshots-page.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for _, b := range blocks(string(page), "sh") {
+		told = append(told, strings.Split(strings.TrimSpace(b), "\n")...)
+	}
+	var run []string
+	for _, m := range regexp.MustCompile(`(?m)^exec ripstop --socket \$SOCK (.*)$`).FindAllStringSubmatch(string(script), -1) {
+		run = append(run, "ripstop "+m[1])
+	}
+	if len(told) == 0 || !slices.Equal(told, run) {
+		t.Fatalf("the page tells\n%s\nand the script runs\n%s", strings.Join(told, "\n"), strings.Join(run, "\n"))
+	}
+	names, files := regexp.MustCompile("`([a-z]+\\.yaml)`:\n").FindAllStringSubmatch(string(page), -1), blocks(string(page), "yaml")
+	if len(names) != len(files) {
+		t.Fatalf("%d files have a name, and there are %d", len(names), len(files))
+	}
+	params := scriptParams("snapshots-page")
+	setup := params.Setup
+	params.Setup = func(e *testscript.Env) error {
+		for i, n := range names {
+			if err := os.WriteFile(filepath.Join(e.WorkDir, n[1]), []byte(files[i]), 0o600); err != nil {
+				return err
+			}
+		}
+		return setup(e)
+	}
+	testscript.Run(t, params)
+}
+
+// blocks is the fenced blocks of a language.
+func blocks(page, language string) []string {
+	var out []string
+	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(page, -1) {
+		out = append(out, m[1])
+	}
+	return out
+}
