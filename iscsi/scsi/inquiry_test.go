@@ -41,6 +41,7 @@ func TestVitalPages(t *testing.T) {
 	want(t, "serial", string(page(t, s, 0x80)[4:]), "01020300000000000000000000000009")
 	b0 := page(t, s, 0xb0)
 	want(t, "limits length", len(b0), 64)
+	want(t, "max compare and write", b0[5], 255)
 	want(t, "max transfer", binary.BigEndian.Uint32(b0[8:]), 16384)
 	want(t, "unmap granularity", binary.BigEndian.Uint32(b0[28:]), 128)
 	want(t, "max unmap", binary.BigEndian.Uint32(b0[20:]), maxUnmapBlocks)

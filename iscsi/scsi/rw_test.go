@@ -298,3 +298,28 @@ func TestUnmap(t *testing.T) {
 		want(t, tt.name, m.lastCall(), tt.call)
 	}
 }
+
+// TestPartOfBlock reads where the initiator has no room for the last block.
+func TestPartOfBlock(t *testing.T) {
+	s, m, _ := disk(t, 64, 512)
+	for i := range m.data {
+		m.data[i] = byte(i / 3)
+	}
+	for _, limit := range []int{1, 511, 512, 513, 700, 1023} {
+		task := run(s, 0, unhex("28 00 00000003 00 0002 00"), nil, limit)
+		want(t, "status", task.answer(), "good")
+		if !bytes.Equal(task.In, m.data[3*512:3*512+limit]) {
+			t.Errorf("other data than the first %d bytes", limit)
+		}
+	}
+}
+
+// TestUnmapLimit asks for more blocks in all than VPD page B0h allows.
+func TestUnmapLimit(t *testing.T) {
+	m := newMemory(t, 64, 512)
+	m.info.Size = 2 * maxUnmapBlocks * 512
+	s := open(t, "a", map[uint16]*Unit{0: NewUnit(m)})
+	list := unhex("0026 0020 00000000  0000000000000000 00080000 00000000  0000000000080000 00080001 00000000")
+	want(t, "two ranges", do(s, "42 00 00000000 00 0028 00", list).answer(), "5 26/00")
+	want(t, "calls", m.calls, []string{})
+}
