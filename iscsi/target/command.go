@@ -117,7 +117,7 @@ func (c *conn) begin(t *task, data []byte) error {
 		c.leaveOrder()
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.answer(t)
+		return c.conclude(t, true)
 	}
 	if t.out == nil && len(data) > 0 {
 		t.out = c.srv.buffers.get(len(data))

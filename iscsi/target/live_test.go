@@ -1,6 +1,7 @@
 package target
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"strings"
@@ -350,5 +351,48 @@ func TestCloseEnds(t *testing.T) {
 	i.closed()
 	if err := w.Do(t.Context(), iscsi.DelTarget{Name: openIQN}); err != ErrClosed {
 		t.Errorf("a step afterwards: %v", err)
+	}
+}
+
+// hanging is a Device whose reads wait until they are given up.
+type hanging struct {
+	*memory
+	begun chan struct{}
+}
+
+func (h hanging) ReadAt(ctx context.Context, _ []byte, _ int64) error {
+	h.begun <- struct{}{}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestCloseAnswersNothing closes servers under commands: an initiator sends them
+// again to the next one, unless it is told that they failed.
+func TestCloseAnswersNothing(t *testing.T) {
+	for range 40 {
+		w := newWorld(t, Options{})
+		const commands = 16
+		h := hanging{w.devices["data"].(*memory), make(chan struct{}, commands)}
+		h.slow = true
+		w.devices["data"] = h
+		w.become(twoTargets())
+		i := enter(t, webName, openIQN)
+		i.ready(0)
+		for range commands {
+			m := i.command(rw10(0x28, 0, 1), 512)
+			m.Read = true
+			i.send(m, nil)
+		}
+		for range commands {
+			<-h.begun
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		for r, ok := i.receive(); ok; r, ok = i.receive() {
+			if _, answer := r.Message.(*pdu.SCSIResponse); answer {
+				t.Fatalf("the end of the server was given out as that of the command: %v, sense %x", r.Message, r.data)
+			}
+		}
 	}
 }

@@ -172,14 +172,16 @@ func (c *conn) collect(answer bool) error {
 	return failed
 }
 
-// conclude answers one finished task, where it is to be, and lets go of it.
+// conclude answers one finished task, where it is to be, and lets go of it. What
+// the end of the connection canceled is nobody's failure: without an answer the
+// initiator sends it again.
 func (c *conn) conclude(t *task, answer bool) error {
 	switch {
 	case t.say != nil && answer:
 		return t.say()
 	case t.say != nil:
 		return nil
-	case !answer || t.aborted.Load():
+	case !answer || t.aborted.Load() || c.ctx.Err() != nil:
 		c.nexus.aborted(t)
 		c.drop(t)
 		return nil
