@@ -91,6 +91,54 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
+// TestVerbsOfSnapshots: what a client asks reaches the daemon, and what that
+// answers the client.
+func TestVerbsOfSnapshots(t *testing.T) {
+	var asked []any
+	c := start(t, Backend{
+		SnapshotLUNs: func(_ context.Context, q v1.NewSnapshot) ([]v1.Snapshot, error) {
+			asked = append(asked, q)
+			return []v1.Snapshot{{LUN: "a", Name: "s", Exclusive: 4096}}, nil
+		},
+		CloneLUN: func(_ context.Context, q v1.NewClone) (v1.Applied, error) {
+			asked = append(asked, q)
+			return v1.Applied{Revision: 3}, nil
+		},
+		RestoreLUN: func(_ context.Context, q v1.RestoreLUN) (v1.RestoredLUN, error) {
+			asked = append(asked, q)
+			return v1.RestoredLUN{}, &v1.Error{Status: 409, Detail: "restore LUN a: in use by you"}
+		},
+		DeleteLUN: func(_ context.Context, q v1.DeleteLUN) (v1.DeletedLUN, error) {
+			asked = append(asked, q)
+			return v1.DeletedLUN{Snapshots: []string{"a@s"}}, nil
+		},
+		Tasks: func(context.Context) ([]v1.Task, error) { return []v1.Task{{Mark: "x", Done: 1, Total: 2}}, nil },
+	})
+	ctx := t.Context()
+	want := []any{
+		v1.NewSnapshot{LUNs: []string{"a", "b"}, Name: "s"}, v1.NewClone{Snapshot: "a@s", Name: "n"},
+		v1.RestoreLUN{Name: "a", Snapshot: "s"}, v1.DeleteLUN{Name: "a", Snapshots: true},
+	}
+	if s, err := c.SnapshotLUNs(ctx, want[0].(v1.NewSnapshot)); err != nil || len(s) != 1 || s[0].Exclusive != 4096 {
+		t.Errorf("SnapshotLUNs = %v, %v", s, err)
+	}
+	if a, err := c.CloneLUN(ctx, want[1].(v1.NewClone)); err != nil || a.Revision != 3 {
+		t.Errorf("CloneLUN = %v, %v", a, err)
+	}
+	if _, err := c.RestoreLUN(ctx, want[2].(v1.RestoreLUN)); err == nil || err.Error() != "restore LUN a: in use by you" {
+		t.Errorf("RestoreLUN: %v", err)
+	}
+	if d, err := c.DeleteLUN(ctx, want[3].(v1.DeleteLUN)); err != nil || len(d.Snapshots) != 1 {
+		t.Errorf("DeleteLUN = %v, %v", d, err)
+	}
+	if tasks, err := c.Tasks(ctx); err != nil || len(tasks) != 1 || tasks[0].Mark != "x" {
+		t.Errorf("Tasks = %v, %v", tasks, err)
+	}
+	if d := cmp.Diff(want, asked); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestErrorsReachTheClient(t *testing.T) {
 	faults := &v1.Error{Title: "invalid", Status: 422, Faults: []v1.Fault{
 		{File: "a.yaml", Line: 3, Column: 5, Path: "vlans.blue.id", Message: "5000 is not in 1-4094"},

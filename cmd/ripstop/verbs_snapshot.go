@@ -114,6 +114,8 @@ func snapshotRefusal(err error) error {
 		return refused(http.StatusConflict, "%v: choose another name", err)
 	case errors.Is(err, lun.ErrUnknown), errors.Is(err, lun.ErrClosed):
 		return refused(http.StatusNotFound, "%v", err)
+	case errors.Is(err, lun.ErrNoSpace):
+		return refused(http.StatusInsufficientStorage, "%v: delete LUNs or snapshots, or give the pool more size", err)
 	case errors.Is(err, lun.ErrNoSnapshots):
 		return refused(http.StatusConflict, "%v", err)
 	}

@@ -128,4 +128,58 @@ func TestSnapshots(t *testing.T) {
 	holds(t, e, "copy", 1)
 }
 
+// TestSnapshotOfAThickLUN: what its room cannot be kept for again is refused.
+func TestSnapshotOfAThickLUN(t *testing.T) {
+	ctx := t.Context()
+	e := newEngine(t, Options{})
+	become(t, e, lun.State{
+		Pools: map[string]lun.Pool{"main": main(filepath.Join(t.TempDir(), "main"), 16<<20)},
+		LUNs:  map[string]lun.LUN{"thick": {Pool: "main", Size: 12 << 20, Block: 4096, Thick: true}},
+	})
+	v, err := e.Volume("thick")
+	must(t, err)
+	must(t, v.WriteAt(ctx, bytes.Repeat([]byte{1}, 12<<20), 0, true))
+	if err := e.Snapshot(ctx, "s", "thick"); !errors.Is(err, lun.ErrNoSpace) || len(e.Snapshots()) != 0 {
+		t.Errorf("%v, and there are %d", err, len(e.Snapshots()))
+	}
+	must(t, v.Unmap(ctx, 4<<20, 8<<20))
+	must(t, e.Snapshot(ctx, "s", "thick"))
+}
+
+// TestCloneOfWhatIsBeingDeleted: either there is a whole clone, or no such
+// snapshot.
+func TestCloneOfWhatIsBeingDeleted(t *testing.T) {
+	ctx := t.Context()
+	e := newEngine(t, Options{})
+	state := lun.State{
+		Pools: map[string]lun.Pool{"main": main(filepath.Join(t.TempDir(), "main"), 16<<20)},
+		LUNs:  map[string]lun.LUN{"a": {Pool: "main", Size: 1 << 20, Block: 4096}},
+	}
+	become(t, e, state)
+	cloned := 0
+	for i := range byte(30) {
+		fill(t, e, "a", i+1)
+		must(t, e.Snapshot(ctx, "s", "a"))
+		deleted := make(chan error, 1)
+		go func() { deleted <- second(e.DeleteSnapshot(ctx, "a@s")) }()
+		l, err := e.Clone(ctx, "a@s", "copy")
+		must(t, <-deleted)
+		if err != nil {
+			if !errors.Is(err, lun.ErrUnknown) {
+				t.Fatal(err)
+			}
+			continue
+		}
+		cloned++
+		must(t, e.Do(ctx, lun.OpenLUN{Name: "copy", LUN: l}))
+		holds(t, e, "copy", i+1)
+		must(t, e.Do(ctx, lun.CloseLUN{Name: "copy"}))
+		must(t, second(e.Delete(ctx, "copy")))
+	}
+	t.Logf("%d of 30 were cloned", cloned)
+	if n := len(e.Snapshots()) + len(e.Retained()); n != 0 {
+		t.Errorf("%d are left", n)
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
