@@ -3,6 +3,7 @@ package thin
 import (
 	"cmp"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -65,9 +66,7 @@ func (v *Volume) Entry() Entry {
 // leaves calls fn for every leaf that the volume has; alone tells that nobody
 // else has it. No lock is held: what changes meanwhile may be seen or not.
 func (v *Volume) leaves(fn func(l *leaf, alone bool)) {
-	v.pool.tree.Lock()
-	pages := v.pages
-	v.pool.tree.Unlock()
+	pages := v.pagesNow()
 	for i := range pages {
 		pg := pages[i].Load()
 		if pg == nil {
@@ -80,4 +79,23 @@ func (v *Volume) leaves(fn func(l *leaf, alone bool)) {
 			}
 		}
 	}
+}
+
+// each calls fn for every leaf that the volume has, as leaves does.
+func (v *Volume) each(fn func(i int, l *leaf)) {
+	pages := v.pagesNow()
+	for i := range pages {
+		pg := pages[i].Load()
+		for k := 0; pg != nil && k < pageLeaves; k++ {
+			if l := pg.leaves[k].Load(); l != nil {
+				fn(i*pageLeaves+k, l)
+			}
+		}
+	}
+}
+
+func (v *Volume) pagesNow() []atomic.Pointer[page] {
+	v.pool.tree.Lock()
+	defer v.pool.tree.Unlock()
+	return v.pages
 }

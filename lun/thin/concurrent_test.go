@@ -143,15 +143,7 @@ func (w *worker) check(t *testing.T, p *Pool) {
 func TestConcurrentCuts(t *testing.T) {
 	for seed := range uint64(4) {
 		p, d := startPool(t, seed, 640, rules{})
-		var workers []*worker
-		for i := range 3 {
-			w := &worker{
-				name: fmt.Sprint("v", i), rand: rand.New(rand.NewPCG(seed, uint64(i))),
-				have: thintest.NewOracle([]int64{5 << 20, 512 << 10, 512 << 10}[i]), snaps: map[string]*thintest.Oracle{},
-			}
-			create(t, p, w.name, w.have.Size())
-			workers = append(workers, w)
-		}
+		workers := crew(t, p, seed)
 		for range 2 {
 			d.Cut(150 + int(seed)*40)
 			together(t, p, workers)
@@ -164,6 +156,19 @@ func TestConcurrentCuts(t *testing.T) {
 		}
 		must(t, p.Close())
 	}
+}
+
+// crew is workers with a volume each.
+func crew(t *testing.T, p *Pool, seed uint64) (workers []*worker) {
+	for i := range 3 {
+		w := &worker{
+			name: fmt.Sprint("v", i), rand: rand.New(rand.NewPCG(seed, uint64(i))),
+			have: thintest.NewOracle([]int64{5 << 20, 512 << 10, 512 << 10}[i]), snaps: map[string]*thintest.Oracle{},
+		}
+		create(t, p, w.name, w.have.Size())
+		workers = append(workers, w)
+	}
+	return workers
 }
 
 // together runs the workers, and a stranger who reads and makes checkpoints.

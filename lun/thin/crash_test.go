@@ -32,13 +32,16 @@ type world struct {
 	seen    map[string]int // how often each operation went well
 	cutAt   string         // the power fails there
 	cutIn   int            // when it comes by for this time
+	cutOp   string         // the power fails inside an operation of that name
+	thick   map[string]bool
+	chunks  int64
 }
 
 // points are the named crash points.
 var points = []string{
 	"commit: data are durable", "commit: frames are written",
 	"checkpoint: begun", "checkpoint: leaves are written", "checkpoint: table is written",
-	"checkpoint: log is durable", "checkpoint: super is written",
+	"checkpoint: log is durable", "checkpoint: super is written", "log: goes round",
 }
 
 // point cuts the power at a named point.
@@ -51,14 +54,21 @@ func (w *world) point(name string) {
 	}
 }
 
-const worldChunks = 112
+// cutOps are the operations inside of which the power is cut.
+var cutOps = []string{
+	"snapshot", "drop snapshot", "clone", "restore", "grow", "create", "delete", "checkpoint", "heal", "trim", "reserve", "unmap",
+}
+
+const worldChunks = 112 // or more, by the seed
 
 func newWorld(seed uint64, r rules) (*world, error) {
 	w := &world{
 		rand: rand.New(rand.NewPCG(seed, 99)), rules: r, disk: thintest.New(seed, 0),
 		volumes: map[string]*thintest.Oracle{}, block: map[string]int64{}, seen: map[string]int{},
+		thick: map[string]bool{},
 	}
 	w.rules.lowest = seed%2 == 0
+	w.chunks = worldChunks + int64(seed/2%3)*40
 	w.rules.at = w.point
 	if err := Format(w.disk, 4*chunkSize); err != nil {
 		return nil, err
@@ -69,7 +79,7 @@ func newWorld(seed uint64, r rules) (*world, error) {
 func (w *world) open(ctx context.Context) error {
 	var err error
 	w.pool, err = Open(ctx, w.disk, Options{
-		Limit: worldChunks * chunkSize, Slab: 16 * chunkSize, Memory: 8 * leafMemory, rules: w.rules,
+		Limit: w.chunks * chunkSize, Slab: 16 * chunkSize, Memory: 8 * leafMemory, rules: w.rules,
 	})
 	return err
 }
@@ -142,6 +152,10 @@ var actions = []action{
 	{2, "create", (*world).create},
 	{1, "delete", (*world).remove},
 	{2, "checkpoint", (*world).checkpoint},
+	{4, "heal", (*world).heal},
+	{1, "scrub", (*world).scrub},
+	{2, "trim", (*world).trim},
+	{1, "reserve", (*world).reserve},
 }
 
 // step does one operation. Errors are those of the disk: what the pool gets
@@ -155,10 +169,20 @@ func (w *world) step(ctx context.Context) (err error) {
 		sum += a.weight
 	}
 	k := w.rand.IntN(sum)
+	often := w.cutOp != "" && w.rand.IntN(12) == 0
 	for _, a := range actions {
-		if k -= a.weight; k < 0 {
+		if k -= a.weight; k < 0 && !often || often && a.name == w.cutOp {
+			if a.name == w.cutOp {
+				n := 1 + w.rand.IntN(4)
+				if a.name == "trim" { // it is one punch
+					n = 1
+				}
+				w.disk.Cut(n)
+			}
 			if err = a.do(w, ctx); err == nil {
 				w.seen[a.name]++
+			} else if cut(err) && a.name == w.cutOp {
+				w.seen["cut in "+a.name]++
 			} else if errors.Is(err, lun.ErrNoSpace) && !cut(err) {
 				w.seen["no space"]++
 				err = nil
@@ -420,8 +444,51 @@ func (w *world) create(ctx context.Context) error {
 		size += leafSize
 	}
 	w.block[name] = block
-	_, err := w.pool.Create(ctx, name, size, int(block))
-	return w.settled(err, w.has(name), func() { w.volumes[name] = thintest.NewOracle(size) })
+	make, thick := w.pool.Create, w.rand.IntN(6) == 0
+	if thick {
+		make = w.pool.CreateReserved
+	}
+	_, err := make(ctx, name, size, int(block))
+	return w.settled(err, w.has(name), func() { w.volumes[name], w.thick[name] = thintest.NewOracle(size), thick })
+}
+
+func (w *world) heal(ctx context.Context) error {
+	pr, err := w.pool.Heal(ctx, 1<<20)
+	if err == nil && pr.Done > 0 {
+		w.flushed()
+		w.seen["healed"]++
+	}
+	return err
+}
+
+func (w *world) scrub(ctx context.Context) error {
+	pr, err := w.pool.Scrub(ctx, 1<<20)
+	for _, d := range pr.Bad {
+		if cut(d.Err) {
+			return d.Err
+		}
+	}
+	if len(pr.Bad) > 0 {
+		return fmt.Errorf("scrub: %v", pr.Bad)
+	}
+	return err
+}
+
+func (w *world) trim(ctx context.Context) error {
+	for w.pool.refill() { // so that there is something to punch
+	}
+	pr, err := w.pool.Trim(ctx, 4<<20)
+	if pr.Done > 0 {
+		w.seen["trimmed"]++
+	}
+	return err
+}
+
+func (w *world) reserve(ctx context.Context) error {
+	name := w.pick(false)
+	on := !w.thick[name]
+	there := func() (bool, error) { return w.get(name).Reserved() == on, nil }
+	return w.settled(w.pool.Reserve(ctx, name, on), there, func() { w.thick[name] = on })
 }
 
 func (w *world) checkpoint(context.Context) error { return w.pool.checkpoint(false) }
@@ -439,6 +506,9 @@ func (w *world) verify(ctx context.Context, after bool) error {
 	p := make([]byte, 256<<10)
 	for _, name := range have {
 		o, v := w.volumes[name], w.get(name)
+		if v.Reserved() != w.thick[name] {
+			return fmt.Errorf("%s is reserved: %v", name, v.Reserved())
+		}
 		if size := v.Info().Size; size != o.Size() {
 			return fmt.Errorf("%s has %d bytes, want %d", name, size, o.Size())
 		}
@@ -467,8 +537,10 @@ func (w *world) verify(ctx context.Context, after bool) error {
 func (w *world) life(ctx context.Context) error {
 	w.doubt = nil
 	end := w.rand.IntN(10)
-	w.cutAt = ""
+	w.cutAt, w.cutOp = "", ""
 	switch {
+	case end > 7:
+		w.cutOp = cutOps[w.rand.IntN(len(cutOps))]
 	case end > 5:
 		w.disk.Cut(1 + w.rand.IntN(150))
 	case end > 1:
@@ -498,14 +570,14 @@ func (w *world) life(ctx context.Context) error {
 		w.disk.CutNow()
 		w.disk = w.disk.Crash()
 	}
-	w.cutAt = ""
+	w.cutAt, w.cutOp = "", ""
 	if w.rand.IntN(4) == 0 {
 		r, err := Check(ctx, w.disk)
 		if err != nil || len(r.Faults) > 0 {
 			return fmt.Errorf("check: %v, %w", r.Faults, err)
 		}
 	}
-	for w.rand.IntN(3) == 0 { // the power goes again while the pool is opened
+	for recovery := 1; w.rand.IntN(3) == 0; recovery++ { // the power goes again while the pool is opened
 		if w.rand.IntN(2) == 0 {
 			w.disk.Cut(1 + w.rand.IntN(12))
 		} else {
@@ -515,6 +587,10 @@ func (w *world) life(ctx context.Context) error {
 			w.disk.CutNow()
 		} else if !cut(err) {
 			return fmt.Errorf("open: %w", err)
+		} else if recovery == 1 {
+			w.seen["cut in recovery"]++
+		} else {
+			w.seen["cut in a second recovery"]++
 		}
 		w.disk = w.disk.Crash()
 	}
@@ -576,6 +652,10 @@ func TestPowerCuts(t *testing.T) {
 	for _, a := range actions {
 		want = append(want, a.name)
 	}
+	for _, name := range cutOps {
+		want = append(want, "cut in "+name)
+	}
+	want = append(want, "healed", "trimmed", "cut in recovery", "cut in a second recovery")
 	for _, p := range points {
 		want = append(want, "cut at "+p)
 	}

@@ -201,13 +201,14 @@ func (s *space) fence() {
 	for c := range s.count {
 		st := s.state(c)
 		switch old := st.Load(); {
-		case old == 0:
+		case old == 0 || old == holeChunk:
 			st.Store(fixedChunk)
 		case old&nodeChunk != 0 && old&fixedChunk == 0:
 			st.Store(old | 1<<chunkNodes - 1)
 		}
 	}
 	s.nodes = nil
+	s.holes = 0
 	s.free.Store(0)
 }
 

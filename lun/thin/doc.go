@@ -33,7 +33,9 @@
 // # Caveats
 //
 // Without Maintain a checkpoint is made by the operation that fills the log.
-// Still missing: heal and scrub, giving space back to the file system.
+// Heal, Scrub and Trim are called by whoever has the pool, a bounded piece at a
+// time. Heal leaves alone what a volume shares map and all with its newest
+// snapshot. Trim needs a File with Fill.
 //
 // Opening reads the map of every leaf once, to count who uses each chunk: 2 GiB
 // for each TiB that is mapped. A leaf

@@ -129,6 +129,7 @@ func blockAt(chunk uint32, i int) int64 {
 
 // touch notes that the data of a leaf changed, with mu held.
 func (p *Pool) touch(l *leaf) {
+	l.healed.Store(0)
 	if l.dirty {
 		return
 	}

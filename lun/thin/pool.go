@@ -80,6 +80,11 @@ type Pool struct {
 	tableChunks   atomic.Int64
 	round         uint64 // of the checkpoint
 
+	background sync.Mutex // held by Heal, Scrub and Trim
+	healing    cursor
+	scrubbing  cursor
+	scrubRound uint64
+
 	buffers  sync.Pool  // *scratch
 	flights  sync.Pool  // *flight
 	queue    queueFile  // file, nil where it is none
@@ -191,6 +196,8 @@ func Open(ctx context.Context, f File, o Options) (*Pool, error) {
 		return nil, fmt.Errorf("open pool: %w", err)
 	}
 	p.recovering = false
+	for p.space.lacks(p.reserve()+p.debt()) && p.refill() { // what is promised, and the reserve, have room
+	}
 	return p, nil
 }
 
@@ -383,9 +390,15 @@ func (p *Pool) admit(promised bool) error {
 func (p *Pool) expand() bool {
 	p.growing.Lock()
 	defer p.growing.Unlock()
+	if p.writable() != nil {
+		return false
+	}
+	if p.refill() {
+		return true
+	}
 	count := int64(p.space.size())
 	to := min(p.limit.Load(), count+p.slab)
-	if to <= count || p.writable() != nil {
+	if to <= count {
 		return false
 	}
 	if err := p.file.Grow(to * chunkSize); err != nil {
@@ -410,7 +423,7 @@ func (p *Pool) Usage() Usage {
 	count := int64(p.space.size())
 	return Usage{
 		Size:     size,
-		Used:     (count - p.fixed - p.space.free.Load()) * chunkSize,
+		Used:     (count - p.fixed - p.space.unused()) * chunkSize,
 		Data:     data,
 		Promised: p.space.owed() * chunkSize,
 		Accepted: p.accepted.Load(),

@@ -268,6 +268,9 @@ func (p *Pool) count(ctx context.Context, f *found) error {
 		v.leaves(func(l *leaf, _ bool) { v.mapped.Add(int64(l.blocks)) })
 	}
 	p.uncounted = false
+	if _, ok := p.file.(filler); ok {
+		p.space.puncture()
+	}
 	for loc := range f.pages {
 		p.dead = append(p.dead, loc)
 	}

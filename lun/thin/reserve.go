@@ -116,6 +116,12 @@ func (s *space) missing(spare int64) (n int64, data bool) {
 	return s.promised.data + s.promised.maps + spare - s.free.Load(), false
 }
 
+// lacks tells whether what is promised and spare ones are more than is free.
+func (s *space) lacks(spare int64) bool {
+	n, data := s.missing(spare)
+	return n > 0 && !data
+}
+
 // unmet is the regions without a chunk that is the volume's alone. With its
 // gate held and nothing of it pending.
 func (v *Volume) unmet() int64 {

@@ -225,12 +225,14 @@ func (p *Pool) Clone(ctx context.Context, snapshot, name string) (*Volume, error
 	defer p.control.Unlock()
 	var v *Volume
 	s, err := newShape(name, 0)
+	from, ferr := p.Volume(snapshot)
+	if ferr != nil || !from.snapshot {
+		err = cmp.Or(err, fmt.Errorf("snapshot %s: %w", snapshot, ErrNotFound))
+	}
 	if err == nil {
+		from.gate.Lock() // Heal keeps off what is about to be shared
+		defer from.gate.Unlock()
 		err = p.restructure(ctx, func() error {
-			from := p.names[snapshot]
-			if from == nil || !from.snapshot {
-				return fmt.Errorf("snapshot %s: %w", snapshot, ErrNotFound)
-			}
 			if err := p.vacant(name); err != nil {
 				return err
 			}
@@ -275,6 +277,8 @@ func (p *Pool) restore(ctx context.Context, volume, snapshot, keep string) error
 	}
 	v.gate.Lock()
 	defer v.gate.Unlock()
+	source.gate.Lock() // after its volume's, whose number is less; Heal keeps off
+	defer source.gate.Unlock()
 	return p.sharing(from, func() error {
 		return p.restructure(ctx, func() error {
 			if err := p.vacant(volume + "@" + keep); err != nil {

@@ -44,6 +44,7 @@ type space struct {
 	hint   uint32   // where the search for a free chunk goes on
 	nodes  []uint32 // node chunks that may have a free place
 
+	holes    int64    // free chunks that have no room in the file system
 	promised promise  // to all reserved volumes
 	leaves   []*leaf  // by id, from 1 on
 	ids      []uint32 // that are free
@@ -171,6 +172,13 @@ func (s *space) spare(promised bool) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.free.Load() - s.promised.data - s.promised.maps
+}
+
+// unused is the free chunks, holes included.
+func (s *space) unused() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.free.Load() + s.holes
 }
 
 // owed is the chunks that are promised to data.

@@ -63,6 +63,9 @@ type leaf struct {
 	covered   atomic.Int32       // regions with one
 	exclusive atomic.Int32       // chunks that it alone uses
 	chunks    atomic.Int32       // chunks that it uses
+
+	healed   atomic.Int32 // covered, when Heal was here last; 0 since it changed
+	scrubbed uint64       // pass of Scrub
 }
 
 // lost tells whether the leaf could not be read when the pool was opened.

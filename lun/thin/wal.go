@@ -266,6 +266,9 @@ func (w *wal) put(records []byte) error {
 		w.mu.Unlock()
 		return errLogFull
 	}
+	if at.pos == 0 && at.seq > 1 {
+		defer w.pool.rules.point("log: goes round")
+	}
 	w.head = position{(at.pos + uint64(n)) % uint64(w.size), at.seq + 1}
 	w.mu.Unlock()
 	if int64(len(w.frame)) < n {

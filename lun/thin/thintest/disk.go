@@ -245,6 +245,10 @@ func (d *Disk) Grow(size int64) error {
 	return nil
 }
 
+// Fill gives a punched range room again, of which the disk has enough; Inject
+// sees it as a Grow.
+func (d *Disk) Fill(off, n int64) error { return d.ask(Grow, off+n, 0) }
+
 // Punch makes n bytes at off zeros.
 func (d *Disk) Punch(off, n int64) error {
 	if err := d.ask(Punch, off, n); err != nil {
