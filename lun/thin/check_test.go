@@ -154,3 +154,28 @@ func TestDurableFrameIsMissed(t *testing.T) {
 		t.Errorf("open: %v", err)
 	}
 }
+
+// TestLastFrameIsDamaged damages the last frame: no later one says that it was
+// durable, but a cut leaves each sector old or new, and this one is neither.
+func TestLastFrameIsDamaged(t *testing.T) {
+	for _, wrapped := range []bool{false, true} {
+		p, d := startPool(t, 1, 128, rules{})
+		v := create(t, p, "v", 1<<20)
+		var from position
+		for i := int64(0); i == 0 || wrapped && from.pos != 0; i++ {
+			must(t, p.commit())
+			from = p.wal.head
+			must(t, v.WriteAt(t.Context(), filled(i%16*65536, 4096, 1), i%16*65536, true))
+		}
+		for _, off := range []int64{100, sectorSize + 100, blockSize - 1} {
+			c := d.Clone()
+			c.Flip(p.wal.start+int64(from.pos)+off, 3)
+			if _, err := Open(t.Context(), c, Options{}); !errors.Is(err, ErrDamaged) {
+				t.Errorf("byte %d of the last frame, wrapped %v: open: %v", off, wrapped, err)
+			}
+		}
+		q, err := Open(t.Context(), d, Options{})
+		must(t, err)
+		must(t, q.Close())
+	}
+}

@@ -174,6 +174,13 @@ func (p *Pool) replay(ctx context.Context, s super) error {
 		if lost {
 			return damaged("log", fmt.Errorf("frame %d is not whole, and was durable", at.seq))
 		}
+		spoiled, err := p.wal.spoiled(at)
+		if err != nil {
+			return err
+		}
+		if spoiled {
+			return damaged("log", fmt.Errorf("frame %d: %w", at.seq, errChecksum))
+		}
 	}
 	p.wal.head, p.wal.tail, p.wal.durable = at, at, at.seq-1
 	p.wal.stamp.epoch++

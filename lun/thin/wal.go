@@ -342,3 +342,34 @@ func (w *wal) lost(end position) (bool, error) {
 	}
 	return false, nil
 }
+
+// spoiled tells whether the frame at end, where replay stops, was written and is
+// damaged: a cut leaves each of its sectors old or new.
+func (w *wal) spoiled(end position) (bool, error) {
+	places := []uint64{end.pos}
+	if w.size-int64(end.pos) < int64(w.maxFrame()) {
+		places = append(places, 0) // where a frame goes that has no room before the end
+	}
+	s := w.stamp
+	s.seq = end.seq
+	for _, pos := range places {
+		n := min(int64(w.maxFrame()), w.size-int64(pos))
+		p := aligned(int(n))
+		if _, err := w.pool.file.ReadAt(p, w.start+int64(pos)); err != nil {
+			return false, fmt.Errorf("read the log: %w", err)
+		}
+		if s.damaged(p[:sectorSize]) {
+			return true, nil
+		}
+		if !s.is(p[:sectorSize], 0) {
+			continue
+		}
+		sectors, _, _ := frameInfo(p)
+		for i := 0; i < min(sectors*sectorSize, len(p)); i += sectorSize {
+			if s.damaged(p[i : i+sectorSize]) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
