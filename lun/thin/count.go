@@ -16,7 +16,7 @@ import (
 //	                      └── what cannot be read so ─► alone, as everything that is in memory
 
 const (
-	countReaders = 8
+	countReaders = 16
 	countSpan    = 128 // nodes that one call reads at most: 1 MiB
 	countGap     = 8   // nodes between two leaves that are read for nothing
 )

@@ -281,8 +281,10 @@ func (p *Pool) count(ctx context.Context, f *found) error {
 	for loc := range f.pages {
 		p.dead = append(p.dead, loc)
 	}
-	for loc := range f.leaves {
-		p.dead = append(p.dead, loc)
+	for loc, l := range f.leaves {
+		if !l.named {
+			p.dead = append(p.dead, loc)
+		}
 	}
 	for _, v := range p.list() {
 		if v.reserved.Load() {
@@ -293,7 +295,8 @@ func (p *Pool) count(ctx context.Context, f *found) error {
 	return nil
 }
 
-// distinct is each leaf once. What it names is taken out of what was found.
+// distinct is each leaf that a volume has, once, and notes that it is named.
+// Pages that are, are taken out of what was found.
 func (p *Pool) distinct(f *found) []*leaf {
 	var out []*leaf
 	for _, v := range p.list() {
@@ -303,10 +306,9 @@ func (p *Pool) distinct(f *found) []*leaf {
 			}
 		}
 		v.leaves(func(l *leaf, _ bool) {
-			if l.blocks >= 0 {
-				l.blocks = -1
+			if !l.named {
+				l.named = true
 				out = append(out, l)
-				delete(f.leaves, l.ref.loc)
 			}
 		})
 	}

@@ -56,6 +56,7 @@ type leaf struct {
 	gone    bool   // no page has it any more
 	bad     error  // it could not be read when the pool was opened
 	blocks  int32  // that are mapped, as counted when the pool was opened
+	named   bool   // by a volume, then
 
 	// What it takes. Counted by the pool's space, and read without a lock.
 	id        uint32
