@@ -67,7 +67,7 @@ func (b *bench) qemuBench(ctx context.Context, c Cell, format, path string) (Sam
 	if c.writes() {
 		args = append(args, "-w")
 		if c.Flush {
-			args = append(args, "--flush-interval", "1")
+			args = append(args, "--flush-interval", strconv.Itoa(c.Depth))
 		}
 	}
 	out, err := b.tool(ctx, append(args, path)...)
