@@ -134,11 +134,12 @@ func (b *bench) state(ctx context.Context, c Cell) (raw, lun volume, done func()
 			err = b.pool.Snapshot(ctx, name, "snapped")
 		}
 		return f, v, func() error { return b.pool.Delete(ctx, "snapped@"+name) }, err
-	case "churned":
-		v, err := b.churned(ctx, "churned")
-		return f, v, nothing, err
-	case "healed":
-		return nil, nil, nothing, nil // the engine has no heal yet
+	case "churned", "healed":
+		v, err := b.churned(ctx, name)
+		if err == nil && c.State == "healed" {
+			err = b.heal(ctx, v)
+		}
+		return f, v, func() error { return errors.Join(b.pool.Delete(ctx, name+"@s"), b.pool.Delete(ctx, name)) }, err
 	case "hundred":
 		plain, err := b.thin(ctx, "steady")
 		if err != nil {
@@ -151,11 +152,8 @@ func (b *bench) state(ctx context.Context, c Cell) (raw, lun volume, done func()
 	return f, v, nothing, err
 }
 
-// churned is a volume with every fourth block overwritten behind a snapshot.
+// churned is a new volume with every fourth block overwritten behind a snapshot.
 func (b *bench) churned(ctx context.Context, name string) (*thin.Volume, error) {
-	if v, err := b.pool.Volume(name); err == nil {
-		return v, nil
-	}
 	v, err := b.thin(ctx, name)
 	if err == nil {
 		err = b.pool.Snapshot(ctx, "s", name)
@@ -164,6 +162,24 @@ func (b *bench) churned(ctx context.Context, name string) (*thin.Volume, error) 
 		err = churn(ctx, v, b.bytes())
 	}
 	return v, err
+}
+
+// heal passes over the pool until there is nothing more to do.
+func (b *bench) heal(ctx context.Context, v *thin.Volume) error {
+	for done := int64(1); done > 0; {
+		done = 0
+		for left := int64(1); left > 0; {
+			p, err := b.pool.Heal(ctx, 64<<20)
+			if err != nil {
+				return err
+			}
+			done, left = done+p.Done, p.Left
+		}
+		if err := v.Flush(ctx); err != nil { // what was given up is free after it
+			return err
+		}
+	}
+	return nil
 }
 
 // hundred is a volume with 100 snapshots and some writes after each.
