@@ -150,7 +150,7 @@ func (d *drivers) parts() []controller.Part {
 		controller.Bind(controller.Subsystem[lun.Schedules, lun.ScheduleStep]{
 			Name: "snapshots", Pick: func(d controller.Desired) lun.Schedules { return d.Schedules },
 			Diff: lun.DiffSchedules, Describe: lun.Schedules.Describe, Fit: lun.Schedules.Under,
-		}, scheduler{d}),
+		}, newScheduler(d)),
 		controller.Bind(controller.Subsystem[iscsi.State, iscsi.Step]{
 			Name: "iscsi", Pick: func(d controller.Desired) iscsi.State { return d.ISCSI },
 			Diff: iscsi.Diff, Describe: iscsi.State.Describe,

@@ -64,10 +64,9 @@ func newSnapshotName(name string) error {
 	return nil
 }
 
-// snapshotLUNs keeps the present of LUNs.
+// snapshotLUNs keeps the present of LUNs. It changes nothing that is applied, so
+// a disk that hangs holds up no apply.
 func (d *daemon) snapshotLUNs(ctx context.Context, ask v1.NewSnapshot) ([]v1.Snapshot, error) {
-	d.change.Lock()
-	defer d.change.Unlock()
 	if err := newSnapshotName(ask.Name); err != nil {
 		return nil, err
 	}
@@ -160,8 +159,6 @@ func joined(err, more error) error {
 // restoreLUN makes a LUN what it was. Who has it in use would go on with what it
 // remembers of it, and destroy both.
 func (d *daemon) restoreLUN(ctx context.Context, ask v1.RestoreLUN) (v1.RestoredLUN, error) {
-	d.change.Lock()
-	defer d.change.Unlock()
 	if _, err := d.knownLUN("restore", ask.Name); err != nil {
 		return v1.RestoredLUN{}, err
 	}
