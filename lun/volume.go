@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Volume is a LUN in service, as an engine gives it. It is safe for concurrent
@@ -119,6 +120,7 @@ func (e *Miscompare) Error() string {
 
 // PoolStats is how full a pool is: a copy, taken at one moment.
 type PoolStats struct {
+	Health
 	Name        string
 	Kind        Kind
 	Size        int64  // bytes that may be used
@@ -129,6 +131,13 @@ type PoolStats struct {
 	Provisioned int64  // bytes promised to the LUNs in service
 	Limit       int64  // the most that may be promised: Size times overcommit
 	Fault       string // why it takes no more writes, and what to do; "" while it does
+}
+
+// Health is what was found out about a pool's data in quiet hours.
+type Health struct {
+	Scrubbed time.Time // when all data had been read last; zero is never
+	Bad      int64     // bytes that cannot be read, as far as it is known
+	Unhealed int64     // bytes of volumes that are to be looked at for blocks that lie apart
 }
 
 // LUNStats is what a LUN holds: a copy, taken at one moment.

@@ -111,6 +111,10 @@ type Pool struct {
 	Fault       string  `json:"fault,omitempty" doc:"why it takes no more writes, and what to do; absent while it does"`
 	Threshold   int     `json:"threshold" doc:"percent: the highest of 80, 90 and 95 that used and reserved are over; 0 is none"`
 
+	Scrubbed *time.Time `json:"scrubbed,omitempty" doc:"when all data had been read last, in quiet hours; absent before the first time"`
+	Bad      int64      `json:"bad" doc:"bytes that cannot be read, as far as it is known"`
+	Unhealed int64      `json:"unhealed" doc:"bytes of LUNs and snapshots that are still to be looked at for blocks that lie apart"`
+
 	Full *time.Time `json:"full,omitempty" doc:"when it is full at the rate of the last hour; absent where it is idle or shrinks"`
 }
 

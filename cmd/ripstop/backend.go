@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"ripstop/api/server"
@@ -54,10 +57,18 @@ func (d *daemon) status() v1.Status {
 	now := time.Now()
 	d.drivers.accounts.look(now)
 	return v1.Status{
-		Warnings: d.drivers.accounts.warnings(now),
+		Warnings: append(d.drivers.accounts.warnings(now), damage(d.drivers.thin.Bad())...),
 		Revision: number, Started: d.started, Passes: s.Passes, Well: s.Well(),
 		Objects: objects(s.Objects), Errors: errs,
 	}
+}
+
+// damage warns of pools with data that cannot be read.
+func damage(bad map[string]int64) (out []string) {
+	for _, name := range slices.Sorted(maps.Keys(bad)) {
+		out = append(out, fmt.Sprintf("pool %s: %s of its data cannot be read: `ripstop lun check %s` says which; restore a snapshot or a backup", name, size(bad[name]), name))
+	}
+	return out
 }
 
 func objects(list []controller.Object) []v1.Object {

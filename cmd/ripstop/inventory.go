@@ -212,6 +212,7 @@ func (i inventory) pools(ctx context.Context) ([]v1.Pool, error) {
 	var all []v1.Pool
 	for _, p := range i.drivers.lun.Stats().Pools {
 		all = append(all, v1.Pool{
+			Scrubbed: sometime(p.Scrubbed), Bad: p.Bad, Unhealed: p.Unhealed,
 			Snapshots: p.Snapshots, Reserved: p.Reserved, Threshold: fills.level(p.Name), Full: fills.full(p.Name),
 			Name: p.Name, Kind: string(p.Kind), Fault: p.Fault, Path: have.Pools[p.Name].Path, Size: p.Size, Used: p.Used,
 			Provisioned: p.Provisioned, Overcommit: have.Pools[p.Name].Overcommit,
@@ -219,6 +220,14 @@ func (i inventory) pools(ctx context.Context) ([]v1.Pool, error) {
 		})
 	}
 	return all, nil
+}
+
+// sometime is nil for never.
+func sometime(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }
 
 func cacheWord(direct bool) string {

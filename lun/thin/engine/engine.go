@@ -181,6 +181,19 @@ func (e *Engine) Fill() []lun.Fill {
 	return out
 }
 
+// Bad is the bytes that are known not to be readable, of each pool with such.
+func (e *Engine) Bad() map[string]int64 {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	out := map[string]int64{}
+	for name, p := range e.pools {
+		if n := p.health.Load().Bad; n > 0 {
+			out[name] = n
+		}
+	}
+	return out
+}
+
 // Stats is how full pools and LUNs are now.
 func (e *Engine) Stats() lun.Stats {
 	e.mu.RLock()
@@ -190,7 +203,7 @@ func (e *Engine) Stats() lun.Stats {
 		p := e.pools[name]
 		u := p.thin.Usage()
 		st := lun.PoolStats{
-			Name: name, Kind: lun.Thin, Size: p.want.Size, Used: u.Data, Reserved: u.Promised,
+			Health: *p.health.Load(), Name: name, Kind: lun.Thin, Size: p.want.Size, Used: u.Data, Reserved: u.Promised,
 			Provisioned: e.provisioned(p), Limit: p.want.Limit(), Fault: p.fault(),
 		}
 		alone, volumes := int64(0), int64(0)

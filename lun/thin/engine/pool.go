@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync/atomic"
 
 	"ripstop/lun"
 	"ripstop/lun/thin"
@@ -22,11 +23,13 @@ type File interface {
 
 // pool is a pool in service.
 type pool struct {
-	name string
-	file File
-	thin *thin.Pool
-	want lun.Pool // under the engine's mu
-	rest func()   // ends what is done for it in the background; under the engine's control
+	name   string
+	file   File
+	thin   *thin.Pool
+	want   lun.Pool      // under the engine's mu
+	ops    atomic.Uint64 // commands
+	health atomic.Pointer[lun.Health]
+	rest   func() // ends what is done for it in the background; under the engine's control
 }
 
 const (
@@ -124,6 +127,7 @@ func (e *Engine) load(ctx context.Context, name string, want lun.Pool) (*pool, e
 		return nil, err
 	}
 	p := &pool{name: name, file: f, want: want, rest: func() {}}
+	p.health.Store(&lun.Health{})
 	if err := p.start(ctx, e.failed); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

@@ -40,6 +40,7 @@ func (v *volume) shape() lun.LUN {
 
 // enter lets I/O in while the LUN is in service.
 func (v *volume) enter() error {
+	v.pool.ops.Add(1)
 	v.gate.RLock()
 	if v.closed {
 		v.gate.RUnlock()
@@ -68,6 +69,7 @@ func (v *volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) err
 
 // try lets in what must not wait.
 func (v *volume) try() bool {
+	v.pool.ops.Add(1)
 	if !v.gate.TryRLock() {
 		return false
 	}
