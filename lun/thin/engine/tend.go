@@ -16,7 +16,7 @@ import (
 const (
 	tendEvery  = time.Second
 	restEvery  = 10 * time.Second // while there is nothing to do
-	idleAfter  = 5 * time.Second // without a command
+	idleAfter  = 5 * time.Second  // without a command
 	healWork   = 8 << 20
 	trimWork   = 64 << 20
 	scrubWork  = 16 << 20
