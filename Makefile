@@ -1,5 +1,5 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: quickstart test build gen fuzz conformance bench-iscsi bench-store soak soak-kill soak-iscsi lint clean
+.PHONY: quickstart test build gen fuzz conformance bench-iscsi bench-store soak soak-kill soak-iscsi soak-switch lint clean
 
 export CGO_ENABLED = 0
 
@@ -48,6 +48,10 @@ KILLS = 200
 FLIPS = 60
 soak-kill:
 	RIPSTOP_KILLS=$(KILLS) RIPSTOP_FLIPS=$(FLIPS) go test ./test/crash -run 'TestKill|TestDamage' -count=1 -timeout 60m -v
+
+# Random switches against a model of what they must deliver, many more than a test takes; by hand.
+soak-switch:
+	RIPSTOP_SEEDS=1000 go test ./vswitch/ebpf -run TestRandom -count=1 -timeout 3h -v
 
 # Verified I/O of QEMU and of the kernel's initiator while connections break and the daemon is killed: SOAK each, by hand.
 SOAK = 10m

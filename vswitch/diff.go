@@ -6,6 +6,9 @@ package vswitch
 // made again, and so is a gateway that changes its VLAN and everything of a
 // switch that changes its dataplane; every other change is made in place.
 //
+// A port with a fault and no other difference has a Refuse, so that the fault is
+// not overlooked.
+//
 // What want leaves open is no difference: a MAC that it does not choose, and the
 // addresses of a port for which it names none, which are somebody else's matter
 // (an operator's, a DHCP client's).
@@ -97,6 +100,8 @@ func (d *differ) makePorts(name string, to, from Switch) {
 		}
 		if !p.same(q) {
 			d.steps = append(d.steps, SetPort{name, to.Dataplane, n, q, p})
+		} else if q.Fault != "" {
+			d.steps = append(d.steps, Refuse{name, to.Dataplane, n, q.Fault})
 		}
 	}
 }

@@ -152,6 +152,21 @@ func TestWhatIsLeftOpenIsNoDifference(t *testing.T) {
 	}
 }
 
+func TestAFaultIsRefused(t *testing.T) {
+	have := one(Port{Kind: Tap, PVID: 10, Fault: "port web: shut: open it"})
+	steps := Diff(one(Port{Kind: Tap, PVID: 10}), have)
+	if len(steps) != 1 || steps[0].Object() != "port/lab/web" || steps[0].String() != "# port web: shut: open it" {
+		t.Fatalf("steps %v, want a Refuse", steps)
+	}
+	if err := NewSim(have).Do(t.Context(), steps[0]); err == nil || err.Error() != "port web: shut: open it" {
+		t.Errorf("the step ends with %v", err)
+	}
+	// What can be done is done first.
+	if steps := Diff(one(Port{Kind: Tap, PVID: 20}), have); len(steps) != 1 || steps[0].(SetPort).To.Fault != "" {
+		t.Errorf("steps %#v, want a SetPort", steps)
+	}
+}
+
 func one(p Port) State {
 	return State{Switches: map[string]Switch{"lab": {Dataplane: Bridge, Ports: map[string]Port{"web": p}}}}
 }

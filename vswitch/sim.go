@@ -37,6 +37,9 @@ func (s *Sim) Do(_ context.Context, step Step) error {
 			return err
 		}
 	}
+	if r, ok := step.(Refuse); ok {
+		return r.Err()
+	}
 	if err := s.standsOn(step); err != nil {
 		return err
 	}

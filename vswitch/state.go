@@ -99,6 +99,11 @@ type Port struct {
 	Down     bool     // administratively down
 
 	Security Security
+
+	// Fault is why the port as observed takes no frames though it is up, and what
+	// to do about it; "" while it does. No configuration wants one, and no step
+	// mends it.
+	Fault string
 }
 
 // Gateway is the host's own presence in a VLAN.

@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -8,7 +9,7 @@ import (
 )
 
 // Step is one change of a switch. The set is closed: Add, Set and Del of a
-// port and of a gateway, Add and Del of a switch. String is written in the
+// port and of a gateway, Add and Del of a switch, and Refuse. String is written in the
 // words of ip, bridge and tc.
 type Step interface {
 	fmt.Stringer
@@ -87,6 +88,34 @@ type DelGateway struct {
 	Name      string
 	Gateway   Gateway // as it was seen
 }
+
+// Refuse is what no step can do: it fails with the reason.
+type Refuse struct {
+	Switch    string
+	Dataplane Dataplane
+	Name      string // of a port
+	Reason    string
+}
+
+// Err is what, why and what to do.
+func (s Refuse) Err() error { return errors.New(s.Reason) }
+
+// Object is "port/SWITCH/PORT".
+func (s Refuse) Object() string { return "port/" + s.Switch + "/" + s.Name }
+
+// Removes is false.
+func (Refuse) Removes() bool { return false }
+
+// Engine is the switch's dataplane.
+func (s Refuse) Engine() Dataplane { return s.Dataplane }
+
+// Disturbs is empty.
+func (Refuse) Disturbs() string { return "" }
+
+// String is the reason as a comment.
+func (s Refuse) String() string { return "# " + s.Reason }
+
+func (Refuse) apply(map[string]Switch) {}
 
 // Object is "switch/SWITCH".
 func (s AddSwitch) Object() string { return "switch/" + s.Name }

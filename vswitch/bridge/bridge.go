@@ -72,6 +72,8 @@ func (d *Driver) Do(ctx context.Context, step vswitch.Step) error {
 		return d.setGateway(s)
 	case vswitch.DelGateway:
 		return d.delGateway(s)
+	case vswitch.Refuse:
+		return s.Err()
 	}
 	return fmt.Errorf("step %T is unknown to the bridge dataplane", step)
 }

@@ -51,6 +51,10 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+func TestRandom(t *testing.T) {
+	vswitchtest.Random(t, vswitch.Bridge, func(t *testing.T) vswitch.Driver { return open(t) }, 6)
+}
+
 func TestProbe(t *testing.T) {
 	if err := Probe(t.Context(), newGuard); err != nil {
 		t.Error(err)

@@ -56,7 +56,7 @@ func (d *Driver) switchSeen(name string, sw device.Switch, br *netlink.Bridge, m
 		m := members[found.Link.Attrs().Index]
 		if filters && found.Link.Attrs().MasterIndex == br.Index {
 			if g := guarded[name]; m.like(g) {
-				p.Tagged, p.Isolated, p.PVID, p.Security = m.tagged, m.isolated, m.pvid, g.Security
+				p.Tagged, p.Isolated, p.PVID, p.Security, p.Fault = m.tagged, m.isolated, m.pvid, g.Security, g.Fault
 			}
 		}
 		out.Ports[name] = p

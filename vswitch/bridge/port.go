@@ -8,7 +8,9 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
+	"ripstop/internal/link"
 	"ripstop/vswitch"
 )
 
@@ -21,7 +23,7 @@ func (d *Driver) addPort(s vswitch.AddPort) error {
 	if err != nil {
 		return err
 	}
-	if err := d.join(br, l, s.Name, s.Port); err != nil {
+	if err := d.join(br, l, s.Name, vswitch.Port{}, s.Port); err != nil {
 		return fmt.Errorf("port %q: %w", s.Name, err)
 	}
 	return nil
@@ -39,7 +41,7 @@ func (d *Driver) setPort(s vswitch.SetPort) error {
 	if err != nil {
 		return err
 	}
-	if err := d.join(br, l, s.Name, s.To); err != nil {
+	if err := d.join(br, l, s.Name, s.From, s.To); err != nil {
 		return fmt.Errorf("port %q: %w", s.Name, err)
 	}
 	return nil
@@ -49,7 +51,7 @@ func (d *Driver) setPort(s vswitch.SetPort) error {
 // it up. While it becomes an access port the guard comes before the VLANs, and
 // while it becomes a trunk after them: in between it drops too much, never too
 // little.
-func (d *Driver) join(br, l netlink.Link, name string, p vswitch.Port) error {
+func (d *Driver) join(br, l netlink.Link, name string, from, p vswitch.Port) error {
 	if l.Attrs().MasterIndex != br.Attrs().Index {
 		if err := d.host.LinkSetMaster(l, br); err != nil {
 			return fmt.Errorf("put %q into bridge %q: %w", l.Attrs().Name, br.Attrs().Name, err)
@@ -63,7 +65,14 @@ func (d *Driver) join(br, l netlink.Link, name string, p vswitch.Port) error {
 	if err := d.host.LinkSetIsolated(l, p.Isolated); err != nil {
 		return fmt.Errorf("set isolation of %q: %w", l.Attrs().Name, err)
 	}
+	// The kernel finds no entry of a VLAN in which the port is not.
+	if err := d.removeStations(l, from, p); err != nil {
+		return err
+	}
 	if err := d.setVLANs(l, p); err != nil {
+		return err
+	}
+	if err := d.addStations(l, p); err != nil {
 		return err
 	}
 	if len(p.Tagged) != 0 {
@@ -72,6 +81,58 @@ func (d *Driver) join(br, l netlink.Link, name string, p vswitch.Port) error {
 		}
 	}
 	return d.devices.Start(l, p)
+}
+
+// seat is a station in a VLAN.
+type seat struct {
+	vid uint16
+	mac vswitch.MAC
+}
+
+// seats is where the addresses are that belong to a port.
+func seats(p vswitch.Port) []seat {
+	var out []seat
+	for _, m := range p.Security.AllowedMACs {
+		for _, vid := range append(slices.Clone(p.Tagged), p.PVID) {
+			if vid != 0 && vid != vswitch.NotAttached {
+				out = append(out, seat{vid, m})
+			}
+		}
+	}
+	return out
+}
+
+// at is the FDB's entry of a station at a port.
+func (s seat) at(l netlink.Link) *netlink.Neigh {
+	return &netlink.Neigh{
+		LinkIndex: l.Attrs().Index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, State: netlink.NUD_NOARP,
+		Vlan: int(s.vid), HardwareAddr: s.mac[:],
+	}
+}
+
+// addStations makes the addresses that belong to a port static entries of the
+// FDB, so that nobody else hears what is for them.
+func (d *Driver) addStations(l netlink.Link, p vswitch.Port) error {
+	for _, s := range seats(p) {
+		if err := d.host.NeighSet(s.at(l)); err != nil {
+			return fmt.Errorf("set station %s of %q in VLAN %d: %w", s.mac, l.Attrs().Name, s.vid, err)
+		}
+	}
+	return nil
+}
+
+// removeStations takes away the entries of what does not belong to a port any more.
+func (d *Driver) removeStations(l netlink.Link, from, to vswitch.Port) error {
+	keep := seats(to)
+	for _, s := range seats(from) {
+		if slices.Contains(keep, s) {
+			continue
+		}
+		if err := d.host.NeighDel(s.at(l)); err != nil && !link.Gone(err) {
+			return fmt.Errorf("remove station %s of %q in VLAN %d: %w", s.mac, l.Attrs().Name, s.vid, err)
+		}
+	}
+	return nil
 }
 
 // setVLANs adds what is missing, moves the PVID and then takes away the rest.

@@ -55,6 +55,6 @@ func (d *Driver) tryForwarding(ctx context.Context) error {
 		return err
 	}
 	return device.Trial(ctx, d.host, func(near netlink.Link, vid uint16) error {
-		return d.join(br, near, near.Attrs().Name, vswitch.Port{PVID: vid})
+		return d.join(br, near, near.Attrs().Name, vswitch.Port{}, vswitch.Port{PVID: vid})
 	})
 }

@@ -1,6 +1,8 @@
 package ebpf
 
 import (
+	"os"
+	"strconv"
 	"testing"
 
 	"ripstop/vswitch"
@@ -16,4 +18,17 @@ func opened(t *testing.T) vswitch.Driver {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// TestRandom is short unless RIPSTOP_SEEDS says how many switches it shall make.
+func TestRandom(t *testing.T) {
+	seeds := uint64(4)
+	if s := os.Getenv("RIPSTOP_SEEDS"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seeds = n
+	}
+	vswitchtest.Random(t, vswitch.EBPF, opened, seeds)
 }

@@ -87,6 +87,8 @@ func (d *Driver) Do(_ context.Context, step vswitch.Step) error {
 		return d.setGateway(s.Switch, s.Name, s.To)
 	case vswitch.DelGateway:
 		return d.delGateway(s.Switch, s.Name)
+	case vswitch.Refuse:
+		return s.Err()
 	}
 	return fmt.Errorf("step %T is unknown to dataplane ebpf", step)
 }

@@ -49,7 +49,8 @@ func (g *Guard) Observe(name string, found device.Switch) (map[string]vswitch.Po
 }
 
 func (g *Guard) observe(name string, found device.Switch) (map[string]vswitch.Port, map[string]bool, error) {
-	ports, gateways := map[string]vswitch.Port{}, map[string]bool{}
+	var ports map[string]vswitch.Port
+	gateways := map[string]bool{}
 	hooks, err := g.d.hooks(found)
 	if err != nil {
 		return nil, nil, err
@@ -68,8 +69,8 @@ func (g *Guard) observe(name string, found device.Switch) (map[string]vswitch.Po
 	if err != nil {
 		return nil, nil, err
 	}
-	for n, port := range found.Ports {
-		ports[n] = p.port(n, port, sound)
+	if ports, err = p.portsOf(found, sound); err != nil {
+		return nil, nil, err
 	}
 	for n, gw := range found.Gateways {
 		host := gw.Link.Attrs()

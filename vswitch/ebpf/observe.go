@@ -74,8 +74,8 @@ func (d *Driver) observe(name string, found device.Switch) (vswitch.Switch, erro
 	if err != nil {
 		return sw, err
 	}
-	for n, port := range found.Ports {
-		sw.Ports[n] = p.port(n, port, sound)
+	if sw.Ports, err = p.portsOf(found, sound); err != nil {
+		return sw, err
 	}
 	for n, g := range found.Gateways {
 		sw.Gateways[n] = g.Gateway // of VLAN 0: it is made anew
@@ -186,6 +186,30 @@ func (p *plane) shares(id ebpf.ProgramID) (bool, error) {
 	want, _ := ours.ID()
 	ids, _ := theirs.MapIDs()
 	return theirs.Name == p.program && slices.Contains(ids, want), nil
+}
+
+// portsOf is the ports as the switch treats them, with their faults.
+func (p *plane) portsOf(found device.Switch, sound map[uint32]hook) (map[string]vswitch.Port, error) {
+	now, err := clock()
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]vswitch.Port{}
+	for n, f := range found.Ports {
+		port := p.port(n, f, sound)
+		if port.Security.BPDUGuard {
+			shut, err := p.shut(p.slots[uint32(f.Link.Attrs().Index)], now)
+			if err != nil {
+				return nil, err
+			}
+			if shut {
+				port.Fault = fmt.Sprintf("port %q: its BPDU guard saw a bridge behind it and has it shut: "+
+					"take the bridge away, and the port opens 300 s after the last BPDU", n)
+			}
+		}
+		out[n] = port
+	}
+	return out, nil
 }
 
 // port is a port as the switch treats it.

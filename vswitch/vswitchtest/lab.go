@@ -119,7 +119,16 @@ func (l *lab) pass() {
 	}
 }
 
+// diff is what is left to do. A fault is nothing that can be done.
 func (l *lab) diff() []vswitch.Step {
+	l.t.Helper()
+	return slices.DeleteFunc(l.differences(), func(s vswitch.Step) bool {
+		_, fault := s.(vswitch.Refuse)
+		return fault
+	})
+}
+
+func (l *lab) differences() []vswitch.Step {
 	l.t.Helper()
 	have, err := l.driver.Observe(l.t.Context())
 	if err != nil {

@@ -72,9 +72,7 @@ func (s suite) macLock(t *testing.T) {
 	l.sends("a", from("a", second, broadcast).with(q(0)), and(untagged("b"), "t", q(10)))
 	l.refuses("a", from("a", other, broadcast), 10, "mac-spoofed")
 	l.refuses("a", from("a", l.stations["b"].mac, broadcast), 10, "mac-spoofed")
-	// An address that belongs to a port stays there.
-	l.sends("t", from("t", other, broadcast).with(q(10)), untagged("a", "b"))
-	l.sends("t", from("t", other, broadcast).with(q(20)), untagged("c"))
+	// An address that belongs to a port is there before it sends, and stays.
 	l.sends("b", l.frame("b", mine), untagged("a"))
 	l.refuses("b", from("b", mine, broadcast), 10, "mac-spoofed")
 	l.sends("b", l.frame("b", mine), untagged("a"))
@@ -283,6 +281,9 @@ func (s suite) bpduGuard(t *testing.T) {
 		if want := p.Port != "c"; p.Shut != want {
 			t.Errorf("port %s is said to be shut: %t", p.Port, p.Shut)
 		}
+	}
+	if faults := l.differences(); len(faults) != 2 || faults[0].Object() != "port/lab/a" || l.driver.Do(t.Context(), faults[0]) == nil {
+		t.Errorf("the steps are\n%s\nand should say that a and b are shut", text(faults))
 	}
 	l.restart()
 	l.refuses("a", l.frame("a", broadcast), 0, "bpdu-guard")

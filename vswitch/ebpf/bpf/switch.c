@@ -493,8 +493,8 @@ static __always_inline int unicast(struct frame *f, struct station *to, __u32 fr
 	if (!dst || dst->ifindex != s->ifindex)
 		return -1;
 	form = egress(slot, dst, f->vid);
-	if (form == NOT_A_MEMBER)
-		return -1;
+	if (form == NOT_A_MEMBER) // a port that is down keeps its own addresses
+		return s->seen == STATIC ? drop(f->skb, f->vid, REASON_NO_DESTINATION) : -1;
 	if (slot == from)
 		return drop(f->skb, f->vid, REASON_SAME_PORT);
 	if (src->flags & dst->flags & PORT_ISOLATED)
@@ -548,8 +548,8 @@ static __always_inline int hidden(struct __sk_buff *skb)
 	__u8 snap[8];
 	__u16 tci, kind;
 
-	if (skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021AD) && !(skb->vlan_tci & VID_MASK))
-		return ~REASON_HIDDEN;
+	if (skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021AD))
+		return skb->vlan_tci & VID_MASK ? 0 : ~REASON_HIDDEN;
 	if (skb->protocol == bpf_htons(ETH_P_8021AD)) {
 		if (bpf_skb_load_bytes(skb, ETH_HLEN, &tci, sizeof(tci)))
 			return ~REASON_MALFORMED;
