@@ -244,19 +244,21 @@ func (m *Mux) Check(ctx context.Context, name string, read func(n int64)) ([]str
 
 // poolChecker is an Engine whose pools hold more than LUNs in service.
 type poolChecker interface {
-	// CheckPool reads what Check of the LUNs in service does not: snapshots, LUNs
-	// out of service, and all of a pool that is out of service itself. It changes
-	// nothing.
-	CheckPool(ctx context.Context, name string, pool Pool, read func(n int64)) (faults []string, err error)
+	// CheckPool reads all of a pool, in service or not, and gives what is wrong,
+	// by LUN or LUN@SNAPSHOT, and by "" what is of no LUN. It changes nothing.
+	CheckPool(ctx context.Context, name string, pool Pool, read func(n int64)) (faults map[string][]string, err error)
 }
 
-// CheckPool reads what Check of the LUNs in service does not. Where the kind of
-// the pool has nothing more, it gives nothing.
-func (m *Mux) CheckPool(ctx context.Context, name string, pool Pool, read func(n int64)) ([]string, error) {
-	if e, ok := m.engines[pool.Kind].(poolChecker); ok {
-		return e.CheckPool(ctx, name, pool, read)
+// CheckPool reads all of a pool, in service or not, and gives what is wrong, by
+// LUN or LUN@SNAPSHOT. ok is false for a kind whose pools hold nothing that Check
+// of their LUNs does not read.
+func (m *Mux) CheckPool(ctx context.Context, name string, pool Pool, read func(n int64)) (faults map[string][]string, ok bool, err error) {
+	e, ok := m.engines[pool.Kind].(poolChecker)
+	if !ok {
+		return nil, false, nil
 	}
-	return nil, nil
+	faults, err = e.CheckPool(ctx, name, pool, read)
+	return faults, true, err
 }
 
 // Close closes every engine, whatever becomes of the others.

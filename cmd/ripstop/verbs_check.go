@@ -65,60 +65,103 @@ func (d *daemon) checkLUN(ctx context.Context, ask v1.CheckLUN) ([]v1.CheckedLUN
 	if err != nil {
 		return nil, err
 	}
-	stats := d.drivers.lun.Stats()
-	var luns []lun.LUNStats
-	var total int64
-	for _, l := range stats.LUNs {
-		if ask.Name == "" || ask.Name == l.Name || ask.Name == l.Pool {
-			luns = append(luns, l)
-			total += l.Used
-		}
-	}
 	pools := d.poolsToCheck(ask.Name, have)
+	luns, total := d.lunsToCheck(ask.Name, pools)
 	if len(luns) == 0 && len(pools) == 0 && ask.Name != "" {
 		names := append(d.lunNames(), slices.Collect(maps.Keys(d.config().Pools))...)
 		return nil, refused(http.StatusNotFound, "check %s: there is no LUN and no pool of this name%s", ask.Name, hintOr(ask.Name, names, "lun"))
 	}
-	for _, x := range slices.Concat(unserved(d.drivers.lun.Snapshots()), d.drivers.lun.Retained()) {
-		if _, ok := pools[x.Pool]; ok {
-			total += x.Used
-		}
-	}
 	o, end := d.work.begin("check", cmp.Or(ask.Name, "everything"), ask.Mark, total)
 	defer end()
-	read := func(n int64) { o.done.Add(n) }
-	all := []v1.CheckedLUN{}
-	note := func(name, pool string, faults []string) {
-		all = append(all, v1.CheckedLUN{Name: name, Pool: pool, Well: len(faults) == 0, Faults: append([]string{}, faults...)})
+	c := checker{d.drivers.lun, func(n int64) { o.done.Add(n) }, map[string]map[string][]string{}, []v1.CheckedLUN{}}
+	for _, name := range slices.Sorted(maps.Keys(pools)) {
+		if err := c.read(ctx, name, pools[name]); err != nil {
+			return nil, err
+		}
 	}
 	for _, l := range luns {
-		faults, err := d.drivers.lun.Check(ctx, l.Name, read)
-		if err != nil {
+		if err := c.lun(ctx, l); err != nil {
 			return nil, err
 		}
-		note(l.Name, l.Pool, faults)
 	}
 	for _, name := range slices.Sorted(maps.Keys(pools)) {
-		var faults []string
+		why := ""
 		if _, serves := have.Pools[name]; !serves {
-			faults = append(faults, "it is out of service: "+d.reason("pool/"+name))
+			why = "it is out of service: " + d.reason("pool/"+name)
 		}
-		more, err := d.drivers.lun.CheckPool(ctx, name, pools[name], read)
-		if err != nil {
-			return nil, err
-		}
-		note("", name, append(faults, more...))
+		c.rest(name, why)
 	}
-	return all, nil
+	return c.found, nil
 }
 
-// unserved is snapshots as what a check reads.
-func unserved(all []lun.SnapshotStats) []lun.LUNStats {
-	out := make([]lun.LUNStats, len(all))
-	for i, s := range all {
-		out[i] = lun.LUNStats{Info: s.Info, Pool: s.Pool, Used: s.Used}
+// checker reads pools as a whole where their kind can, and else LUN by LUN.
+type checker struct {
+	engines *lun.Mux
+	done    func(n int64)
+	pools   map[string]map[string][]string // pool to what is wrong, by LUN
+	found   []v1.CheckedLUN
+}
+
+func (c *checker) read(ctx context.Context, name string, pool lun.Pool) error {
+	faults, whole, err := c.engines.CheckPool(ctx, name, pool, c.done)
+	if whole {
+		c.pools[name] = faults
 	}
-	return out
+	return err
+}
+
+func (c *checker) lun(ctx context.Context, l lun.LUNStats) error {
+	all, whole := c.pools[l.Pool]
+	faults := all[l.Name]
+	delete(all, l.Name)
+	if !whole {
+		var err error
+		if faults, err = c.engines.Check(ctx, l.Name, c.done); err != nil {
+			return err
+		}
+	}
+	c.note(l.Name, l.Pool, faults)
+	return nil
+}
+
+// rest notes what is left of a pool when its LUNs in service are told.
+func (c *checker) rest(name, why string) {
+	var faults []string
+	if why != "" {
+		faults = append(faults, why)
+	}
+	for _, of := range slices.Sorted(maps.Keys(c.pools[name])) {
+		for _, f := range c.pools[name][of] {
+			if of != "" {
+				f = of + ": " + f
+			}
+			faults = append(faults, f)
+		}
+	}
+	c.note("", name, faults)
+}
+
+func (c *checker) note(name, pool string, faults []string) {
+	c.found = append(c.found, v1.CheckedLUN{Name: name, Pool: pool, Well: len(faults) == 0, Faults: append([]string{}, faults...)})
+}
+
+// lunsToCheck is the LUNs in service of a check, and the bytes that it reads.
+func (d *daemon) lunsToCheck(name string, pools map[string]lun.Pool) (luns []lun.LUNStats, total int64) {
+	stats := d.drivers.lun.Stats()
+	for _, l := range stats.LUNs {
+		if name == "" || name == l.Name || name == l.Pool {
+			luns = append(luns, l)
+			if _, whole := pools[l.Pool]; !whole {
+				total += l.Used
+			}
+		}
+	}
+	for _, p := range stats.Pools {
+		if _, whole := pools[p.Name]; whole {
+			total += p.Used
+		}
+	}
+	return luns, total
 }
 
 // poolsToCheck is the pools of a check: the one that is named, the one of a LUN

@@ -118,6 +118,15 @@ func TestScrubFindsWhatIsBad(t *testing.T) {
 			}
 		}
 	}
+	if _, err := p.Scrub(ctx, 1); err != nil { // ScrubAll begins where everything begins
+		t.Fatal(err)
+	}
+	var once int64
+	all, err := p.ScrubAll(ctx, func(n int64) { once += n })
+	if err != nil || len(all) != 4 || once < 6<<20 || once > 8<<20 {
+		t.Errorf("all at once: %v in %d bytes, %v", all, once, err)
+	}
+	scrub()
 	bad, read := scrub()
 	if read < 6<<20 || read > 8<<20 {
 		t.Errorf("6 MiB that two volumes share took %d bytes of reading", read)

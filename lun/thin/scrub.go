@@ -36,6 +36,39 @@ func (p *Pool) Scrub(ctx context.Context, work int64) (Progress, error) {
 	return pr, nil
 }
 
+// allWork is the bytes of a piece of ScrubAll, between which others may work.
+const allWork = 64 << 20
+
+// ScrubAll scrubs everything that is there once, whatever Scrub is at, and calls
+// read with the bytes that it has read, piece by piece.
+func (p *Pool) ScrubAll(ctx context.Context, read func(n int64)) ([]Damage, error) {
+	var at cursor
+	var bad []Damage
+	seen := map[*leaf]bool{}
+	for {
+		p.background.Lock()
+		pr, err := p.pass(ctx, &at, allWork, func(at place) (int64, error) {
+			if seen[at.l] {
+				return 0, nil
+			}
+			seen[at.l] = true
+			n, found, err := at.v.scrubLeaf(ctx, at.i)
+			for _, d := range found {
+				bad = append(bad, p.sharers(at, d)...)
+			}
+			read(n)
+			return n, err
+		})
+		p.background.Unlock()
+		if err != nil {
+			return bad, fmt.Errorf("scrub: %w", err)
+		}
+		if pr.Left == 0 {
+			return bad, nil
+		}
+	}
+}
+
 // sharers is damage of a leaf for every volume that has the leaf.
 func (p *Pool) sharers(at place, d Damage) []Damage {
 	out := []Damage{d}

@@ -329,42 +329,26 @@ func readAll(ctx context.Context, v lun.Volume, read func(n int64)) (faults []st
 	return faults, errors.Join(err, stop)
 }
 
-// CheckPool reads the snapshots of a pool in service, and its LUNs out of
-// service; of a pool out of service all that there is. It changes nothing.
-func (e *Engine) CheckPool(ctx context.Context, name string, want lun.Pool, read func(n int64)) (faults []string, err error) {
+// CheckPool reads all of a pool, and compares it with its checksums, each block
+// once however many share it. Of a pool in service I/O goes on meanwhile; one that
+// is not is read as it lies on the disk. It changes nothing.
+func (e *Engine) CheckPool(ctx context.Context, name string, want lun.Pool, read func(n int64)) (map[string][]string, error) {
 	e.mu.RLock()
 	p := e.pools[name]
 	e.mu.RUnlock()
 	if p == nil {
-		faults, err = e.checkClosed(ctx, name, want)
-	} else {
-		faults, err = e.checkRest(ctx, p, read)
+		faults, err := e.checkClosed(ctx, name, want)
+		return map[string][]string{"": faults}, wrap("check pool "+name, err)
+	}
+	faults := map[string][]string{}
+	if why := p.fault(); why != "" {
+		faults[""] = []string{why}
+	}
+	bad, err := p.thin.ScrubAll(ctx, read)
+	for _, d := range bad {
+		faults[d.Volume] = append(faults[d.Volume], fmt.Sprintf("%d bytes at byte %d cannot be read: %v", d.Size, d.Offset, d.Err))
 	}
 	return faults, wrap("check pool "+name, err)
-}
-
-// checkRest reads what is not in service in a pool that is.
-func (e *Engine) checkRest(ctx context.Context, p *pool, read func(n int64)) (faults []string, err error) {
-	for _, x := range p.thin.List() {
-		e.mu.RLock()
-		_, serves := e.volumes[x.Name]
-		e.mu.RUnlock()
-		v, err := p.thin.Volume(x.Name)
-		if serves || err != nil { // gone meanwhile
-			continue
-		}
-		unread, err := readAll(ctx, v, read)
-		switch {
-		case errors.Is(err, lun.ErrClosed): // also gone
-			continue
-		case err != nil:
-			return nil, err
-		}
-		for _, f := range unread {
-			faults = append(faults, x.Name+": "+f)
-		}
-	}
-	return faults, nil
 }
 
 // checkClosed reads a pool that is not in service. Nobody opens it meanwhile.
