@@ -124,18 +124,16 @@ func (v *Volume) plan(pt *part) error {
 	l := pt.leaf
 	for again := true; ; {
 		l.mu.Lock()
-		inPlace, err := v.place(pt, true)
-		if again && errors.Is(err, lun.ErrNoSpace) {
+		inPlace, err := v.place(pt)
+		if errors.Is(err, lun.ErrNoSpace) {
 			l.mu.Unlock()
-			if again, err = v.reclaim(); err != nil {
-				return err
-			}
-			if again {
-				again = false
+			if more, err := v.room(&again); more || err != nil {
+				if err != nil {
+					return err
+				}
 				continue
 			}
-			l.mu.Lock()
-			inPlace, err = v.place(pt, true)
+			return err
 		}
 		if err != nil || !inPlace || l.intent == intentHeld || v.pool.rules.noIntent {
 			if inPlace {
@@ -157,6 +155,20 @@ func (v *Volume) plan(pt *part) error {
 	}
 }
 
+// room makes room for a chunk: the file grows, or, once, what was given up
+// becomes free. It is asked with no lock held, for both may take a while and who ends a
+// transfer of the ring must not wait for a leaf.
+func (v *Volume) room(again *bool) (bool, error) {
+	if !v.pool.space.full() && v.pool.expand() {
+		return true, nil
+	}
+	if !*again {
+		return false, nil
+	}
+	*again = false
+	return v.reclaim()
+}
+
 // ask puts an intent into the log.
 func (v *Volume) ask(l *leaf) {
 	p := v.pool
@@ -172,9 +184,8 @@ func (v *Volume) ask(l *leaf) {
 }
 
 // place chooses the chunk of each block: where it is, if no other leaf uses
-// that chunk, or else the region's own chunk. Without wait the file does not grow
-// for it. With the leaf's mu held.
-func (v *Volume) place(pt *part, wait bool) (inPlace bool, err error) {
+// that chunk, or else the region's own chunk. With the leaf's mu held.
+func (v *Volume) place(pt *part) (inPlace bool, err error) {
 	d, s := pt.leaf.data, &v.pool.space
 	for b := pt.from; b < pt.to; b++ {
 		r, bit := b/chunkBlocks, uint16(1)<<(b%chunkBlocks)
@@ -184,7 +195,7 @@ func (v *Volume) place(pt *part, wait bool) (inPlace bool, err error) {
 			inPlace = true
 			continue
 		}
-		if c, err = v.ownChunk(pt.leaf, r, wait); err != nil {
+		if c, err = v.ownChunk(pt.leaf, r); err != nil {
 			return inPlace, err
 		}
 		pt.target[b-pt.from] = c
@@ -195,7 +206,7 @@ func (v *Volume) place(pt *part, wait bool) (inPlace bool, err error) {
 
 // ownChunk is where new blocks of a region go. Slots of a chunk that was not
 // just taken may be named by what is durable, so they count as overwritten.
-func (v *Volume) ownChunk(l *leaf, r int, wait bool) (uint32, error) {
+func (v *Volume) ownChunk(l *leaf, r int) (uint32, error) {
 	d, s := l.data, &v.pool.space
 	if c := d.own[r]; c != 0 {
 		if s.exclusive(c) {
@@ -209,7 +220,7 @@ func (v *Volume) ownChunk(l *leaf, r int, wait bool) (uint32, error) {
 			return c, nil
 		}
 	}
-	c, err := v.takeData(l, r, wait)
+	c, err := v.takeData(l, r)
 	if err != nil {
 		return 0, err
 	}

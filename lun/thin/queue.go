@@ -21,6 +21,9 @@ type promptFile interface {
 	Direct() bool
 	// TryReadAt fills p, or is false; then p may hold anything.
 	TryReadAt(p []byte, off int64) bool
+	// TryWriteAt is a WriteAt that waits for no other, or is false; then p may be
+	// written in part.
+	TryWriteAt(p []byte, off int64) bool
 }
 
 var (
@@ -101,7 +104,7 @@ func (v *Volume) TryReadAt(p []byte, off int64) (bool, error) {
 	if f == nil {
 		return false, nil
 	}
-	ok := f.each(func(p []byte, off int64) bool { return m.TryReadAt(p, off) }) && f.matches()
+	ok := f.each(m.TryReadAt) && f.matches()
 	f.leave()
 	v.luck.Note(ok)
 	return ok, nil
@@ -119,10 +122,7 @@ func (v *Volume) TryWriteAt(p []byte, off int64) (bool, error) {
 		return false, nil
 	}
 	began := time.Now()
-	ok := f.each(func(p []byte, off int64) bool {
-		_, err := v.pool.file.WriteAt(p, off)
-		return err == nil
-	})
+	ok := f.each(m.TryWriteAt)
 	v.brake.Note(time.Since(began))
 	f.publish(ok)
 	f.leave()
@@ -172,7 +172,9 @@ func (f *flight) look() bool {
 		return true
 	}
 	l := pt.leaf
-	l.mu.Lock()
+	if !l.mu.TryLock() { // it may be on its way into memory
+		return false
+	}
 	defer l.mu.Unlock()
 	if l.data == nil || l.suspect {
 		return false
@@ -202,12 +204,14 @@ func (f *flight) claim() bool {
 		pt.crc[i] = checksum(pt.data[i*blockSize : (i+1)*blockSize])
 	}
 	pt.leaf = l
-	l.mu.Lock()
+	if !l.mu.TryLock() {
+		return false
+	}
 	defer l.mu.Unlock()
 	if l.gone || l.data == nil || l.suspect || l.data.anyBusy(pt.from, pt.to) {
 		return false
 	}
-	inPlace, err := v.place(pt, false)
+	inPlace, err := v.place(pt)
 	if err != nil || inPlace && l.intent != intentHeld || f.runs() > flightRuns {
 		return false // a chunk that was taken meanwhile stays the region's own, for the write that follows
 	}

@@ -3,6 +3,7 @@ package thin
 import (
 	"bytes"
 	"errors"
+	"sync"
 	"testing"
 
 	"ripstop/lun/thin/thintest"
@@ -18,6 +19,11 @@ func (c cached) Direct() bool { return c.direct }
 
 func (c cached) TryReadAt(p []byte, off int64) bool {
 	_, err := c.ReadAt(p, off)
+	return err == nil
+}
+
+func (c cached) TryWriteAt(p []byte, off int64) bool {
+	_, err := c.WriteAt(p, off)
 	return err == nil
 }
 
@@ -113,5 +119,40 @@ func TestShortWriteFails(t *testing.T) {
 		t.Error("other data")
 	}
 	must(t, v.WriteAt(t.Context(), b, 0, true)) // nothing is held
+	must(t, p.Close())
+}
+
+// TestGrowingHoldsNobody: while a write waits for the file to grow, one that has
+// everything goes on in the same leaf, for the ring's goroutine may end it.
+func TestGrowingHoldsNobody(t *testing.T) {
+	p, d := startPool(t, 1, 512, rules{})
+	v := create(t, p, "v", 4<<20)
+	for range 2 {
+		must(t, v.WriteAt(t.Context(), filled(0, 4096, 1), 0, true))
+	}
+	asked, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	d.Inject(func(op thintest.Op, _, _ int64) error {
+		if op == thintest.Grow {
+			once.Do(func() { close(asked) })
+			<-goOn
+		}
+		return nil
+	})
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		for off := int64(64 << 10); off < 4<<20 && err == nil; off += 64 << 10 {
+			err = v.WriteAt(t.Context(), filled(off, 4096, 1), off, false)
+		}
+		ended <- err
+	}()
+	<-asked
+	well := false
+	if !v.StartWriteAt(filled(0, 4096, 2), 0, func(ok bool) { well = ok }) || !well {
+		t.Error("a write that needs nothing is not taken")
+	}
+	close(goOn)
+	must(t, <-ended)
 	must(t, p.Close())
 }

@@ -192,21 +192,17 @@ func (d *leafData) coveredIn(r int, s *space) bool {
 	return false
 }
 
-// takeData is a chunk for a region of the volume; without wait only one that is there.
-func (v *Volume) takeData(l *leaf, r int, wait bool) (uint32, error) {
+// takeData is a chunk for a region of the volume, of those that the file has.
+func (v *Volume) takeData(l *leaf, r int) (uint32, error) {
 	p := v.pool
-	for {
-		spare, need := p.debt(), &v.promise
-		if !v.reserved.Load() {
-			spare, need = spare+p.reserve(), nil
-		}
-		if c, ok := p.space.takeData(l, r, spare, need); ok {
-			return c, nil
-		}
-		if !wait || p.space.full() || !p.expand() {
-			return 0, fmt.Errorf("the pool is full: %w", lun.ErrNoSpace)
-		}
+	spare, need := p.debt(), &v.promise
+	if !v.reserved.Load() {
+		spare, need = spare+p.reserve(), nil
 	}
+	if c, ok := p.space.takeData(l, r, spare, need); ok {
+		return c, nil
+	}
+	return 0, fmt.Errorf("the pool is full: %w", lun.ErrNoSpace)
 }
 
 // reclaim makes free what was given up and is not free yet; false when there

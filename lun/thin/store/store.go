@@ -148,6 +148,18 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 // TryReadAt fills p where the page cache has all of it.
 func (f *File) TryReadAt(p []byte, off int64) bool { return f.file.TryReadAt(p, off) }
 
+// TryWriteAt is a WriteAt where it finds a place without waiting.
+func (f *File) TryWriteAt(p []byte, off int64) bool {
+	select {
+	case f.places <- struct{}{}:
+	default:
+		return false
+	}
+	_, err := f.file.WriteAt(p, off)
+	<-f.places
+	return err == nil
+}
+
 // StartReadAt begins a ReadAt in the ring, as lun.Queue says.
 func (f *File) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
 	return f.file.StartReadAt(p, off, done)
