@@ -117,19 +117,19 @@ func (p *plane) forgetActivity(slot uint32) error {
 	return errors.Join(p.maps.Activities.Put(slot, &planeActivity{}), p.maps.Learned.Put(slot, int32(0)))
 }
 
-// forgetDrops removes the counters of a device.
-func (p *plane) forgetDrops(ifindex uint32) error {
+// forgetDrops removes the counters of devices that are no ports any more.
+func (p *plane) forgetDrops() error {
 	var key planePlace
 	var values []planeLosses
-	var keys []planePlace
+	var old []planePlace
 	all := p.maps.Drops.Iterate()
 	for all.Next(&key, &values) {
-		if key.Ifindex == ifindex {
-			keys = append(keys, key)
+		if _, ok := p.slots[key.Ifindex]; !ok {
+			old = append(old, key)
 		}
 	}
 	errs := []error{all.Err()}
-	for _, key := range keys {
+	for _, key := range old {
 		errs = append(errs, gone(p.maps.Drops.Delete(&key)))
 	}
 	if err := errors.Join(errs...); err != nil {

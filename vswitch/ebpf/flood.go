@@ -94,7 +94,8 @@ func readList(id ebpf.MapID) ([]uint32, error) {
 }
 
 // commit writes the flood lists of the VLANs that changed, each in one go, and
-// then forgets what the FDB says of ports that left a VLAN.
+// then forgets what the FDB says of ports that left a VLAN, and what was counted
+// of those that are gone.
 func (p *plane) commit() error {
 	if p.maps.Floods == nil {
 		clear(p.dirty)
@@ -112,6 +113,7 @@ func (p *plane) commit() error {
 		return nil
 	}
 	_, err := p.expire()
+	err = errors.Join(err, p.forgetDrops())
 	p.stale = err != nil
 	return err
 }

@@ -1,12 +1,16 @@
 package ebpf
 
 import (
+	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"ripstop/vswitch"
 )
 
 // tryContext is the head of struct __sk_buff in linux/bpf.h, as far as
@@ -344,5 +348,33 @@ func TestExpire(t *testing.T) {
 	}
 	if all, err := tr.stations(); err != nil || len(all) != 1 || all[0].Mac != [6]byte(macA) {
 		t.Errorf("FDB is %+v, %v; want macA in VLAN 10 alone", all, err)
+	}
+}
+
+func TestWhatAPortLeaves(t *testing.T) {
+	tr := newTrial(t, nil)
+	mine := vswitch.MAC(macA)
+	allowed := vswitch.Security{AllowedMACs: []vswitch.MAC{mine}, AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("fd00::/64")}}
+	slot := tr.port(member{ifindex: lo, pvid: 10, tagged: []uint16{20}, security: allowed})
+	if _, _, why := tr.send(slot, q|20, ether(broadcast, macB, unix.ETH_P_IP)); why != "mac-spoofed" {
+		t.Errorf("another's address is dropped as %q", why)
+	}
+	if err := tr.read(); err != nil {
+		t.Fatal(err)
+	}
+	if s := tr.security(slot); !slices.Equal(s.AllowedMACs, allowed.AllowedMACs) || !slices.Equal(s.AllowedIPs, allowed.AllowedIPs) {
+		t.Errorf("read back %v, want %v", s, allowed)
+	}
+	all, err := tr.stations()
+	if err != nil || len(all) != 2 || !all[0].static || all[0].Mac != mine || all[0].Slot != slot {
+		t.Errorf("FDB is %+v, %v; want one static entry in each VLAN", all, err)
+	}
+	if err := errors.Join(tr.clear(lo), tr.commit(), tr.read()); err != nil {
+		t.Fatal(err)
+	}
+	all, err = tr.stations()
+	losses, err2 := tr.portLosses()
+	if err := errors.Join(err, err2); err != nil || len(all)+len(losses)+len(tr.macs)+len(tr.ips) != 0 {
+		t.Errorf("a port that is gone left %v, %v, %v, %v, %v", all, losses, tr.macs, tr.ips, err)
 	}
 }

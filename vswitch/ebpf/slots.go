@@ -191,7 +191,7 @@ func (p *plane) clear(ifindex uint32) error {
 	if err := p.maps.Ports.Put(slot, &planePort{}); err != nil {
 		return fmt.Errorf("write map %q of switch %q: %w", planeMapPorts, p.name, err)
 	}
-	if err := errors.Join(p.forgetDrops(ifindex), p.disallow(slot, nil, nil), p.forgetActivity(slot)); err != nil {
+	if err := errors.Join(p.disallow(slot, nil, nil), p.forgetActivity(slot)); err != nil {
 		return err
 	}
 	p.touch(slot)
