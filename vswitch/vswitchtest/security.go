@@ -1,10 +1,15 @@
 package vswitchtest
 
 import (
+	"bytes"
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"ripstop/internal/nettest"
 	"ripstop/vswitch"
 )
 
@@ -258,6 +263,40 @@ func (s suite) storm(t *testing.T) {
 	}
 	for range 20 {
 		l.sends("b", l.frame("b", broadcast), untagged("a", "c")) // nor anybody else's
+	}
+}
+
+// loop has a station join two of its ports, so that each broadcast comes back.
+func (s suite) loop(t *testing.T) {
+	const most = 50
+	limits := vswitch.Security{Storm: vswitch.Storm{Broadcast: most, Multicast: most, UnknownUnicast: most}}
+	one, two := secured("x", limits), secured("x", limits)
+	two.IfName = "eth1"
+	l := s.lab(t, ports{"one": one, "two": two, "b": access(10, "b"), "c": access(20, "c"), "d": access(20, "d")})
+	l.learn("c", "d")
+	apart := l.stream("c", "d", time.Millisecond)
+	nettest.Run(t, "ip", "-n", "x", "link", "add", "loop", "up", "type", "bridge")
+	for _, dev := range []string{"eth0", "eth1"} {
+		nettest.Run(t, "ip", "-n", "x", "link", "set", dev, "master", "loop")
+	}
+	f := l.frame("b", broadcast)
+	l.stations["b"].send(t, f)
+	start, heard := time.Now(), 0
+	for time.Since(start) < time.Second || heard == 0 && time.Since(start) < arrival {
+		wait([]*station{l.stations["b"]}, unix.POLLIN, quiet)
+		for b := l.stations["b"].receive(t); b != nil; b = l.stations["b"].receive(t) {
+			if bytes.Contains(b, f.payload) {
+				heard++
+			}
+		}
+	}
+	if took := int(time.Since(start).Seconds()) + 2; heard == 0 || heard > 2*most*took {
+		t.Errorf("in %d seconds %d copies of a frame came back; want some, and at most %d a second of each port", took, heard, most)
+	}
+	nettest.Run(t, "ip", "-n", "x", "link", "del", "loop")
+	apart.end()
+	if l.drops("one", 10, "storm-broadcast")+l.drops("two", 10, "storm-broadcast") == 0 {
+		t.Error("no frame of the loop is counted")
 	}
 }
 

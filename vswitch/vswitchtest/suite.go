@@ -58,6 +58,7 @@ func Suite(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitc
 		{"only trusted ports serve DHCP and are routers", suite.guards},
 		{"a port has only so many stations", suite.macLimit},
 		{"floods are limited", suite.storm},
+		{"a loop is bounded by storm control", suite.loop},
 		{"a BPDU shuts a port with a guard", suite.bpduGuard},
 		{"no station has an impossible address", suite.badSource},
 		{"a station moves", suite.move},
