@@ -67,7 +67,7 @@ type Gauge interface {
 // Usage is space in bytes at one moment.
 type Usage struct {
 	PoolSize int64 // that LUNs may use
-	PoolUsed int64 // that LUNs use, those out of service included
+	PoolUsed int64 // that LUNs use, those out of service included, or that is kept for them
 	Used     int64 // that this one uses
 }
 

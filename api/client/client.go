@@ -106,8 +106,8 @@ func (c *Client) Tasks(ctx context.Context) ([]v1.Task, error) {
 }
 
 // ReopenPool opens a pool anew that takes no more writes.
-func (c *Client) ReopenPool(ctx context.Context, name string) (v1.Applied, error) {
-	return call[v1.Applied](ctx, c, http.MethodPost, "pool/reopen", v1.Name{Name: name})
+func (c *Client) ReopenPool(ctx context.Context, p v1.ReopenPool) (v1.Applied, error) {
+	return call[v1.Applied](ctx, c, http.MethodPost, "pool/reopen", p)
 }
 
 // call sends body, when there is one, and decodes the answer. What the daemon

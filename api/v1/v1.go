@@ -161,6 +161,12 @@ type Name struct {
 	Name string `json:"name"`
 }
 
+// ReopenPool asks for a pool to be opened anew.
+type ReopenPool struct {
+	Name   string `json:"name"`
+	GiveUp bool   `json:"giveUp,omitempty" doc:"give up for good what lay under parts of the map that cannot be read"`
+}
+
 // NewPort asks for an access port beside those of the file: a tap, a veth pair
 // into a namespace, or a device of the host.
 type NewPort struct {

@@ -196,7 +196,7 @@ func TestSickPool(t *testing.T) {
 	}
 
 	w.sync.Store(true)
-	if err := w.engine.Reopen(context.WithoutCancel(t.Context()), "sick"); !errors.Is(err, unix.EIO) {
+	if err := w.engine.Reopen(context.WithoutCancel(t.Context()), "sick", false); !errors.Is(err, unix.EIO) {
 		t.Errorf("reopened on a broken disk: %v", err)
 	}
 	w.sync.Store(false)
@@ -206,7 +206,7 @@ func TestSickPool(t *testing.T) {
 	w.sync.Store(true)
 	w.io("0", "INTERNAL_TARGET_FAILURE(0x4400)", "write -P 8 0 1M", "flush")
 	w.sync.Store(false)
-	if err := w.engine.Reopen(t.Context(), "sick"); err != nil {
+	if err := w.engine.Reopen(t.Context(), "sick", false); err != nil {
 		t.Fatal(err)
 	}
 	w.pass()
@@ -214,7 +214,7 @@ func TestSickPool(t *testing.T) {
 	if got := w.refusals(); len(got) != 0 {
 		t.Errorf("well again, and it shows %v", got)
 	}
-	if err := w.engine.Reopen(t.Context(), "gone"); !errors.Is(err, lun.ErrUnknown) {
+	if err := w.engine.Reopen(t.Context(), "gone", false); !errors.Is(err, lun.ErrUnknown) {
 		t.Errorf("a pool that is not there: %v", err)
 	}
 }

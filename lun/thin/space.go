@@ -44,10 +44,11 @@ type space struct {
 	hint   uint32   // where the search for a free chunk goes on
 	nodes  []uint32 // node chunks that may have a free place
 
-	holes    int64    // free chunks that have no room in the file system
-	promised promise  // to all reserved volumes
-	leaves   []*leaf  // by id, from 1 on
-	ids      []uint32 // that are free
+	holes    int64        // free chunks that have no room in the file system
+	promised promise      // to all reserved volumes
+	owing    atomic.Int64 // promised.data, read without a lock
+	leaves   []*leaf      // by id, from 1 on
+	ids      []uint32     // that are free
 }
 
 func (s *space) state(c uint32) *atomic.Uint32 {
@@ -136,6 +137,7 @@ func (s *space) takeData(l *leaf, region int, spare int64, need *promise) (uint3
 	if ok && promised {
 		need.data--
 		s.promised.data--
+		s.owing.Store(s.promised.data)
 	}
 	return c, ok
 }
@@ -153,6 +155,7 @@ func (s *space) promise(is *promise, want promise) {
 	defer s.mu.Unlock()
 	s.promised.data += want.data - is.data
 	s.promised.maps += want.maps - is.maps
+	s.owing.Store(s.promised.data)
 	*is = want
 }
 
@@ -162,6 +165,7 @@ func (s *space) owe(to *promise) {
 	defer s.mu.Unlock()
 	to.data++
 	s.promised.data++
+	s.owing.Store(s.promised.data)
 }
 
 // spare is the free chunks, those that are promised included or not.
@@ -182,11 +186,7 @@ func (s *space) unused() int64 {
 }
 
 // owed is the chunks that are promised to data.
-func (s *space) owed() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.promised.data
-}
+func (s *space) owed() int64 { return s.owing.Load() }
 
 // ref counts one more use of a chunk.
 func (s *space) ref(u share) {

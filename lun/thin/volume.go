@@ -72,7 +72,7 @@ func (v *Volume) Created() time.Time { return time.Unix(0, v.shape.created) }
 // it shares count for each that shares them.
 func (v *Volume) Usage() lun.Usage {
 	size, data := v.pool.room()
-	return lun.Usage{PoolSize: size, PoolUsed: data, Used: v.mapped.Load() * blockSize}
+	return lun.Usage{PoolSize: size, PoolUsed: data + v.pool.space.owed()*chunkSize, Used: v.mapped.Load() * blockSize}
 }
 
 // insert puts a volume among the others. With tree held, or while recovering.

@@ -318,7 +318,7 @@ func TestServe(t *testing.T) {
 			must(t, v.WriteAt(t.Context(), pattern(4096, byte(i)), i%2000*4096, false))
 		}
 	}
-	must(t, e.Reopen(t.Context(), "late"))
+	must(t, e.Reopen(t.Context(), "late", false))
 	delete(want.LUNs, "a")
 	delete(want.Pools, "early")
 	become(t, e, want)
@@ -346,7 +346,7 @@ func TestDevice(t *testing.T) {
 		must(t, v.WriteAt(ctx, pattern(1<<20, byte(at>>20)), at, false))
 	}
 	must(t, v.Flush(ctx))
-	must(t, e.Reopen(ctx, "main"))
+	must(t, e.Reopen(ctx, "main", false))
 	if s := e.Stats(); s.Pools[0].Used != most || s.Pools[0].Size != most {
 		t.Errorf("stats are %+v", s.Pools[0])
 	}

@@ -110,7 +110,7 @@ func (e *Engine) openPool(ctx context.Context, name string, want lun.Pool) error
 	if want.Kind != lun.Thin {
 		return fmt.Errorf("kind %q is not thin", want.Kind)
 	}
-	p, err := e.load(ctx, name, want)
+	p, err := e.load(ctx, name, want, false)
 	if err != nil {
 		return err
 	}
@@ -121,14 +121,14 @@ func (e *Engine) openPool(ctx context.Context, name string, want lun.Pool) error
 }
 
 // load opens the pool at a path, which nobody sees yet.
-func (e *Engine) load(ctx context.Context, name string, want lun.Pool) (*pool, error) {
+func (e *Engine) load(ctx context.Context, name string, want lun.Pool, giveUp bool) (*pool, error) {
 	f, err := e.options.Open(want.Path, want.Direct)
 	if err != nil {
 		return nil, err
 	}
 	p := &pool{name: name, file: f, want: want, rest: func() {}}
 	p.health.Store(&lun.Health{})
-	if err := p.start(ctx, e.failed); err != nil {
+	if err := p.start(ctx, giveUp, e.failed); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	e.log.Debug("pool opened", "pool", name, "path", want.Path, "used", p.thin.Usage().Data)
@@ -137,7 +137,7 @@ func (e *Engine) load(ctx context.Context, name string, want lun.Pool) (*pool, e
 }
 
 // start opens the pool in its file, which gets one first when it has none.
-func (p *pool) start(ctx context.Context, failed func(pool string, why error)) error {
+func (p *pool) start(ctx context.Context, giveUp bool, failed func(pool string, why error)) error {
 	l := layoutOf(p.want.Size)
 	if p.file.IsDevice() {
 		size, err := p.file.Size()
@@ -156,7 +156,7 @@ func (p *pool) start(ctx context.Context, failed func(pool string, why error)) e
 		}
 	}
 	t, err := thin.Open(ctx, p.file, thin.Options{
-		Limit: l.limit, Slab: l.slab, Data: whole(p.want.Size),
+		Limit: l.limit, Slab: l.slab, Data: whole(p.want.Size), GiveUp: giveUp,
 		OnFail: func(why error) { failed(p.name, why) },
 	})
 	if err != nil {
@@ -232,8 +232,9 @@ func (p *pool) close() error {
 // Reopen has a pool opened anew, its LUNs too: it takes writes again, if its disk
 // does. Accesses that are under way end first; one to a disk that hangs does not
 // end. LUNs get new volumes. What cannot be opened is out of service, and the
-// error says why.
-func (e *Engine) Reopen(ctx context.Context, name string) error {
+// error says why. With giveUp, what lay under parts of the map that cannot be read
+// is lost for good, and its space free.
+func (e *Engine) Reopen(ctx context.Context, name string, giveUp bool) error {
 	ctx = context.WithoutCancel(ctx) // half of it is nothing
 	e.control.Lock()
 	defer e.control.Unlock()
@@ -251,7 +252,7 @@ func (e *Engine) Reopen(ctx context.Context, name string) error {
 	if err := old.close(); err != nil {
 		e.log.Warn("pool closed with an error", "pool", name, "error", err)
 	}
-	p, err := e.load(ctx, name, old.want)
+	p, err := e.load(ctx, name, old.want, giveUp)
 	for l := range volumes {
 		if err == nil {
 			volumes[l], err = p.volume(l)
