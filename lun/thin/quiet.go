@@ -25,3 +25,11 @@ func (p *Pool) Quiet(do func() error) error {
 	}
 	return do()
 }
+
+// GiveBack makes free what was given up and waits for the next flush to be so.
+func (p *Pool) GiveBack() error {
+	if !p.wal.gives() {
+		return nil
+	}
+	return p.commit()
+}

@@ -15,10 +15,12 @@ import (
 	"ripstop/internal/nettest"
 )
 
-// threeConfig has a LUN for a file system, for fio and for a load.
+// threeConfig has a LUN for a file system, for fio and for a load. fio verifies
+// what it has not flushed when the daemon is killed, which only a raw pool keeps:
+// it is in the kernel's page cache.
 const threeConfig = `version: 1
 pools:
-  main: {path: pools/main, size: 2GiB}
+  main: {kind: raw, path: pools/main, size: 2GiB}
 luns:
   files: {pool: main, size: 320MiB}
   fine: {pool: main, size: 64MiB, block: 512}

@@ -27,6 +27,7 @@ type pool struct {
 	file   File
 	thin   *thin.Pool
 	want   lun.Pool      // under the engine's mu
+	freed  chan struct{} // something was unmapped
 	ops    atomic.Uint64 // commands
 	health atomic.Pointer[lun.Health]
 	rest   func() // ends what is done for it in the background; under the engine's control
@@ -126,7 +127,7 @@ func (e *Engine) load(ctx context.Context, name string, want lun.Pool, giveUp bo
 	if err != nil {
 		return nil, err
 	}
-	p := &pool{name: name, file: f, want: want, rest: func() {}}
+	p := &pool{name: name, file: f, want: want, rest: func() {}, freed: make(chan struct{}, 1)}
 	p.health.Store(&lun.Health{})
 	if err := p.start(ctx, giveUp, e.failed); err != nil {
 		return nil, errors.Join(err, f.Close())

@@ -15,8 +15,9 @@ import (
 // its LUNs are idle, but for scrubbing, which goes on slowly.
 const (
 	tendEvery  = time.Second
-	restEvery  = 10 * time.Second // while there is nothing to do
-	idleAfter  = 5 * time.Second  // without a command
+	restEvery  = 10 * time.Second       // while there is nothing to do
+	freeAfter  = 100 * time.Millisecond // of an UNMAP: more may come
+	idleAfter  = 5 * time.Second        // without a command
 	healWork   = 8 << 20
 	trimWork   = 64 << 20
 	scrubWork  = 16 << 20
@@ -87,6 +88,14 @@ func (p *pool) chores(ctx context.Context, log *slog.Logger) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-p.freed:
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(freeAfter):
+			}
+			_ = p.thin.GiveBack() // what fails is the pool's fault
+			continue
 		case now = <-timer.C:
 		}
 		if p.thin.Failed() == nil {

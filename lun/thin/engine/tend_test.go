@@ -67,7 +67,13 @@ func TestChores(t *testing.T) {
 		must(t, pool.thin.Delete(ctx, "a@s"))
 		must(t, v.Unmap(ctx, 12<<20, 4<<20))
 		must(t, v.Flush(ctx))
+		held := pool.thin.Usage().Data
+		must(t, v.Unmap(ctx, 10<<20, 2<<20))
+		time.Sleep(time.Second)
 		before := pool.thin.Usage().Data
+		if before > held-2<<20 {
+			t.Errorf("a second after an UNMAP of 2 MiB the pool has %d, before it %d", before, held)
+		}
 
 		for range 60 { // busy
 			must(t, v.ReadAt(ctx, make([]byte, 4096), 0))

@@ -122,7 +122,12 @@ func (v *volume) Unmap(ctx context.Context, off, n int64) error {
 		return err
 	}
 	defer v.gate.RUnlock()
-	return v.thin.Unmap(ctx, off, n)
+	err := v.thin.Unmap(ctx, off, n)
+	select {
+	case v.pool.freed <- struct{}{}:
+	default: // somebody looks soon
+	}
+	return err
 }
 
 // WriteZeroes makes n bytes at off read as zeros.
