@@ -128,6 +128,7 @@ type PoolStats struct {
 	Retained    int64  // the part of Used that LUNs out of service take
 	Snapshots   int64  // the part of Used that nothing but snapshots holds
 	Reserved    int64  // bytes besides Used that are kept for thick LUNs
+	Accepted    int64  // bytes that a crash may have torn and that were taken as they were found
 	Provisioned int64  // bytes promised to the LUNs in service
 	Limit       int64  // the most that may be promised: Size times overcommit
 	Fault       string // why it takes no more writes, and what to do; "" while it does

@@ -82,7 +82,7 @@ func TestRoundTrips(t *testing.T) {
 		t.Errorf("Plan = %v, %v after being asked %q", p, err, asked)
 	}
 	pools, err := c.Get(ctx, "pool")
-	want := `{"name":"main","kind":"","path":"","size":1099511627776,"used":0,"snapshots":0,"reserved":0,"provisioned":0,"overcommit":0,"cache":"","threshold":0,"bad":0,"unhealed":0}`
+	want := `{"name":"main","kind":"","path":"","size":1099511627776,"used":0,"snapshots":0,"reserved":0,"provisioned":0,"overcommit":0,"cache":"","threshold":0,"bad":0,"accepted":0,"unhealed":0}`
 	if err != nil || len(pools) != 1 || string(pools[0]) != want {
 		t.Errorf("Get pool = %s, %v, want %s", pools, err, want)
 	}

@@ -113,6 +113,7 @@ type Pool struct {
 
 	Scrubbed *time.Time `json:"scrubbed,omitempty" doc:"when all data had been read last, in quiet hours; absent before the first time"`
 	Bad      int64      `json:"bad" doc:"bytes that cannot be read, as far as it is known"`
+	Accepted int64      `json:"accepted" doc:"bytes that were being written at an unclean stop and were taken as they were found, since the pool was opened"`
 	Unhealed int64      `json:"unhealed" doc:"bytes of LUNs and snapshots that are still to be looked at for blocks that lie apart"`
 
 	Full *time.Time `json:"full,omitempty" doc:"when it is full at the rate of the last hour; absent where it is idle or shrinks"`

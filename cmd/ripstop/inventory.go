@@ -212,7 +212,7 @@ func (i inventory) pools(ctx context.Context) ([]v1.Pool, error) {
 	var all []v1.Pool
 	for _, p := range i.drivers.lun.Stats().Pools {
 		all = append(all, v1.Pool{
-			Scrubbed: sometime(p.Scrubbed), Bad: p.Bad, Unhealed: p.Unhealed,
+			Scrubbed: sometime(p.Scrubbed), Bad: p.Bad, Accepted: p.Accepted, Unhealed: p.Unhealed,
 			Snapshots: p.Snapshots, Reserved: p.Reserved, Threshold: fills.level(p.Name), Full: fills.full(p.Name),
 			Name: p.Name, Kind: string(p.Kind), Fault: p.Fault, Path: have.Pools[p.Name].Path, Size: p.Size, Used: p.Used,
 			Provisioned: p.Provisioned, Overcommit: have.Pools[p.Name].Overcommit,

@@ -203,7 +203,7 @@ func (e *Engine) Stats() lun.Stats {
 		p := e.pools[name]
 		u := p.thin.Usage()
 		st := lun.PoolStats{
-			Health: *p.health.Load(), Name: name, Kind: lun.Thin, Size: p.want.Size, Used: u.Data, Reserved: u.Promised,
+			Health: *p.health.Load(), Name: name, Kind: lun.Thin, Size: p.want.Size, Used: u.Data, Reserved: u.Promised, Accepted: u.Accepted * blockSize,
 			Provisioned: e.provisioned(p), Limit: p.want.Limit(), Fault: p.fault(),
 		}
 		alone, volumes := int64(0), int64(0)

@@ -76,6 +76,7 @@ type chores struct {
 	scrub  bool      // a pass is under way
 	next   time.Time // when the next pass begins
 	health lun.Health
+	torn   int64 // blocks that were taken as they were found
 }
 
 func (p *pool) chores(ctx context.Context, log *slog.Logger) {
@@ -105,6 +106,10 @@ func (p *pool) chores(ctx context.Context, log *slog.Logger) {
 			timer.Reset(tendEvery)
 		} else {
 			timer.Reset(restEvery)
+		}
+		if n := p.thin.Usage().Accepted; n > c.torn {
+			c.torn = n
+			log.Warn("after an unclean stop, blocks that were being written are as they were found", "blocks", n)
 		}
 		health := c.health
 		p.health.Store(&health)
