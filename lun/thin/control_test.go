@@ -23,6 +23,7 @@ var controls = []struct {
 func TestControls(t *testing.T) {
 	for _, c := range controls {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			caught, first := 0, error(nil)
 			from, to := seeds(t)
 			if os.Getenv("THIN_SEEDS") == "" {

@@ -8,9 +8,12 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"ripstop/lun"
@@ -35,6 +38,8 @@ type world struct {
 	cutOp   string         // the power fails inside an operation of that name
 	thick   map[string]bool
 	chunks  int64
+	cuts    bool // this life ends with a cut
+	churns  bool // it reuses chunks soon after they were given up, where the rules let it
 }
 
 // points are the named crash points.
@@ -68,6 +73,7 @@ func newWorld(seed uint64, r rules) (*world, error) {
 		thick: map[string]bool{},
 	}
 	w.rules.lowest = seed%2 == 0
+	w.churns = seed%4 == 2 // those that take the lowest chunk
 	w.chunks = worldChunks + int64(seed/2%3)*40
 	w.rules.at = w.point
 	if err := Format(w.disk, 4*chunkSize); err != nil {
@@ -163,6 +169,9 @@ var actions = []action{
 func (w *world) step(ctx context.Context) (err error) {
 	if w.count(false) == 0 {
 		return w.create(ctx)
+	}
+	if w.churns && w.rand.IntN(10) == 0 {
+		return w.churn(ctx)
 	}
 	sum := 0
 	for _, a := range actions {
@@ -452,6 +461,41 @@ func (w *world) create(ctx context.Context) error {
 	return w.settled(err, w.has(name), func() { w.volumes[name], w.thick[name] = thintest.NewOracle(size), thick })
 }
 
+// churn writes something, makes it durable, gives it up and writes something
+// new, and sometimes the power fails before that is durable.
+func (w *world) churn(ctx context.Context) error {
+	name := w.pick(false)
+	v, o := w.get(name), w.volumes[name]
+	n := min(o.Size(), 2*chunkSize)
+	put := func(off int64, fua bool) error {
+		w.stamp++
+		p := make([]byte, n)
+		thintest.Fill(p, off, w.stamp)
+		err := v.WriteAt(ctx, p, off, fua)
+		if err == nil || cut(err) {
+			o.Write(off, n, w.stamp)
+		}
+		if err == nil && fua {
+			w.flushed()
+		}
+		return err
+	}
+	err := put(0, true)
+	if err == nil {
+		err = w.clearRange(name, 0, n, v.Unmap(ctx, 0, n))
+	}
+	if err == nil {
+		err = put((o.Size()-n)/chunkSize*chunkSize, w.rand.IntN(2) == 0)
+	}
+	if errors.Is(err, lun.ErrNoSpace) && !cut(err) {
+		return nil
+	}
+	if err == nil && w.cuts && w.rand.IntN(2) == 0 {
+		w.disk.CutNow()
+	}
+	return err
+}
+
 func (w *world) heal(ctx context.Context) error {
 	pr, err := w.pool.Heal(ctx, 1<<20)
 	if err == nil && pr.Done > 0 {
@@ -537,8 +581,10 @@ func (w *world) verify(ctx context.Context, after bool) error {
 func (w *world) life(ctx context.Context) error {
 	w.doubt = nil
 	end := w.rand.IntN(10)
-	w.cutAt, w.cutOp = "", ""
+	w.cutAt, w.cutOp, w.cuts = "", "", end > 1
 	switch {
+	case end > 5 && w.churns:
+		w.cutAt, w.cutIn = "commit: frames are written", 1+w.rand.IntN(20)
 	case end > 7:
 		w.cutOp = cutOps[w.rand.IntN(len(cutOps))]
 	case end > 5:
@@ -633,20 +679,52 @@ func seeds(t *testing.T) (from, to uint64) {
 	return from, to
 }
 
+// eachSeed runs do for seeds on all processors until one fails.
+func eachSeed(from, to uint64, do func(seed uint64) error) error {
+	var group sync.WaitGroup
+	var next atomic.Uint64
+	var failed atomic.Pointer[error]
+	next.Store(from)
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() {
+			for failed.Load() == nil {
+				seed := next.Add(1) - 1
+				if seed >= to {
+					return
+				}
+				if err := do(seed); err != nil {
+					failed.CompareAndSwap(nil, &err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 func TestPowerCuts(t *testing.T) {
-	ops := 0
-	seen := map[string]int{}
 	from, to := seeds(t)
-	for seed := from; seed < to; seed++ {
+	ops, seen := 0, map[string]int{}
+	var mu sync.Mutex
+	err := eachSeed(from, to, func(seed uint64) error {
 		w, err := live(t.Context(), seed, rules{})
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		ops += w.ops
 		for k, n := range w.seen {
 			seen[k] += n
 		}
 		seen["torn blocks accepted"] += int(w.pool.accepted.Load())
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	want := []string{"no space", "torn blocks accepted", "start", "start read"}
 	for _, a := range actions {
