@@ -15,6 +15,7 @@ var controls = []struct {
 	{"R2 overwriting what others use", rules{shareInPlace: true}},
 	{"R3 chunks reused too early", rules{noQuarantine: true}},
 	{"R3 nodes reused too early", rules{noNodeWait: true}},
+	{"R8 a killed process without its shadow", rules{noShadow: true}},
 	{"a super before its nodes", rules{noSuperSync: true}},
 }
 

@@ -60,6 +60,7 @@ type rules struct {
 	noCarry      bool // intents end with every checkpoint
 	noSuperSync  bool // a super is written with the nodes that it names
 	noFailStop   bool // R6: a failed sync is tried again
+	noShadow     bool // a killed process loses what is pending
 	noVerify     bool // R4: data are not compared with their CRC
 
 	lowest bool               // no rule: the lowest free chunk is taken, so that reuse comes soon

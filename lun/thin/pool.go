@@ -26,6 +26,11 @@ type Options struct {
 	// they stay medium errors until they are written, and their space is free.
 	GiveUp bool
 
+	// Shadow, when set, is memory that outlives the process, though not the
+	// machine, such as a shared mapping of a file: with it a killed process
+	// loses no acknowledged write. 8 MiB are always enough.
+	Shadow []byte
+
 	// OnFail, when set, is called once, when the pool takes no more writes. It
 	// must not wait.
 	OnFail func(why error)
@@ -71,9 +76,10 @@ type Pool struct {
 	clock   []*leaf // leaves in memory
 	hand    int
 
-	recovering    bool // while Open builds the state of the log
-	uncounted     bool // before who uses each chunk was counted
-	harm          harm // what Open could not read
+	recovering    bool            // while Open builds the state of the log
+	uncounted     bool            // before who uses each chunk was counted
+	harm          harm            // what Open could not read
+	holds         map[uint32]bool // chunks that the shadow gave up, and Open must keep; nil but for then
 	checkpointing sync.Mutex
 	super         super
 	tables        []uint32 // chunks of the table that super names
@@ -161,6 +167,9 @@ func newPool(f File, o Options) *Pool {
 	p.queue, _ = f.(queueFile)
 	p.prompt, _ = f.(promptFile)
 	p.wal.pool = p
+	if !o.rules.noShadow {
+		p.wal.shadow = newShadow(o.Shadow)
+	}
 	p.harm = harm{map[int]error{}, map[int]error{}}
 	p.space.lowest = o.rules.lowest
 	p.SetData(0)
@@ -188,6 +197,7 @@ func Open(ctx context.Context, f File, o Options) (*Pool, error) {
 		p.fence(o.GiveUp)
 		if why := p.fencedIn(); why != nil {
 			p.recovering = false
+			p.wal.shadow = nil
 			p.fail(why)
 			return p, nil
 		}
@@ -196,6 +206,8 @@ func Open(ctx context.Context, f File, o Options) (*Pool, error) {
 		return nil, fmt.Errorf("open pool: %w", err)
 	}
 	p.recovering = false
+	p.letGo()
+	p.wal.shadow.begin(p.id, p.super.epoch)
 	for p.space.lacks(p.reserve()+p.debt()) && p.refill() { // what is promised, and the reserve, have room
 	}
 	return p, nil
@@ -298,8 +310,11 @@ func (p *Pool) Volume(name string) (*Volume, error) {
 // disk, and trying again would only pretend.
 func (p *Pool) fail(err error) error {
 	if !p.rules.noFailStop {
-		if p.failed.CompareAndSwap(nil, &err) && p.onFail != nil {
-			p.onFail(err)
+		if p.failed.CompareAndSwap(nil, &err) {
+			p.wal.shadow.end() // what was not flushed is not to be believed any more
+			if p.onFail != nil {
+				p.onFail(err)
+			}
 		}
 	}
 	return err

@@ -181,6 +181,9 @@ func (p *Pool) replay(ctx context.Context, s super) error {
 		if spoiled {
 			return damaged("log", fmt.Errorf("frame %d: %w", at.seq, errChecksum))
 		}
+		if err := p.replayShadow(s); err != nil {
+			return err
+		}
 	}
 	p.wal.head, p.wal.tail, p.wal.durable = at, at, at.seq-1
 	p.wal.stamp.epoch++
@@ -275,6 +278,7 @@ func (p *Pool) count(ctx context.Context, f *found) error {
 		v.leaves(func(l *leaf, _ bool) { v.mapped.Add(int64(l.blocks)) })
 	}
 	p.uncounted = false
+	p.hold()
 	if _, ok := p.file.(filler); ok {
 		p.space.puncture()
 	}

@@ -255,7 +255,7 @@ func (v *Volume) redoBlocks(r record) error {
 		if r.kind == recUnmap && v.leaf(i) == nil {
 			continue
 		}
-		if r.kind == recUnmap && n == leafBlocks {
+		if r.kind == recUnmap && n == leafBlocks && v.pool.holds == nil {
 			v.dropLeaf(i)
 			continue
 		}
@@ -268,6 +268,9 @@ func (v *Volume) redoBlocks(r record) error {
 		}
 		d := decoder{p: r.crcs}
 		for k := from; k < from+n; k++ {
+			if c := l.data.chunk[k]; v.pool.holds != nil && c != 0 && c != lostChunk {
+				v.pool.holds[c] = true
+			}
 			l.data.chunk[k], l.data.crc[k] = r.chunk, 0
 			if r.kind == recMap {
 				l.data.crc[k] = d.u32()

@@ -22,6 +22,7 @@ type wal struct {
 	head    position // where the next frame goes
 	tail    position // where replay would start
 	durable uint64   // the last frame on stable storage
+	shadow  *shadow
 
 	running sync.Mutex // held during a commit
 	frame   []byte
@@ -40,6 +41,7 @@ type batch struct {
 	first   bool  // the data of some of them must be durable before
 	mark    *mark // where a checkpoint begins, nil is nowhere
 	given   given
+	half    int // of the shadow that has the records, too
 }
 
 // mark is a place between two records, where replay may start.
@@ -72,6 +74,7 @@ func (w *wal) addLocked(first bool, encode func(b []byte) []byte, chunks []share
 	b := &w.pending
 	before := len(b.records)
 	b.records = encode(b.records)
+	w.shadow.add(b.records[before:])
 	last := 0
 	if n := len(b.cuts); n > 0 {
 		last = b.cuts[n-1]
@@ -178,6 +181,7 @@ func (w *wal) commit() error {
 	w.mu.Lock()
 	w.next = nil
 	b := w.pending
+	b.half = w.shadow.turn()
 	w.pending = batch{records: w.spare[:0]}
 	w.spare = nil
 	w.mu.Unlock()
@@ -243,8 +247,10 @@ func (w *wal) publish(b *batch) error {
 	if err := p.file.Sync(); err != nil {
 		return err
 	}
+	p.rules.point("commit: frames are durable")
 	w.mu.Lock()
 	w.durable = w.head.seq - 1
+	w.shadow.forget(b.half)
 	w.mu.Unlock()
 	return nil
 }

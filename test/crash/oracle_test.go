@@ -166,15 +166,15 @@ func (d *disk) look(lba int64, p []byte) error {
 	return nil
 }
 
-// settle compares what the blocks hold after a crash with what they may, and
-// takes it for stable from then on: the engine reads nothing that a second
-// crash could take back.
+// settle compares what the blocks hold after the daemon was killed with what
+// they may, and takes it for stable from then on. What was answered is there,
+// flushed or not: an initiator that only logs in again believes so.
 func (d *disk) settle(lba int64, p []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := 0; i < len(p); i += d.block {
 		at := lba + int64(i/d.block)
-		v, err := permitted(p[i:i+d.block], at, d.blocks[at])
+		v, err := permitted(p[i:i+d.block], at, newest(d.blocks[at]))
 		if err != nil {
 			return fmt.Errorf("LUN %d after a crash: %w", d.lun, err)
 		}

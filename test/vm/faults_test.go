@@ -16,11 +16,10 @@ import (
 )
 
 // threeConfig has a LUN for a file system, for fio and for a load. fio verifies
-// what it has not flushed when the daemon is killed, which only a raw pool keeps:
-// it is in the kernel's page cache.
+// what it has not flushed when the daemon is killed, too.
 const threeConfig = `version: 1
 pools:
-  main: {kind: raw, path: pools/main, size: 2GiB}
+  main: {path: pools/main, size: 2GiB}
 luns:
   files: {pool: main, size: 320MiB}
   fine: {pool: main, size: 64MiB, block: 512}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"sync/atomic"
 
@@ -24,6 +25,7 @@ type File interface {
 // pool is a pool in service.
 type pool struct {
 	name   string
+	log    *slog.Logger
 	file   File
 	thin   *thin.Pool
 	want   lun.Pool      // under the engine's mu
@@ -127,7 +129,7 @@ func (e *Engine) load(ctx context.Context, name string, want lun.Pool, giveUp bo
 	if err != nil {
 		return nil, err
 	}
-	p := &pool{name: name, file: f, want: want, rest: func() {}, freed: make(chan struct{}, 1)}
+	p := &pool{name: name, log: e.log, file: f, want: want, rest: func() {}, freed: make(chan struct{}, 1)}
 	p.health.Store(&lun.Health{})
 	if err := p.start(ctx, giveUp, e.failed); err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -157,7 +159,7 @@ func (p *pool) start(ctx context.Context, giveUp bool, failed func(pool string, 
 		}
 	}
 	t, err := thin.Open(ctx, p.file, thin.Options{
-		Limit: l.limit, Slab: l.slab, Data: whole(p.want.Size), GiveUp: giveUp,
+		Shadow: p.shadow(l), Limit: l.limit, Slab: l.slab, Data: whole(p.want.Size), GiveUp: giveUp,
 		OnFail: func(why error) { failed(p.name, why) },
 	})
 	if err != nil {
@@ -165,6 +167,24 @@ func (p *pool) start(ctx context.Context, giveUp bool, failed func(pool string, 
 	}
 	p.thin = t
 	return nil
+}
+
+// shadower is a File that has memory which outlives the process.
+type shadower interface {
+	Shadow(size int) ([]byte, error)
+}
+
+// shadow is for eight times the records that may be pending.
+func (p *pool) shadow(l layout) []byte {
+	f, ok := p.file.(shadower)
+	if !ok {
+		return nil
+	}
+	mem, err := f.Shadow(int(min(l.log, 8<<20)))
+	if err != nil {
+		p.log.Warn("writes that are not flushed are lost if this process is killed", "pool", p.name, "error", err)
+	}
+	return mem
 }
 
 // failed tells that a pool takes no more writes.

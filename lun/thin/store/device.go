@@ -31,6 +31,11 @@ func openDevice(path string, o Options) (*File, error) {
 	f := &File{file: file, device: true}
 	if o.StateDir != "" {
 		f.record.dir = filepath.Join(o.StateDir, "thin")
+		var st unix.Stat_t
+		if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+			return nil, errors.Join(os.NewSyscallError("stat", err), file.Close())
+		}
+		f.shadowPath = filepath.Join(f.record.dir, fmt.Sprintf("device-%d-%d.shadow", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
 	}
 	if err := f.inspect(); err != nil {
 		return nil, errors.Join(err, file.Close())

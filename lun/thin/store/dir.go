@@ -38,7 +38,7 @@ func openDir(path string, o Options) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{lock: lock, record: record{path: filepath.Join(path, "pool.json")}}
+	f := &File{lock: lock, record: record{path: filepath.Join(path, "pool.json")}, shadowPath: filepath.Join(path, shadowName)}
 	if err := f.take(path, o); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}

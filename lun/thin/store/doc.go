@@ -2,9 +2,10 @@
 // a block device.
 //
 //	directory                                    block device
-//	  pool.json   kind, id, format, generation     the pool, from byte 0 to the end
-//	  lock        held while in service
-//	  pool.data   the pool, grown as it is asked    STATE/thin/ID.json, as pool.json
+//	  pool.json    kind, id, format, generation     the pool, from byte 0 to the end
+//	  lock         held while in service
+//	  pool.data    the pool, grown as it is asked   STATE/thin/ID.json, as pool.json
+//	  pool.shadow  records that are pending         STATE/thin/device-*.shadow, likewise
 //
 // A File is a thin.File. It goes past the page cache where it shall and can, else
 // through it; what the file system refuses is only speed. It keeps outside of
@@ -18,5 +19,5 @@
 // neither of the two files.
 //
 // Without a state directory nothing tells that the pool on a device is an older
-// copy. Whoever removes pool.json says that the copy in place is the right one.
+// copy, and what is pending is lost if the process is killed. Whoever removes pool.json says that the copy in place is the right one.
 package store

@@ -38,6 +38,9 @@ type File struct {
 	places chan struct{} // one for each access that waits in a thread
 	record record
 
+	shadowPath string // "" is nowhere
+	shadow     []byte // nil until it is asked for
+
 	growing sync.Mutex
 	size    atomic.Int64 // bytes
 }
@@ -231,7 +234,7 @@ func (f *File) allocate(off, n int64) error {
 
 // Close lets go of everything when what is under way has ended.
 func (f *File) Close() error {
-	err := f.file.Close()
+	err := errors.Join(f.file.Close(), f.unmapShadow())
 	if f.lock != nil {
 		err = errors.Join(err, f.lock.Close())
 	}

@@ -294,6 +294,15 @@ func (d *Disk) Crash() *Disk {
 	return n
 }
 
+// Revive is the disk after whoever used it was killed: it has forgotten nothing,
+// and what was not synced still is not. The old disk is of no more use.
+func (d *Disk) Revive() *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &Disk{rand: d.rand, left: -1, stable: d.stable, now: d.now, size: d.size, stableSize: d.stableSize,
+		unsynced: d.unsynced, id: d.id, seq: d.seq}
+}
+
 // Record notes a super outside of the disk, where no cut takes it away.
 func (d *Disk) Record(id [16]byte, _, seq uint64) error {
 	d.mu.Lock()
