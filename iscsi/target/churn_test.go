@@ -516,7 +516,7 @@ func TestThresholds(t *testing.T) {
 	for _, step := range []struct {
 		used int64
 		told int
-	}{{79, 0}, {80, 1}, {94, 0}, {95, 1}, {99, 0}, {80, 0}, {60, 0}, {97, 2}} {
+	}{{79, 0}, {80, 1}, {89, 0}, {90, 1}, {94, 0}, {95, 1}, {99, 0}, {80, 0}, {60, 0}, {97, 3}} {
 		running := start(t, jobs)
 		running.progress(2)
 		<-used

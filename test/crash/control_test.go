@@ -24,23 +24,23 @@ func TestOracle(t *testing.T) {
 		return d
 	}
 	for _, c := range []struct {
-		name        string
-		data        []byte
-		live, crash bool // what it may be without a crash, and after one
+		name string
+		data []byte
+		may  bool // with a crash and without
 	}{
-		{"lost after a flush", image(0, 0), false, false},
-		{"flushed", image(1, 0), false, true},
-		{"answered", image(2, 0), true, true},
-		{"under way", image(3, 0), true, true},
-		{"never written", image(4, 0), false, false},
-		{"of another block", image(2, 1), false, false},
-		{"torn", append(image(1, 0)[:block/2], image(2, 0)[block/2:]...), false, false},
+		{"lost after a flush", image(0, 0), false},
+		{"flushed", image(1, 0), false},
+		{"answered", image(2, 0), true},
+		{"under way", image(3, 0), true},
+		{"never written", image(4, 0), false},
+		{"of another block", image(2, 1), false},
+		{"torn", append(image(1, 0)[:block/2], image(2, 0)[block/2:]...), false},
 	} {
-		if err := history().look(0, c.data); (err == nil) != c.live {
+		if err := history().look(0, c.data); (err == nil) != c.may {
 			t.Errorf("%s: without a crash %v", c.name, err)
 		}
 		d := history()
-		if err := d.settle(0, c.data); (err == nil) != c.crash {
+		if err := d.settle(0, c.data); (err == nil) != c.may {
 			t.Errorf("%s: after a crash %v", c.name, err)
 		}
 	}
