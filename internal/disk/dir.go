@@ -26,6 +26,29 @@ func Lock(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// Mkdir makes a directory that outlives a crash, and its parents where that is
+// wished: elsewhere one that is missing may be a file system that is not mounted.
+// One that is there is no error.
+func Mkdir(path string, parents bool) error {
+	parent := filepath.Dir(path)
+	err := os.Mkdir(path, 0o700)
+	if errors.Is(err, os.ErrNotExist) && parents {
+		if err := Mkdir(parent, true); err != nil {
+			return err
+		}
+		err = os.Mkdir(path, 0o700)
+	}
+	switch {
+	case errors.Is(err, os.ErrExist):
+		return nil
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s does not exist: mount its file system or make the directory", parent)
+	case err != nil:
+		return err
+	}
+	return SyncDir(parent)
+}
+
 // Replace replaces a small file so that any crash leaves the old or the new one,
 // and returns when the new one is on stable storage.
 func Replace(path string, data []byte) error {

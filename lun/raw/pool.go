@@ -58,7 +58,7 @@ const (
 
 // openPool makes or takes the directory, locks it, and counts what is in it.
 func (e *Engine) openPool(name string, want lun.Pool) (*pool, error) {
-	if err := e.mkdir(want.Path); err != nil {
+	if err := disk.Mkdir(want.Path, e.inState(filepath.Dir(want.Path))); err != nil {
 		return nil, err
 	}
 	p := &pool{name: name, path: want.Path, overcommit: want.Overcommit, direct: want.Direct, retained: map[string]int64{}}
@@ -73,29 +73,7 @@ func (e *Engine) openPool(name string, want lun.Pool) (*pool, error) {
 	return p, nil
 }
 
-// mkdir makes a directory: with its parents where they lie under the state
-// directory, and elsewhere alone, for a parent that is not there may be a file
-// system that is not mounted.
-func (e *Engine) mkdir(path string) error {
-	parent := filepath.Dir(path)
-	err := os.Mkdir(path, 0o700)
-	if errors.Is(err, os.ErrNotExist) && e.inState(parent) {
-		if err := e.mkdir(parent); err != nil {
-			return err
-		}
-		err = os.Mkdir(path, 0o700)
-	}
-	switch {
-	case errors.Is(err, os.ErrExist):
-		return nil
-	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("%s does not exist: mount its file system or make the directory", parent)
-	case err != nil:
-		return err
-	}
-	return disk.SyncDir(parent)
-}
-
+// inState tells whether missing parents of a pool may be made there.
 func (e *Engine) inState(path string) bool {
 	rel, err := filepath.Rel(e.options.StateDir, path)
 	return err == nil && filepath.IsLocal(rel)

@@ -11,27 +11,6 @@ import (
 
 const dataName = "pool.data"
 
-// mkdir makes a directory, and its parents where that is wished.
-func mkdir(path string, parents bool) error {
-	parent := filepath.Dir(path)
-	err := os.Mkdir(path, 0o700)
-	if errors.Is(err, os.ErrNotExist) && parents {
-		if err := mkdir(parent, true); err != nil {
-			return err
-		}
-		err = os.Mkdir(path, 0o700)
-	}
-	switch {
-	case errors.Is(err, os.ErrExist):
-		return nil
-	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("%s does not exist: mount its file system or make the directory", parent)
-	case err != nil:
-		return err
-	}
-	return disk.SyncDir(parent)
-}
-
 // openDir takes a directory.
 func openDir(path string, o Options) (*File, error) {
 	lock, err := disk.Lock(path)

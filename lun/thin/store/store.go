@@ -62,7 +62,7 @@ func Open(path string, o Options) (*File, error) {
 func open(path string, o Options) (*File, error) {
 	st, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
-		if err := mkdir(path, o.Parents); err != nil {
+		if err := disk.Mkdir(path, o.Parents); err != nil {
 			return nil, err
 		}
 		st, err = os.Stat(path)
