@@ -154,6 +154,9 @@ func (i *initiator) disk(target string, lun int) string {
 		}
 		dev = found[0]
 		_, err := os.Stat(dev)
+		if err == nil { // the last that the kernel makes of a disk
+			_, err = os.Stat(filepath.Join("/sys/block", filepath.Base(dev), "queue/logical_block_size"))
+		}
 		return err == nil
 	})
 	return dev
