@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ripstop/internal/disk"
+	"ripstop/internal/disktest"
 	"ripstop/lun"
 )
 
@@ -42,7 +43,7 @@ func switchWays(t *testing.T, e *Engine) {
 
 func directLUN(t testing.TB, way string) (*Engine, *volume) {
 	t.Helper()
-	e := newEngine(t, Options{Ring: newRing(t)})
+	e := newEngine(t, Options{Ring: disktest.Ring(t, 16)})
 	do(t, e, openPool(t.TempDir(), 16<<20), openLUN("l", 4<<20, 512))
 	v := vol(t, e, "l")
 	setWay(t, e, v, way)

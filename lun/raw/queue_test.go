@@ -2,34 +2,13 @@ package raw
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
-	"ripstop/internal/uring"
+	"ripstop/internal/disktest"
 	"ripstop/lun"
 )
-
-// newRing is a ring that serves until everything that the test made after it is
-// closed.
-func newRing(t testing.TB) *uring.Ring {
-	t.Helper()
-	r, err := uring.New(16)
-	must(t, err)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ready, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- r.Serve(ctx, func() { close(ready) }) }()
-	<-ready
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-ended, r.Close()); err != nil {
-			t.Errorf("ring: %v", err)
-		}
-	})
-	return r
-}
 
 // started reads by the ring; taken tells whether it took it.
 func started(v *volume, p []byte, off int64) (taken, ok bool) {
@@ -41,7 +20,7 @@ func started(v *volume, p []byte, off int64) (taken, ok bool) {
 }
 
 func TestQueue(t *testing.T) {
-	e := newEngine(t, Options{Ring: newRing(t)})
+	e := newEngine(t, Options{Ring: disktest.Ring(t, 16)})
 	do(t, e, openPool(t.TempDir(), 16<<20), openLUN("l", 1<<20, 4096))
 	v := vol(t, e, "l")
 	want, got := bytes.Repeat([]byte{3}, 8192), make([]byte, 8192)
@@ -81,7 +60,7 @@ func TestQueueWithoutRing(t *testing.T) {
 }
 
 func TestQueueAllocatesNothing(t *testing.T) {
-	e := newEngine(t, Options{Ring: newRing(t)})
+	e := newEngine(t, Options{Ring: disktest.Ring(t, 16)})
 	do(t, e, openPool(t.TempDir(), 16<<20), openLUN("l", 1<<20, 4096))
 	v := vol(t, e, "l")
 	p, ended := make([]byte, 4096), make(chan bool, 1)

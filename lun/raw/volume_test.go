@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"ripstop/internal/disktest"
 	"ripstop/lun"
 )
 
@@ -121,7 +122,7 @@ func TestModel(t *testing.T) {
 		seed := uint64(seed)
 		r := rand.New(rand.NewPCG(seed, 3))
 		dir := t.TempDir()
-		e := newEngine(t, Options{Ring: newRing(t)})
+		e := newEngine(t, Options{Ring: disktest.Ring(t, 16)})
 		do(t, e, openPool(dir, 64<<20), openLUN("l", half, 512))
 		v := vol(t, e, "l")
 		setWay(t, e, v, way)

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"ripstop/internal/disktest"
 )
 
@@ -65,16 +63,20 @@ func TestShadow(t *testing.T) {
 
 // TestShadowWithoutRoom has a full file system: there is none, and no signal either.
 func TestShadowWithoutRoom(t *testing.T) {
-	dir := t.TempDir()
-	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"))
-	defer func() { must(t, unix.Unmount(dir, 0)) }()
-	f, err := Open(dir, Options{})
-	must(t, err)
-	if _, err := f.Shadow(1 << 20); err == nil || !strings.Contains(err.Error(), "free space") {
-		t.Errorf("got %v", err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, shadowName)); !os.IsNotExist(err) {
-		t.Errorf("it left something: %v", err)
-	}
-	must(t, f.Close())
+	onTmpfs(t, 0, "size=256k", func(dir string) {
+		f, err := Open(dir, Options{})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := f.Shadow(1 << 20); err == nil || !strings.Contains(err.Error(), "free space") {
+			t.Errorf("got %v", err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, shadowName)); !os.IsNotExist(err) {
+			t.Errorf("it left something: %v", err)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }

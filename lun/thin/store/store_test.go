@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -16,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ripstop/internal/disk"
-	"ripstop/internal/uring"
+	"ripstop/internal/disktest"
 	"ripstop/lun"
 	"ripstop/lun/thin"
 )
@@ -240,9 +239,7 @@ func onTmpfs(t *testing.T, flags uintptr, data string, fn func(dir string)) {
 		}
 		ended <- err
 	}()
-	if err := <-ended; errors.Is(err, unix.EPERM) {
-		t.Skip("needs root")
-	} else if err != nil {
+	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
 }
@@ -292,34 +289,13 @@ func TestFullFileSystem(t *testing.T) {
 	})
 }
 
-// newRing is a ring that serves until everything that the test made after it is
-// closed.
-func newRing(t testing.TB) *uring.Ring {
-	t.Helper()
-	r, err := uring.New(64)
-	if err != nil {
-		t.Skip("no ring: ", err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ready, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- r.Serve(ctx, func() { close(ready) }) }()
-	<-ready
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-ended, r.Close()); err != nil {
-			t.Errorf("ring: %v", err)
-		}
-	})
-	return r
-}
-
 // TestRing: many accesses at the same time through the ring, each verified.
 func TestRing(t *testing.T) {
-	ring := newRing(t)
+	ring := disktest.Ring(t, 64)
 	f, p := start(t, t.TempDir(), Options{Direct: true, Ring: ring})
 	defer stop(t, f, p)
 	if !f.Direct() {
-		t.Skip("no O_DIRECT here")
+		t.Fatal("no O_DIRECT here: set TMPDIR to another file system")
 	}
 	v, err := p.Create(t.Context(), "v", 8<<20, 4096)
 	must(t, err)
