@@ -60,6 +60,7 @@ func scriptParams(name string) testscript.Params {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("STATE", e.WorkDir+"/state")
 			e.Setenv("SOCK", e.WorkDir+"/sock")
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			configs, err := filepath.Abs("../../configs")
 			e.Setenv("CONFIGS", configs)
 			return err
