@@ -109,6 +109,9 @@ func (d *Driver) Commit(context.Context) error {
 }
 
 func (d *Driver) commit(p *plane) error {
+	if err := p.inherit(d.spec); err != nil {
+		return err
+	}
 	for _, ifindex := range p.vanished {
 		if err := p.clear(ifindex); err != nil {
 			return err
@@ -122,22 +125,21 @@ func (d *Driver) commit(p *plane) error {
 }
 
 // renew makes all filters of a switch run this package's program. Each is
-// replaced in one step, over the same maps, so that no frame is lost.
+// replaced in one step, so that no frame is lost: over the same maps, or from
+// maps of another layout to their copy. Ports of both programs reach each other
+// meanwhile, for a frame leaves through a device whatever runs at its ingress.
 func (d *Driver) renew(p *plane) error {
 	if !p.checked {
-		changed, err := p.upgrade(d.spec)
-		if err != nil {
+		if _, err := p.upgrade(d.spec); err != nil {
 			return err
 		}
 		p.checked = true
-		if changed {
-			d.log.Info("program replaced", "switch", p.name)
-		}
 	}
 	id, err := p.id()
 	if err != nil {
 		return err
 	}
+	changed := 0
 	for ifindex, have := range p.hooks {
 		if have == id {
 			continue
@@ -145,6 +147,10 @@ func (d *Driver) renew(p *plane) error {
 		if err := d.attach(p, int(ifindex), p.slots[ifindex]); err != nil {
 			return err
 		}
+		changed++
+	}
+	if changed > 0 {
+		d.log.Info("program replaced", "switch", p.name, "ports", changed)
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func (g *Guard) observe(name string, found device.Switch) (map[string]vswitch.Po
 	} else if err := p.read(); err != nil {
 		return nil, nil, err
 	}
-	sound, err := p.sound(hooks)
+	sound, err := p.sound(g.d.spec, hooks)
 	if err != nil {
 		return nil, nil, err
 	}

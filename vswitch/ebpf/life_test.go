@@ -300,24 +300,89 @@ func TestHalfUpgraded(t *testing.T) {
 	inhabited(t)
 }
 
-// TestOtherLayout finds a switch whose maps mean something else, and makes the
-// kernel's side of it anew.
-func TestOtherLayout(t *testing.T) {
-	d := newDriver(t)
-	converge(t, d, house())
-	prog, ids := objectsOf(t, d.planes["lab"])
-	if err := d.planes["lab"].maps.Self.Put(uint32(0), &planeIdentity{Layout: planeLayoutLAYOUT + 1}); err != nil {
+// aged gives a switch's maps another layout's number and takes it from its
+// driver, as a process that ends does.
+func aged(t *testing.T, d *Driver) {
+	t.Helper()
+	p := d.planes["lab"]
+	var id planeIdentity
+	if err := p.maps.Self.Lookup(uint32(0), &id); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.planes["lab"].close(); err != nil {
+	id.Layout = planeLayoutLAYOUT + 1
+	if err := p.maps.Self.Put(uint32(0), &id); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.close(); err != nil {
 		t.Fatal(err)
 	}
 	clear(d.planes)
-	if steps := converge(t, newDriver(t), house()); len(steps) != 4 {
-		t.Errorf("it is mended by %v, want a step for each port and gateway", steps)
+}
+
+// TestOtherLayout takes over a switch whose maps are of another layout while a
+// station sends, and demands every answer.
+func TestOtherLayout(t *testing.T) {
+	d := newDriver(t)
+	converge(t, d, house())
+	inhabited(t)
+	prog, ids := objectsOf(t, d.planes["lab"])
+	var out bytes.Buffer
+	sender := exec.Command("ip", "netns", "exec", "web", "ping", "-q", "-i", "0.002", "-c", "300", "-W", "2", "10.0.0.2")
+	sender.Stdout = &out
+	if err := sender.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		aged(t, d)
+		d = newDriver(t)
+		if steps := converge(t, d, house()); len(steps) != 0 {
+			t.Errorf("a program of another layout is replaced by %v", steps)
+		}
+		if d.planes["lab"].fresh != nil {
+			t.Error("the old maps are kept")
+		}
+	}
+	if err := sender.Wait(); err != nil || !strings.Contains(out.String(), " 0% packet loss") {
+		t.Errorf("%v: %s", err, out.String())
+	}
+	vanish(t, prog, ids)
+	inhabited(t)
+	fdb, err := d.FDB(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(fdb, func(e vswitch.FDBEntry) bool { return e.Port == "red" }) {
+		t.Error("a station that sends no more was forgotten")
+	}
+}
+
+// TestHalfInherited finds ports at programs of two layouts, as a crash between
+// the two leaves them, and they reach each other.
+func TestHalfInherited(t *testing.T) {
+	d := newDriver(t)
+	converge(t, d, house())
+	inhabited(t)
+	aged(t, d)
+	half := newDriver(t)
+	if _, err := half.Observe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p := half.planes["lab"]
+	if err := errors.Join(p.inherit(half.spec), p.commit(), half.attach(p, int(index(t, "web")), p.slots[index(t, "web")])); err != nil {
+		t.Fatal(err)
 	}
 	inhabited(t)
-	vanish(t, prog, ids)
+	next := newDriver(t)
+	if steps := converge(t, next, house()); len(steps) != 0 {
+		t.Errorf("there is %v to do", steps)
+	}
+	id := programID(t, next.planes["lab"].prog)
+	for _, dev := range []string{"web", "db", "red", "lab.10"} {
+		if h, ok, err := find(next.host, int(index(t, dev))); err != nil || !ok || h.program != id {
+			t.Errorf("%s has program %d, %v; want %d", dev, h.program, err, id)
+		}
+	}
+	inhabited(t)
 }
 
 func TestFloodToMany(t *testing.T) {

@@ -70,7 +70,7 @@ func (d *Driver) observe(name string, found device.Switch) (vswitch.Switch, erro
 	} else if err := errors.Join(p.read(), p.compare()); err != nil {
 		return sw, err
 	}
-	sound, err := p.sound(hooks)
+	sound, err := p.sound(d.spec, hooks)
 	if err != nil {
 		return sw, err
 	}
@@ -135,11 +135,58 @@ func (d *Driver) adopt(name string, hooks map[uint32]hook) (*plane, error) {
 		d.log.Info("switch taken over", "switch", name)
 		return p, nil
 	}
+	return d.inherit(name, hooks)
+}
+
+// inherit is a copy of the switch that a program of another layout is at work for,
+// or nil.
+func (d *Driver) inherit(name string, hooks map[uint32]hook) (*plane, error) {
+	for _, ifindex := range slices.Sorted(maps.Keys(hooks)) {
+		r, err := openRelic(d.spec, d.program, hooks[ifindex].program)
+		if errors.Is(err, errForeign) || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if r.name != name {
+			if err := r.close(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		p, err := inheritPlane(d.spec, r, d.program)
+		if err != nil {
+			// It is made anew from its ports, which is not without a gap.
+			d.log.Warn("switch not carried over", "switch", name, "error", err)
+			return nil, r.close()
+		}
+		d.planes[name] = p
+		d.log.Info("switch taken over from another layout", "switch", name)
+		return p, nil
+	}
 	return nil, nil
 }
 
-// sound keeps the hooks whose program works on the plane's maps.
-func (p *plane) sound(hooks map[uint32]hook) (map[uint32]hook, error) {
+// kin tells whether another program does a port's work as well: it works on the
+// plane's maps, or on those of another layout of which the plane's are a copy.
+func (p *plane) kin(spec *ebpf.CollectionSpec, id ebpf.ProgramID) (bool, error) {
+	if same, err := p.shares(id); same || err != nil {
+		return same, err
+	}
+	r, err := openRelic(spec, p.program, id)
+	if errors.Is(err, errForeign) || errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return r.name == p.name, r.close()
+}
+
+// sound keeps the hooks whose program does the plane's work. One that has still to
+// be replaced knows the port under the same slot.
+func (p *plane) sound(spec *ebpf.CollectionSpec, hooks map[uint32]hook) (map[uint32]hook, error) {
 	out := map[uint32]hook{}
 	if p.prog == nil {
 		return out, nil
@@ -152,7 +199,7 @@ func (p *plane) sound(hooks map[uint32]hook) (map[uint32]hook, error) {
 	for ifindex, h := range hooks {
 		same, ok := known[h.program]
 		if !ok {
-			if same, err = p.shares(h.program); err != nil {
+			if same, err = p.kin(spec, h.program); err != nil {
 				return nil, err
 			}
 			known[h.program] = same

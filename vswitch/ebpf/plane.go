@@ -43,6 +43,7 @@ type plane struct {
 	hooks    map[uint32]ebpf.ProgramID // program of each device's filter, by ifindex
 	vanished []uint32                  // ifindexes that have slots and no device any more
 	checked  bool                      // the program is this package's newest
+	fresh    *relic                    // of which the maps are a copy, until the first commit
 }
 
 // place is a port or a gateway of a switch.
@@ -138,21 +139,12 @@ func (p *plane) openMaps(spec *ebpf.CollectionSpec) error {
 	if err != nil {
 		return err
 	}
-	ids, ok := info.MapIDs()
-	if !ok || info.Name != p.program {
+	if info.Name != p.program {
 		return errForeign
 	}
-	found := map[string]*ebpf.Map{}
-	for _, id := range ids {
-		m, err := ebpf.NewMapFromID(id)
-		if err != nil {
-			return errors.Join(err, closeAll(found))
-		}
-		info, err := m.Info()
-		if err != nil {
-			return errors.Join(err, m.Close(), closeAll(found))
-		}
-		found[info.Name] = m
+	found, err := openMapsOf(info)
+	if err != nil {
+		return err
 	}
 	for name, want := range p.need(spec).Maps {
 		if m, ok := found[name]; !ok || want.Compatible(m) != nil {
@@ -192,7 +184,7 @@ func (p *plane) id() (ebpf.ProgramID, error) {
 
 // close lets go of the program and the maps. Those that filters hold live on.
 func (p *plane) close() error {
-	err := closeAll(p.maps.byName())
+	err := errors.Join(closeAll(p.maps.byName()), p.release())
 	if p.prog != nil {
 		err = errors.Join(err, p.prog.Close())
 	}

@@ -28,8 +28,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-// Shared with Go by bpf2go. A change of a map's meaning or size needs a new
-// LAYOUT: a daemon takes over the maps of its predecessor only when it is equal.
+// Shared with Go by bpf2go. A change of a map's meaning or size needs a new LAYOUT:
+// then the maps are copied by the names of members, and flags, into new ones.
 enum layout {
 	LAYOUT = 2,
 	MAX_PORTS = 4096, // slot 0 is never used
