@@ -1,5 +1,5 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: quickstart test build gen fuzz conformance bench-iscsi bench-store soak soak-kill soak-iscsi soak-switch lint clean
+.PHONY: quickstart test build gen fuzz conformance bench-iscsi bench-store bench-switch bench-switch-vm soak soak-kill soak-iscsi soak-switch lint clean
 
 export CGO_ENABLED = 0
 
@@ -38,6 +38,14 @@ bench-iscsi:
 # Speed of the thin store beside a bare file and qcow2 into docs/benchmarks; by hand. A short run: SECONDS=1 ROUNDS=1 CELLS=steady MAPPED=0 DOCS=
 bench-store:
 	test/bench/run-store
+
+# Speed of the switch beside the kernel's bridges into docs/benchmarks; by hand. A short run: ROUNDS=1 SECONDS=0.1 CELLS=veth-pps-10$$ DOCS=
+bench-switch:
+	test/bench/run-switch
+
+# The same in a VM with Debian's kernel, whose bridge knows VLANs. The machine is emulated, so that it is slow.
+bench-switch-vm:
+	test/bench/run-switch-vm
 
 # Power cuts of the thin engine, many more than a test takes; by hand.
 soak:

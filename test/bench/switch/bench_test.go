@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/binary"
+	"encoding/xml"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"ripstop/test/bench/figures"
+)
+
+func TestCellsHaveNamesOfTheirOwn(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range cells() {
+		if seen[c.Name()] {
+			t.Errorf("two cells are called %s", c.Name())
+		}
+		seen[c.Name()] = true
+		if loads[c.Load].measure == nil {
+			t.Errorf("%s: no such load", c.Name())
+		}
+	}
+	for _, want := range []string{"veth-pps-1000", "veth-broadcast-10", "veth-fdb-100", "tap-gso-10", "vm-veth-tcp1-10"} {
+		if !seen[want] {
+			t.Errorf("no cell %s", want)
+		}
+	}
+}
+
+// TestLargeFrame: the kernel refuses a segment whose header does not describe it.
+func TestLargeFrame(t *testing.T) {
+	f := large(tapMAC(1), tapMAC(0))
+	if got := int(binary.BigEndian.Uint16(f[vnetHeader+14+2:])); got != len(f)-vnetHeader-14 {
+		t.Errorf("the IP packet has %d bytes, its header says %d", len(f)-vnetHeader-14, got)
+	}
+	if start := binary.NativeEndian.Uint16(f[6:]); start != 34 {
+		t.Errorf("the checksum starts at %d, want the TCP header's place", start)
+	}
+}
+
+func TestTripSample(t *testing.T) {
+	var times []time.Duration
+	for i := range 101 {
+		times = append(times, time.Duration(100-i)*time.Microsecond)
+	}
+	if s := tripSample(times); s.P50 != 50 || s.P99 != 99 || s.Rate != 101/5050e-6 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// measured are two rounds of one load; the VLAN-aware bridge failed in both.
+func measured() Results {
+	c := Cell{"pps", "veth", 10}
+	return Results{Samples: []Sample{
+		{Cell: c, Plane: plain, Round: 0, Rate: 1000},
+		{Cell: c, Plane: ours, Round: 0, Rate: 1200},
+		{Cell: c, Plane: vlan, Round: 0, Fault: "it <failed>"},
+		{Cell: c, Plane: ours, Round: 1, Rate: 650},
+		{Cell: c, Plane: plain, Round: 1, Rate: 500},
+		{Cell: Cell{"tcp1", "veth", 10}, Plane: plain, Round: 0, Rate: 10},
+		{Cell: Cell{"tcp1", "veth", 10}, Plane: ours, Round: 0, Rate: 9},
+	}}
+}
+
+func TestRatiosAreTakenRoundByRound(t *testing.T) {
+	r := measured()
+	if got := r.ratio(r.cells()[0], ours, plain, rate); got != (figures.Spread{Median: 1.25, Least: 1.2, Most: 1.3}) {
+		t.Errorf("%v", got)
+	}
+	if got := r.ratio(r.cells()[0], vlan, plain, rate); got.OK() {
+		t.Errorf("a dataplane that failed has a ratio: %v", got)
+	}
+}
+
+func TestGoals(t *testing.T) {
+	verdicts := map[string]bool{}
+	for _, g := range measured().goalList() {
+		if g.Have.OK() {
+			verdicts[g.What] = g.Met()
+		}
+	}
+	want := map[string]bool{
+		"veth to veth: 64-byte packets, 10 ports: ebpf ÷ bridge": true,
+		"veth to veth: TCP, 1 stream, 10 ports: ebpf ÷ bridge":   false,
+	}
+	for what, met := range want {
+		if got, ok := verdicts[what]; !ok || got != met {
+			t.Errorf("%s: met is %v, %v", what, got, ok)
+		}
+	}
+	if len(verdicts) != len(want) {
+		t.Errorf("%v", verdicts)
+	}
+}
+
+func TestDocumentShowsWhatFailed(t *testing.T) {
+	d := measured().document("switch")
+	for _, want := range []string{"**1.25** (1.20–1.30)", "| vlan | no figures: it <failed> |", "| ≥ 1.0 | 0.90 (0.90–0.90) | missed |"} {
+		if !strings.Contains(d, want) {
+			t.Errorf("no %q in\n%s", want, d)
+		}
+	}
+}
+
+func TestPictureIsXML(t *testing.T) {
+	d := xml.NewDecoder(strings.NewReader(measured().picture()))
+	bars := 0
+	for {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := token.(xml.StartElement); ok && e.Name.Local == "rect" {
+			bars++
+		}
+	}
+	if want := 1 + 1 + 2; bars != want { // the ground, the legend, two loads
+		t.Errorf("%d rectangles, want %d", bars, want)
+	}
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"ripstop/test/bench/figures"
+)
+
+// table is all figures as a Markdown table: medians, and the spread of the
+// ratios to the plain bridge.
+func (r Results) table() string {
+	var b strings.Builder
+	b.WriteString("\n| load | dataplane | rate | p50 µs | p99 µs | ÷ bridge (rounds) | ÷ VLAN-aware bridge |\n|---|---|--:|--:|--:|---|---|\n")
+	for _, c := range r.cells() {
+		r.rows(&b, c)
+	}
+	return b.String()
+}
+
+func (r Results) rows(b *strings.Builder, c Cell) {
+	title := c.Title()
+	for _, plane := range planes {
+		if len(r.of(c, plane)) == 0 {
+			if fault := r.fault(c, plane); fault != "" {
+				fmt.Fprintf(b, "| %s | %s | no figures: %s | | | | |\n", title, plane, fault)
+				title = ""
+			}
+			continue
+		}
+		fmt.Fprintf(b, "| %s | %s | %.3g %s | %s | %s | %s | %s |\n", title, plane, r.value(c, plane, rate).Median, c.unit(),
+			micros(r.value(c, plane, p50)), micros(r.value(c, plane, p99)),
+			ratioText(r.ratio(c, plane, plain, rate), plane == plain), ratioText(r.ratio(c, plane, vlan, rate), plane == plain || plane == vlan))
+		title = ""
+	}
+}
+
+func micros(s figures.Spread) string {
+	if s.Median == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.1f", s.Median)
+}
+
+func ratioText(s figures.Spread, same bool) string {
+	if !s.OK() || same {
+		return ""
+	}
+	return fmt.Sprintf("**%.2f** (%.2f–%.2f)", s.Median, s.Least, s.Most)
+}
+
+// goalList holds what was measured against what is owed.
+func (r Results) goalList() []figures.Goal {
+	var list []figures.Goal
+	for _, c := range r.cells() {
+		bound := 1.0
+		if c.counted() {
+			bound = 1.2
+		}
+		list = append(list,
+			figures.Goal{What: c.Title() + ": ebpf ÷ bridge", Least: true, Bound: bound, Have: r.ratio(c, ours, plain, rate)},
+			figures.Goal{What: c.Title() + ": ebpf ÷ VLAN-aware bridge", Least: true, Bound: bound, Have: r.ratio(c, ours, vlan, rate)})
+	}
+	return list
+}
+
+// goals is the list as a Markdown table.
+func (r Results) goals() string { return figures.Goals(r.goalList(), 1) }
+
+// document is docs/benchmarks/NAME.md.
+func (r Results) document(name string) string {
+	f := r.Facts
+	var b strings.Builder
+	fmt.Fprintf(&b, `# The switch beside the kernel's bridges
+
+![rates in relation to the bridge](%s.svg)
+
+Written by %s on %s. Each load ran %g s on each dataplane in turn, %d rounds, odd rounds backwards;
+figures are medians, ratios are taken round by round with the least and the most in brackets. The load runs on the same machine and takes
+its share, so only the ratios count. Packets, floods and round trips are made by one thread on CPU 0, on which the kernel carries them to their
+receiver, too; streams have their sender on CPU 0 and their receiver on CPU 1, unless the load says otherwise. What comes out is counted, not what goes in.
+Packets go to all ports in turn. The VM of some loads is a kernel in a namespace whose tap is joined to the switch's by two threads, which share the CPUs.
+
+| | |
+|---|---|
+| processor | %s, %d cores |
+| memory | %.0f GiB |
+| kernel | %s |
+| load average of the machine | %s before, %s after |
+| bridge | ip link add type bridge |
+| vlan | the same with vlan_filtering 1, where the kernel has it |
+| ebpf | ripstop, dataplane: ebpf |
+| ripstop-bridge | ripstop, dataplane: bridge, with its guard at each port |
+| direct | a veth pair, nothing between its ends |
+
+## What is owed
+%s
+## All figures
+%s`, name, "`"+f.Command+"`", f.When.Format("2006-01-02 15:04 MST"), f.Seconds, f.Rounds, f.CPU, f.Cores, f.MemoryGiB, f.Kernel,
+		f.LoadBefore, f.LoadAfter, r.goals(), r.table())
+	return b.String()
+}
