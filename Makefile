@@ -1,2 +1,81 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: quickstart test build gen fuzz conformance bench-iscsi bench-store soak soak-kill soak-iscsi soak-switch soak-gap lint clean
+.PHONY: quickstart test build gen fuzz conformance bench-iscsi bench-store bench-switch bench-switch-vm soak soak-kill soak-iscsi soak-switch soak-gap lint clean
+
+export CGO_ENABLED = 0
+
+build:
+	go build -trimpath -o bin/ripstop ./cmd/ripstop
+
+# Shows the whole product with real programs, inside namespaces of its own.
+quickstart:
+	scripts/install test/quickstart/packages
+	$(MAKE) -s build
+	test/quickstart/run
+
+# Everything that CI runs, with a summary at the end.
+test:
+	scripts/test
+
+# Generated files: eBPF objects, the file's JSON Schema, the API's description.
+gen:
+	scripts/install test/packages
+	go generate ./...
+	go test ./controller/config -run TestSchema -update
+	go test ./api/server -run TestOpenAPI -update
+
+# Every fuzz target for half an hour; by hand, and some of them with scripts/fuzz TIME DIR.
+fuzz:
+	scripts/fuzz 30m
+
+# libiscsi's suite beside tgtd and gotgt, into docs/conformance.md. UPDATE=1 makes the results what is expected.
+conformance:
+	test/conformance/run
+
+# Speed beside tgtd and gotgt into docs/benchmarks; by hand. A short run: SECONDS=1 ROUNDS=1 CELLS=hot-rr DOCS=
+bench-iscsi:
+	test/bench/run
+
+# Speed of the thin store beside a bare file and qcow2 into docs/benchmarks; by hand. A short run: SECONDS=1 ROUNDS=1 CELLS=steady MAPPED=0 DOCS=
+bench-store:
+	test/bench/run-store
+
+# Speed of the switch beside the kernel's bridges into docs/benchmarks; by hand. A short run: ROUNDS=1 SECONDS=0.1 CELLS=veth-pps-10$$ DOCS=
+bench-switch:
+	test/bench/run-switch
+
+# The same in a VM with Debian's kernel, whose bridge knows VLANs. The machine is emulated, so that it is slow.
+bench-switch-vm:
+	test/bench/run-switch-vm
+
+# Power cuts of the thin engine, many more than a test takes; by hand.
+soak:
+	THIN_SEEDS=10000 go test ./lun/thin -run 'TestPowerCuts' -count=1 -timeout 60m -v
+
+# kill -9 of the real daemon under a verifying initiator, and flipped bits in its pools; by hand.
+KILLS = 200
+FLIPS = 60
+soak-kill:
+	RIPSTOP_KILLS=$(KILLS) RIPSTOP_FLIPS=$(FLIPS) go test ./test/crash -run 'TestKill|TestDamage' -count=1 -timeout 60m -v
+
+# Random switches against a model of what they must deliver, many more than a test takes; by hand.
+soak-switch:
+	RIPSTOP_SEEDS=1000 go test ./vswitch/ebpf -run TestRandom -count=1 -timeout 3h -v
+
+# 100,000 packets at 1 ms through a switch whose daemon is stopped, killed, replaced and reconfigured; by hand.
+PACKETS = 100000
+soak-gap:
+	RIPSTOP_PACKETS=$(PACKETS) go test ./test/gap -run TestGap -count=1 -timeout 60m -v
+
+# Verified I/O of QEMU and of the kernel's initiator while connections break and the daemon is killed: SOAK each, by hand.
+SOAK = 10m
+soak-iscsi:
+	scripts/install test/quickstart/packages test/packages test/vm/packages
+	RIPSTOP_SOAK=$(SOAK) go test ./iscsi/target -run TestQEMURecovers -count=1 -timeout 24h -v
+	test/vm/suite --soak $(SOAK) --timeout 86400 --run TestFaults ./test/vm
+
+# Needs golangci-lint on the PATH; the laws that matter most are tests.
+lint:
+	golangci-lint run
+
+clean:
+	rm -rf bin .cache
