@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"ripstop/lun"
 )
 
 // A leaf or page that cannot be read takes nothing with it but the blocks that
@@ -182,14 +184,18 @@ func (v *Volume) forgetLost() {
 	}
 }
 
-// fencedIn is why the pool is read-only, when what is left of its file is too
+// cramped is why the pool is read-only, when what is left of its file is too
 // little for the map, and nil when it is not.
-func (p *Pool) fencedIn() error {
+func (p *Pool) cramped() error {
 	for p.space.free.Load() < p.debt()+2 {
-		if !p.expand() {
-			return fmt.Errorf("%w: the map cannot be read in %d places, so nothing free is sure to be free, and the file does not grow: "+
-				"copy what can be read, or give the damaged parts up", ErrDamaged, len(p.harm.leaves)+len(p.harm.pages))
+		if p.expand() {
+			continue
 		}
+		if !p.harm.any() {
+			return fmt.Errorf("the map finds no room: %w: make some on the file system", lun.ErrNoSpace)
+		}
+		return fmt.Errorf("%w: the map cannot be read in %d places, so nothing free is sure to be free, and the file does not grow: "+
+			"copy what can be read, or give the damaged parts up", ErrDamaged, len(p.harm.leaves)+len(p.harm.pages))
 	}
 	return nil
 }

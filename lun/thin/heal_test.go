@@ -193,6 +193,44 @@ func TestTrimGivesSpaceBack(t *testing.T) {
 	must(t, p.Close())
 }
 
+// TestOpensOnAFullFileSystem: after trimming, free space is in part holes that
+// cannot be filled; what still has its room is found wherever it is.
+func TestOpensOnAFullFileSystem(t *testing.T) {
+	ctx := t.Context()
+	for seed := range uint64(3) {
+		p, d := startPool(t, seed, 1024, rules{})
+		v := create(t, p, "v", 64<<20)
+		must(t, v.WriteAt(ctx, filled(0, 16<<20, 1), 0, true))
+		must(t, v.Unmap(ctx, int64(seed)<<20, 12<<20))
+		must(t, v.Flush(ctx))
+		for pr := (Progress{Done: 1}); pr.Done > 0; {
+			var err error
+			pr, err = p.Trim(ctx, 64<<20)
+			must(t, err)
+		}
+		full := only(thintest.Grow, unix.ENOSPC)
+		d.Inject(full)
+		n := fill(t, v) // takes what has room, and leaves the reserve
+		must(t, v.Flush(ctx))
+		d.CutNow()
+		d = d.Crash()
+		for range 2 {
+			d.Inject(full)
+			p = openPool(t, d, 1024, rules{})
+			v, err := p.Volume("v")
+			must(t, err)
+			same(t, v, 0, n, 7)
+			must(t, p.Snapshot(ctx, "s", "v"))
+			must(t, p.Delete(ctx, "v@s"))
+			must(t, v.Unmap(ctx, n/2, n/2))
+			must(t, v.Flush(ctx))
+			n = n / 3 &^ (chunkSize - 1) // more than that is not promised: the map may have become larger
+			must(t, v.WriteAt(ctx, filled(n, n, 7), n, true))
+			must(t, p.Close())
+		}
+	}
+}
+
 // TestBackgroundTogether lets heal, scrub and trim run with writers, snapshots
 // and deletes until the power fails.
 func TestBackgroundTogether(t *testing.T) {

@@ -195,12 +195,13 @@ func Open(ctx context.Context, f File, o Options) (*Pool, error) {
 	p.SetData(o.Data)
 	if p.harm.any() {
 		p.fence(o.GiveUp)
-		if why := p.fencedIn(); why != nil {
-			p.recovering = false
-			p.wal.shadow = nil
-			p.fail(why)
-			return p, nil
-		}
+	}
+	p.makeRoom()
+	if why := p.cramped(); why != nil { // what is there can be read
+		p.recovering = false
+		p.wal.shadow = nil
+		p.fail(why)
+		return p, nil
 	}
 	if err := p.checkpoint(false); err != nil {
 		return nil, fmt.Errorf("open pool: %w", err)
@@ -208,8 +209,7 @@ func Open(ctx context.Context, f File, o Options) (*Pool, error) {
 	p.recovering = false
 	p.letGo()
 	p.wal.shadow.begin(p.id, p.super.epoch)
-	for p.space.lacks(p.reserve()+p.debt()) && p.refill() { // what is promised, and the reserve, have room
-	}
+	p.makeRoom()
 	return p, nil
 }
 

@@ -116,10 +116,11 @@ func (s *space) missing(spare int64) (n int64, data bool) {
 	return s.promised.data + s.promised.maps + spare - s.free.Load(), false
 }
 
-// lacks tells whether what is promised and spare ones are more than is free.
-func (s *space) lacks(spare int64) bool {
-	n, data := s.missing(spare)
-	return n > 0 && !data
+// wants is the chunks that must become free for what is promised and spare ones.
+func (s *space) wants(spare int64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.promised.data + s.promised.maps + spare - s.free.Load()
 }
 
 // unmet is the regions without a chunk that is the volume's alone. With its

@@ -373,7 +373,11 @@ func (p *Pool) destroy(ctx context.Context, v *Volume) error {
 	v.closed = true
 	p.wal.add(false, func(b []byte) []byte { return appendHead(b, recDelete, v.number) })
 	p.tree.Unlock()
-	if err := p.commit(); err != nil {
+	if err := p.commit(); err != nil { // it is there, as far as anybody knows, and can be read
+		p.tree.Lock()
+		p.insert(v)
+		p.tree.Unlock()
+		v.closed = false
 		return err
 	}
 	p.sweep(v)

@@ -3,6 +3,7 @@ package thin
 import (
 	"context"
 	"fmt"
+	"math"
 )
 
 // filler is a File of which a punched range can be given room again. Without,
@@ -94,30 +95,51 @@ func (s *space) puncture() {
 	}
 }
 
-// refill makes holes free chunks, about as many as a slab has; false when
-// there is none that can be filled.
-func (p *Pool) refill() bool {
+// fillTries bounds what an access waits for where a full file system refuses.
+const fillTries = 16
+
+// refill makes holes free chunks, about as many as a slab has; false when none
+// of the first could be filled.
+func (p *Pool) refill() bool { return p.fill(p.slab, p.slab, fillTries) }
+
+// fill makes about want holes free chunks, in pieces, and passes over those for
+// which the file system has no room.
+func (p *Pool) fill(want, piece int64, tries int) bool {
 	f, ok := p.file.(filler)
-	var got int64
-	for ok && got < p.slab {
-		c, n := p.space.hole(p.slab - got)
-		if n == 0 || f.Fill(int64(c)*chunkSize, n*chunkSize) != nil {
+	got, from := int64(0), uint32(0)
+	for ; ok && got < want && tries > 0; tries-- {
+		c, n := p.space.hole(from, min(piece, want-got))
+		if n == 0 {
 			break
 		}
-		p.space.filled(c, n)
-		got += n
+		if f.Fill(int64(c)*chunkSize, n*chunkSize) == nil {
+			p.space.filled(c, n)
+			got += n
+		}
+		from = c + uint32(n)
 	}
 	return got > 0
 }
 
-// hole is the first run of holes, up to most.
-func (s *space) hole(most int64) (from uint32, n int64) {
+// makeRoom has what is promised, the reserve and the next checkpoint find room.
+// What was not punched has its own even where the file system is full, so it is
+// looked for in ever smaller pieces.
+func (p *Pool) makeRoom() {
+	for _, piece := range []int64{p.slab, trimRun, 1} {
+		if n := p.space.wants(p.reserve() + p.debt()); n > 0 {
+			p.fill(max(n, p.slab), piece, math.MaxInt)
+		}
+	}
+}
+
+// hole is the first run of holes from a chunk on, up to most.
+func (s *space) hole(at uint32, most int64) (from uint32, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.holes == 0 {
 		return 0, 0
 	}
-	for c := range s.count {
+	for c := at; c < s.count; c++ {
 		if s.state(c).Load() != holeChunk {
 			if n > 0 {
 				break

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -49,6 +50,7 @@ type Disk struct {
 	size        int64   // now
 	stableSize  int64
 	unsynced    []change
+	holes       map[int64]bool // pages that were punched and not filled since
 
 	id  [16]byte // of the pool whose super Record noted
 	seq uint64
@@ -58,7 +60,7 @@ type Disk struct {
 func New(seed uint64, size int64) *Disk {
 	n := pages(size)
 	return &Disk{
-		rand: rand.New(rand.NewPCG(seed, 0)), left: -1,
+		rand: rand.New(rand.NewPCG(seed, 0)), left: -1, holes: map[int64]bool{},
 		stable: make([]*page, n), now: make([]*page, n), size: size, stableSize: size,
 	}
 }
@@ -146,6 +148,9 @@ func (d *Disk) WriteAt(p []byte, off int64) (int, error) {
 	defer d.mu.Unlock()
 	if off < 0 || off+int64(len(p)) > d.size {
 		return 0, fmt.Errorf("write %d bytes at %d of %d: outside the disk", len(p), off, d.size)
+	}
+	if d.punched(off, int64(len(p))) {
+		return 0, fmt.Errorf("write %d bytes at %d: what was punched was not filled again", len(p), off)
 	}
 	alive := !d.cut
 	err := d.change()
@@ -245,9 +250,35 @@ func (d *Disk) Grow(size int64) error {
 	return nil
 }
 
-// Fill gives a punched range room again, of which the disk has enough; Inject
-// sees it as a Grow.
-func (d *Disk) Fill(off, n int64) error { return d.ask(Grow, off+n, 0) }
+// Fill gives a range room again, which Inject sees as a Grow where some of it was
+// punched; what still has its room needs none.
+func (d *Disk) Fill(off, n int64) error {
+	d.mu.Lock()
+	punched := d.punched(off, n)
+	d.mu.Unlock()
+	if !punched {
+		return nil
+	}
+	if err := d.ask(Grow, off+n, 0); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := off / pageSize; i < (off+n)/pageSize; i++ {
+		delete(d.holes, i)
+	}
+	return nil
+}
+
+// punched tells whether some page of a range has no room. With the lock held.
+func (d *Disk) punched(off, n int64) bool {
+	for i := off / pageSize; len(d.holes) > 0 && i <= (off+n-1)/pageSize; i++ {
+		if d.holes[i] {
+			return true
+		}
+	}
+	return false
+}
 
 // Punch makes n bytes at off zeros.
 func (d *Disk) Punch(off, n int64) error {
@@ -262,6 +293,9 @@ func (d *Disk) Punch(off, n int64) error {
 	c := change{off: off, n: n}
 	d.unsynced = append(d.unsynced, c)
 	d.put(d.now, c, 0, n)
+	for i := off / pageSize; i < (off+n)/pageSize; i++ {
+		d.holes[i] = true
+	}
 	return nil
 }
 
@@ -270,7 +304,7 @@ func (d *Disk) Punch(off, n int64) error {
 func (d *Disk) Crash() *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := &Disk{rand: d.rand, left: -1, size: d.stableSize, stable: d.stable, id: d.id, seq: d.seq}
+	n := &Disk{rand: d.rand, left: -1, size: d.stableSize, stable: d.stable, holes: d.holes, id: d.id, seq: d.seq}
 	if d.size > d.stableSize && d.rand.IntN(2) == 0 {
 		n.size = d.size
 	}
@@ -300,7 +334,7 @@ func (d *Disk) Revive() *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return &Disk{rand: d.rand, left: -1, stable: d.stable, now: d.now, size: d.size, stableSize: d.stableSize,
-		unsynced: d.unsynced, id: d.id, seq: d.seq}
+		unsynced: d.unsynced, holes: d.holes, id: d.id, seq: d.seq}
 }
 
 // Record notes a super outside of the disk, where no cut takes it away.
@@ -340,7 +374,7 @@ func (d *Disk) Remember(other *Disk) {
 func (d *Disk) Clone() *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := &Disk{rand: rand.New(rand.NewPCG(d.rand.Uint64(), 1)), left: -1, size: d.size, stableSize: d.size}
+	n := &Disk{rand: rand.New(rand.NewPCG(d.rand.Uint64(), 1)), left: -1, size: d.size, stableSize: d.size, holes: maps.Clone(d.holes)}
 	n.stable = make([]*page, len(d.now))
 	for i, pg := range d.now {
 		if pg != nil {
