@@ -111,4 +111,21 @@ func (m *Mux) Counters(ctx context.Context) (Counters, error) {
 	return all, nil
 }
 
+// Trace asks the dataplane that has the port.
+func (m *Mux) Trace(ctx context.Context, port string, frame []byte) (Trace, error) {
+	for _, plane := range m.planes() {
+		d, ok := m.drivers[plane].(Tracer)
+		if !ok {
+			continue
+		}
+		t, err := d.Trace(ctx, port, frame)
+		var missing *NoPortError
+		if errors.As(err, &missing) {
+			continue
+		}
+		return t, err
+	}
+	return Trace{}, &NoPortError{Name: port}
+}
+
 func (m *Mux) planes() []Dataplane { return slices.Sorted(maps.Keys(m.drivers)) }

@@ -65,6 +65,11 @@ func (c *Client) DetachPort(ctx context.Context, name string) (v1.Applied, error
 	return call[v1.Applied](ctx, c, http.MethodPost, "port/detach", v1.Name{Name: name})
 }
 
+// Trace tells what would become of a frame.
+func (c *Client) Trace(ctx context.Context, t v1.NewTrace) (v1.Trace, error) {
+	return call[v1.Trace](ctx, c, http.MethodPost, "port/trace", t)
+}
+
 // CreateLUN makes a LUN beside those of the file.
 func (c *Client) CreateLUN(ctx context.Context, l v1.NewLUN) (v1.Applied, error) {
 	return call[v1.Applied](ctx, c, http.MethodPost, "lun/create", l)

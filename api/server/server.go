@@ -35,6 +35,7 @@ type Backend struct {
 
 	AttachPort func(context.Context, v1.NewPort) (v1.Applied, error)
 	DetachPort func(context.Context, v1.Name) (v1.Applied, error)
+	Trace      func(context.Context, v1.NewTrace) (v1.Trace, error)
 
 	CreateLUN  func(context.Context, v1.NewLUN) (v1.Applied, error)
 	ResizeLUN  func(context.Context, v1.LUNSize) (v1.Applied, error)

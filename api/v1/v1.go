@@ -181,6 +181,48 @@ type NewPort struct {
 	Device    string   `json:"device,omitempty" doc:"an interface of the host"`
 }
 
+// NewTrace asks what would become of a frame: of the one given, or of one made of
+// the rest. What is left open there is taken from the port that sends and the one
+// that has the address To.
+type NewTrace struct {
+	Port     string `json:"port" doc:"the port or gateway at which the frame comes in"`
+	Frame    string `json:"frame,omitempty" doc:"the frame with its tags and without FCS, in hexadecimal digits"`
+	VLAN     int    `json:"vlan,omitempty" doc:"the id in an 802.1Q tag; 0 is no tag"`
+	Src      string `json:"src,omitempty" doc:"Ethernet address of the sender"`
+	Dst      string `json:"dst,omitempty" doc:"Ethernet address of the receiver"`
+	Protocol string `json:"protocol,omitempty" doc:"tcp, udp, icmp or arp; icmp without one"`
+	From     string `json:"from,omitempty" doc:"IP address of the sender"`
+	To       string `json:"to,omitempty" doc:"IP address of the receiver"`
+	FromPort int    `json:"fromPort,omitempty" doc:"of tcp and udp"`
+	ToPort   int    `json:"toPort,omitempty" doc:"of tcp and udp"`
+}
+
+// Trace is what a switch would do with a frame.
+type Trace struct {
+	Reaches   bool       `json:"reaches" doc:"whether anybody hears the frame"`
+	Reason    string     `json:"reason,omitempty" doc:"why nobody does, as a port's drops are called"`
+	Switch    string     `json:"switch"`
+	Dataplane string     `json:"dataplane"`
+	Port      string     `json:"port"`
+	VLAN      int        `json:"vlan" doc:"id; 0 where the frame was dropped before it had one"`
+	Frame     string     `json:"frame" doc:"that was traced, in hexadecimal digits"`
+	Decisions []Decision `json:"decisions" doc:"in their order"`
+	Egress    []Egress   `json:"egress" doc:"who hears the frame"`
+}
+
+// Decision is one thing that a switch finds out or decides about a frame.
+type Decision struct {
+	Stage  string `json:"stage" doc:"ingress, guard, learn, fdb or egress; new ones may come"`
+	Result string `json:"result" doc:"for people"`
+	Rule   string `json:"rule,omitempty" doc:"the key of the file behind it, as switches.lab.ports.web.allowed-macs"`
+}
+
+// Egress is a frame as it leaves through a port or to a gateway.
+type Egress struct {
+	Port   string `json:"port"`
+	Tagged bool   `json:"tagged" doc:"with an 802.1Q tag of the VLAN"`
+}
+
 // DeletedLUN is a LUN, or a snapshot, whose data are gone.
 type DeletedLUN struct {
 	Name      string   `json:"name"`

@@ -20,7 +20,7 @@ func (d *daemon) backend() server.Backend {
 	i := inventory{d.drivers, d.config, d.made}
 	return server.Backend{
 		Version: thisVersion, Status: d.status, Plan: d.planFiles, Apply: d.applyFiles,
-		AttachPort: d.attachPort, DetachPort: d.detachPort,
+		AttachPort: d.attachPort, DetachPort: d.detachPort, Trace: d.trace,
 		CreateLUN: d.createLUN, ResizeLUN: d.resizeLUN, DeleteLUN: d.deleteLUN, CheckLUN: d.checkLUN, ReopenPool: d.reopenPool,
 		Tasks:        d.work.list,
 		SnapshotLUNs: d.snapshotLUNs, CloneLUN: d.cloneLUN, RestoreLUN: d.restoreLUN,

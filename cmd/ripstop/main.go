@@ -4,7 +4,7 @@
 //
 //	main ─► root ─┬─ validate, schema      read files alone
 //	              ├─ plan, apply, status,  api/client ─► a daemon
-//	              │  get, port, lun, version
+//	              │  get, port, trace, lun, version
 //	              └─ up, serve             daemon ─► controller ─► drivers
 //
 // # Caveats
@@ -30,6 +30,7 @@ const (
 	exitError   = 1
 	exitChanges = 2 // plan: there is something to do
 	exitUnwell  = 3 // status, doctor: something is not as it shall be
+	exitDropped = 4 // trace: the frame reaches nobody
 )
 
 // exit is an error that has been told already, or needs no telling: it is a code.
@@ -94,7 +95,7 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(
 		newUp(g), newServe(g), newValidate(g), newPlan(g), newApply(g),
-		newStatus(g), newGet(g), newPort(g), newPool(g), newLUN(g), newDoctor(g), newSchema(), newVersion(g),
+		newStatus(g), newGet(g), newPort(g), newTrace(g), newPool(g), newLUN(g), newDoctor(g), newSchema(), newVersion(g),
 	)
 	return root
 }

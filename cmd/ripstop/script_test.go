@@ -44,6 +44,7 @@ func TestSnapshots(t *testing.T) { script(t, "snapshots") }
 func TestSchedules(t *testing.T) { script(t, "schedules") }
 func TestCheck(t *testing.T)     { script(t, "check") }
 func TestSecurity(t *testing.T)  { script(t, "security") }
+func TestTrace(t *testing.T)     { script(t, "trace") }
 
 func script(t *testing.T, name string) { testscript.Run(t, scriptParams(name)) }
 

@@ -30,6 +30,8 @@ type Guard interface {
 	ForgetSwitch(sw string) error
 	// Commit writes what the steps of a pass have in common.
 	Commit(ctx context.Context) error
+	// Admit traces a frame from a port up to where the guard passes it on.
+	Admit(ctx context.Context, port string, frame []byte) (vswitch.Trace, error)
 	// Counters is of every guarded port, and of the VLANs.
 	Counters(ctx context.Context) (vswitch.Counters, error)
 }

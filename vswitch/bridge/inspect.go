@@ -27,21 +27,13 @@ func (d *Driver) FDB(ctx context.Context) ([]vswitch.FDBEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	messages, err := link.Dump(func() ([][]byte, error) {
-		req := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
-		req.AddData(&netlink.Ndmsg{Family: unix.AF_BRIDGE})
-		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)
-	})
+	all, err := d.stations()
 	if err != nil {
-		return nil, fmt.Errorf("list bridge FDB: %w", err)
+		return nil, err
 	}
 	places := placesOf(found)
 	var out []vswitch.FDBEntry
-	for _, m := range messages {
-		s, err := parseStation(m)
-		if err != nil {
-			return nil, fmt.Errorf("read bridge FDB: %w", err)
-		}
+	for _, s := range all {
 		at, ok := places[place{s.index, 0}]
 		if s.permanent { // the devices' own addresses: of those, gateways are stations
 			at, ok = places[place{s.index, s.vlan}]
@@ -53,6 +45,25 @@ func (d *Driver) FDB(ctx context.Context) ([]vswitch.FDBEntry, error) {
 	slices.SortFunc(out, func(a, b vswitch.FDBEntry) int {
 		return cmp.Or(cmp.Compare(a.Switch, b.Switch), cmp.Compare(a.VLAN, b.VLAN), bytes.Compare(a.MAC[:], b.MAC[:]))
 	})
+	return out, nil
+}
+
+// stations is the FDBs of all bridges, in one dump.
+func (d *Driver) stations() ([]station, error) {
+	messages, err := link.Dump(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
+		req.AddData(&netlink.Ndmsg{Family: unix.AF_BRIDGE})
+		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list bridge FDB: %w", err)
+	}
+	out := make([]station, len(messages))
+	for i, m := range messages {
+		if out[i], err = parseStation(m); err != nil {
+			return nil, fmt.Errorf("read bridge FDB: %w", err)
+		}
+	}
 	return out, nil
 }
 

@@ -89,6 +89,12 @@ type membership struct {
 	pvid             uint16
 	untagged, tagged []uint16 // sorted
 	isolated         bool
+	forwards         bool // its device is up and has a carrier
+}
+
+// carries tells whether the port is a member of a VLAN.
+func (m membership) carries(vid uint16) bool {
+	return slices.Contains(m.untagged, vid) || slices.Contains(m.tagged, vid)
 }
 
 func (d *Driver) membership(l netlink.Link) (membership, error) {
@@ -142,6 +148,9 @@ func parseMembership(b []byte) (index int, m membership, err error) {
 		}
 		for _, on := range info[nl.IFLA_BRPORT_ISOLATED] {
 			m.isolated = len(on) > 0 && on[0] != 0
+		}
+		for _, state := range info[nl.IFLA_BRPORT_STATE] {
+			m.forwards = len(state) > 0 && state[0] == forwarding
 		}
 	}
 	slices.Sort(m.untagged)
@@ -200,6 +209,9 @@ func (m *membership) add(vid, flags uint16) {
 		m.tagged = append(m.tagged, vid)
 	}
 }
+
+// forwarding is BR_STATE_FORWARDING of linux/if_bridge.h.
+const forwarding = 3
 
 // lastVLAN is the highest VLAN that is not reserved (IEEE 802.1Q, table 9-2).
 const lastVLAN = 4094

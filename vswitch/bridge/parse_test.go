@@ -34,6 +34,7 @@ func port7() []byte {
 	}
 	info := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
 	info.AddRtAttr(nl.IFLA_BRPORT_ISOLATED, []byte{1})
+	info.AddRtAttr(nl.IFLA_BRPORT_STATE, []byte{forwarding})
 	return slices.Concat(msg.Serialize(), spec.Serialize(), info.Serialize())
 }
 
@@ -50,7 +51,7 @@ func station3(state uint16) []byte {
 
 func TestParse(t *testing.T) {
 	index, m, err := parseMembership(port7())
-	want := membership{pvid: 20, untagged: []uint16{20}, tagged: []uint16{10, 30, 31, 32}, isolated: true}
+	want := membership{pvid: 20, untagged: []uint16{20}, tagged: []uint16{10, 30, 31, 32}, isolated: true, forwards: true}
 	if err != nil || index != 7 || !reflect.DeepEqual(m, want) {
 		t.Errorf("port %d is %+v, %v; want %+v", index, m, err, want)
 	}

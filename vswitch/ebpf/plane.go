@@ -85,6 +85,8 @@ func (p *plane) next(spec *ebpf.CollectionSpec) (*plane, error) {
 func (p *plane) need(spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
 	need := spec.Copy()
 	maps.DeleteFunc(need.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != p.program })
+	delete(need.Maps, planeMapVerdicts)
+	delete(need.Maps, planeMapCopies)
 	if p.program == planeProgRipstopGuard { // sends to nobody
 		delete(need.Maps, planeMapFloods)
 	}

@@ -35,6 +35,20 @@ type planeAllowedMac struct {
 	Reserved uint16
 }
 
+type planeCopy struct {
+	_    structs.HostLayout
+	Form planeForm
+	Why  planeReason
+}
+
+type planeForm uint32
+
+const (
+	planeFormNOT_A_MEMBER planeForm = 0
+	planeFormUNTAGGED     planeForm = 1
+	planeFormTAGGED       planeForm = 2
+)
+
 type planeIdentity struct {
 	_      structs.HostLayout
 	Layout planeLayout
@@ -52,6 +66,15 @@ const (
 	planeLayoutMAX_FDB     planeLayout = 65536
 	planeLayoutMAX_ALLOWED planeLayout = 65536
 	planeLayoutMAX_DROPS   planeLayout = 65536
+)
+
+type planeLesson uint32
+
+const (
+	planeLessonLESSON_NONE  planeLesson = 0
+	planeLessonLESSON_SAME  planeLesson = 1
+	planeLessonLESSON_NEW   planeLesson = 2
+	planeLessonLESSON_MOVED planeLesson = 3
 )
 
 type planeLosses struct {
@@ -143,6 +166,15 @@ type planeTrunk struct {
 	Vlans [64]uint64
 }
 
+type planeVerdict struct {
+	_      structs.HostLayout
+	Vid    uint32
+	Why    planeReason
+	Lesson planeLesson
+	Known  uint32
+	Fixed  uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -150,6 +182,7 @@ const (
 	planeMapActivities     = "activities"
 	planeMapAllowedIps     = "allowed_ips"
 	planeMapAllowedMacs    = "allowed_macs"
+	planeMapCopies         = "copies"
 	planeMapDrops          = "drops"
 	planeMapFdb            = "fdb"
 	planeMapFloods         = "floods"
@@ -157,9 +190,11 @@ const (
 	planeMapPorts          = "ports"
 	planeMapSelf           = "self"
 	planeMapTrunks         = "trunks"
+	planeMapVerdicts       = "verdicts"
 	planeMapVlans          = "vlans"
 	planeProgRipstopGuard  = "ripstop_guard"
 	planeProgRipstopSwitch = "ripstop_switch"
+	planeProgRipstopTrace  = "ripstop_trace"
 	planeProgRipstopTry    = "ripstop_try"
 )
 
@@ -207,6 +242,7 @@ type planeSpecs struct {
 type planeProgramSpecs struct {
 	RipstopGuard  *ebpf.ProgramSpec `ebpf:"ripstop_guard"`
 	RipstopSwitch *ebpf.ProgramSpec `ebpf:"ripstop_switch"`
+	RipstopTrace  *ebpf.ProgramSpec `ebpf:"ripstop_trace"`
 	RipstopTry    *ebpf.ProgramSpec `ebpf:"ripstop_try"`
 }
 
@@ -217,6 +253,7 @@ type planeMapSpecs struct {
 	Activities  *ebpf.MapSpec `ebpf:"activities"`
 	AllowedIps  *ebpf.MapSpec `ebpf:"allowed_ips"`
 	AllowedMacs *ebpf.MapSpec `ebpf:"allowed_macs"`
+	Copies      *ebpf.MapSpec `ebpf:"copies"`
 	Drops       *ebpf.MapSpec `ebpf:"drops"`
 	Fdb         *ebpf.MapSpec `ebpf:"fdb"`
 	Floods      *ebpf.MapSpec `ebpf:"floods"`
@@ -224,6 +261,7 @@ type planeMapSpecs struct {
 	Ports       *ebpf.MapSpec `ebpf:"ports"`
 	Self        *ebpf.MapSpec `ebpf:"self"`
 	Trunks      *ebpf.MapSpec `ebpf:"trunks"`
+	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 	Vlans       *ebpf.MapSpec `ebpf:"vlans"`
 }
 
@@ -256,6 +294,7 @@ type planeMaps struct {
 	Activities  *ebpf.Map `ebpf:"activities"`
 	AllowedIps  *ebpf.Map `ebpf:"allowed_ips"`
 	AllowedMacs *ebpf.Map `ebpf:"allowed_macs"`
+	Copies      *ebpf.Map `ebpf:"copies"`
 	Drops       *ebpf.Map `ebpf:"drops"`
 	Fdb         *ebpf.Map `ebpf:"fdb"`
 	Floods      *ebpf.Map `ebpf:"floods"`
@@ -263,6 +302,7 @@ type planeMaps struct {
 	Ports       *ebpf.Map `ebpf:"ports"`
 	Self        *ebpf.Map `ebpf:"self"`
 	Trunks      *ebpf.Map `ebpf:"trunks"`
+	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 	Vlans       *ebpf.Map `ebpf:"vlans"`
 }
 
@@ -271,6 +311,7 @@ func (m *planeMaps) Close() error {
 		m.Activities,
 		m.AllowedIps,
 		m.AllowedMacs,
+		m.Copies,
 		m.Drops,
 		m.Fdb,
 		m.Floods,
@@ -278,6 +319,7 @@ func (m *planeMaps) Close() error {
 		m.Ports,
 		m.Self,
 		m.Trunks,
+		m.Verdicts,
 		m.Vlans,
 	)
 }
@@ -294,6 +336,7 @@ type planeVariables struct {
 type planePrograms struct {
 	RipstopGuard  *ebpf.Program `ebpf:"ripstop_guard"`
 	RipstopSwitch *ebpf.Program `ebpf:"ripstop_switch"`
+	RipstopTrace  *ebpf.Program `ebpf:"ripstop_trace"`
 	RipstopTry    *ebpf.Program `ebpf:"ripstop_try"`
 }
 
@@ -301,6 +344,7 @@ func (p *planePrograms) Close() error {
 	return _PlaneClose(
 		p.RipstopGuard,
 		p.RipstopSwitch,
+		p.RipstopTrace,
 		p.RipstopTry,
 	)
 }

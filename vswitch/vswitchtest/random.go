@@ -10,7 +10,7 @@ import (
 
 // Random makes random switches, sends random frames while they change and their
 // driver restarts, and demands of each frame that it goes where a model says: to
-// all whom it is for, and to nobody else. Each seed is one switch. Open is as
+// all whom it is for, and to nobody else, and that a trace says so beforehand. Each seed is one switch. Open is as
 // Suite wants it.
 func Random(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitch.Driver, seeds uint64) {
 	for seed := range seeds {
@@ -22,6 +22,7 @@ func Random(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswit
 			}
 			r.unique(p)
 			l := suite{plane, open}.lab(t, p)
+			l.silence()
 			m := &model{known: map[seat]string{}}
 			m.change(l.ports())
 			for n := range 50 {
@@ -35,6 +36,12 @@ func Random(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswit
 				from := r.name()
 				f := r.frame(l, from)
 				want := m.deliver(from, f)
+				if n%4 == 0 {
+					l.traces(from, f, want)
+				}
+				if t.Failed() {
+					t.Fatalf("frame %d from %s: to %s, source %s, tags %v; the ports are\n%v", n, from, f.dst, f.src, f.tags, l.want.Describe())
+				}
 				if l.sends(from, f, want); t.Failed() {
 					t.Fatalf("frame %d from %s: to %s, source %s, tags %v; the model says %v; the ports are\n%v", n, from, f.dst, f.src, f.tags, want, l.want.Describe())
 				}

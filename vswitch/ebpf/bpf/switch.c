@@ -68,6 +68,12 @@ enum reason {
 	REASONS,
 };
 
+// How a frame of a VLAN leaves through a port.
+enum form { NOT_A_MEMBER, UNTAGGED, TAGGED };
+
+// What the FDB learns of a frame.
+enum lesson { LESSON_NONE, LESSON_SAME, LESSON_NEW, LESSON_MOVED };
+
 enum port_flag {
 	PORT_TRUNK = 1, // has a bit set in trunks
 	PORT_ISOLATED = 2,
@@ -139,6 +145,20 @@ struct place {
 
 struct losses {
 	__u64 frames[REASONS];
+};
+
+// What ripstop_trace notes of a frame that it lets nowhere.
+struct verdict {
+	__u32 vid;       // 0: none was found
+	enum reason why; // it goes nowhere; REASONS when it does not end so
+	enum lesson lesson;
+	__u32 known; // slot where the FDB has the receiver, 0: nowhere
+	__u32 fixed; // by an entry that neither ages nor moves
+};
+
+struct copy {
+	enum form form;
+	enum reason why; // a receiver does not get its copy; REASONS: it does
 };
 
 struct identity {
@@ -239,6 +259,21 @@ struct {
 	__type(value, __s32);
 } learned SEC(".maps");
 
+// Of ripstop_trace alone; copies go by slot.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct verdict);
+} verdicts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, __u32);
+	__type(value, struct copy);
+} copies SEC(".maps");
+
 #define SECOND 1000000000ULL
 #define VID_MASK 0x0fff
 #define STATIC (~0ULL)
@@ -271,6 +306,59 @@ __noinline int drop(struct __sk_buff *skb, __u32 vid, enum reason why)
 	return TC_ACT_SHOT;
 }
 
+// A dry run sends, learns and counts nothing. Whether a run is dry is a constant
+// of each program, and stays a parameter of its functions, so that the compiler
+// sees it.
+
+// Counts a frame that goes nowhere and is the verdict to drop it.
+static __always_inline int lose(struct frame *f, enum reason why, int dry)
+{
+	__u32 zero = 0;
+	struct verdict *v;
+
+	if (!dry)
+		return drop(f->skb, f->vid, why);
+	v = bpf_map_lookup_elem(&verdicts, &zero);
+	if (v) {
+		v->vid = f->vid;
+		v->why = why;
+	}
+	return TC_ACT_SHOT;
+}
+
+// What a dry run does instead of sending a copy to a port.
+static __always_inline void note_copy(__u32 slot, enum form form, enum reason why)
+{
+	struct copy *c = bpf_map_lookup_elem(&copies, &slot);
+
+	if (c) {
+		c->form = form;
+		c->why = why;
+	}
+}
+
+static __always_inline void note_lesson(const struct frame *f, enum lesson lesson)
+{
+	__u32 zero = 0;
+	struct verdict *v = bpf_map_lookup_elem(&verdicts, &zero);
+
+	if (v) {
+		v->vid = f->vid;
+		v->lesson = lesson;
+	}
+}
+
+static __always_inline void note_known(const struct sighting *s)
+{
+	__u32 zero = 0;
+	struct verdict *v = bpf_map_lookup_elem(&verdicts, &zero);
+
+	if (v) {
+		v->known = s->slot;
+		v->fixed = s->seen == STATIC;
+	}
+}
+
 static __always_inline int has_q_tag(struct __sk_buff *skb)
 {
 	return skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021Q);
@@ -285,8 +373,6 @@ static __always_inline int carries_tagged(__u32 slot, const struct port *p, __u1
 	t = bpf_map_lookup_elem(&trunks, &slot);
 	return t && t->vlans[(vid & VID_MASK) >> 6] >> (vid & 63) & 1;
 }
-
-enum form { NOT_A_MEMBER, UNTAGGED, TAGGED };
 
 // How a frame of the VLAN leaves through the port.
 static __always_inline enum form egress(__u32 slot, const struct port *p, __u16 vid)
@@ -354,7 +440,7 @@ static __always_inline int classify(struct frame *f, __u32 slot, const struct po
 
 // Notes where the sender is. A negative result is the reason to drop the frame,
 // inverted.
-static __always_inline int learn(struct frame *f, struct station *from, __u32 slot, const struct port *p, __u64 now)
+static __always_inline int learn(struct frame *f, struct station *from, __u32 slot, const struct port *p, __u64 now, int dry)
 {
 	struct sighting *s = bpf_map_lookup_elem(&fdb, from);
 	struct sighting fresh = {slot, f->skb->ifindex, now};
@@ -362,10 +448,12 @@ static __always_inline int learn(struct frame *f, struct station *from, __u32 sl
 	__u32 before;
 	int same = s && s->slot == fresh.slot && s->ifindex == fresh.ifindex;
 
+	if (dry)
+		note_lesson(f, same ? LESSON_SAME : LESSON_NONE);
 	if (s && s->seen == STATIC)
 		return same ? 0 : ~REASON_MAC_SPOOFED;
 	if (same) {
-		if (now - s->seen >= SECOND) // else spares the other processors' caches
+		if (!dry && now - s->seen >= SECOND) // else spares the other processors' caches
 			s->seen = now;
 		return 0;
 	}
@@ -374,6 +462,10 @@ static __always_inline int learn(struct frame *f, struct station *from, __u32 sl
 		return ~REASON_PORT_UNKNOWN;
 	if (p->mac_limit && *here >= (__s32)p->mac_limit)
 		return ~REASON_MAC_LIMIT;
+	if (dry) {
+		note_lesson(f, s ? LESSON_MOVED : LESSON_NEW);
+		return 0;
+	}
 	if (!s) {
 		long err = bpf_map_update_elem(&fdb, from, &fresh, BPF_NOEXIST);
 
@@ -396,7 +488,7 @@ static __always_inline int learn(struct frame *f, struct station *from, __u32 sl
 
 // Counts a frame of a kind that can make a flood, and is not 0 when the port had
 // its share of this second.
-static __always_inline int storms(__u32 slot, const struct port *p, enum storm kind, __u64 now)
+static __always_inline int storms(__u32 slot, const struct port *p, enum storm kind, __u64 now, int dry)
 {
 	struct activity *a;
 
@@ -405,6 +497,8 @@ static __always_inline int storms(__u32 slot, const struct port *p, enum storm k
 	a = bpf_map_lookup_elem(&activities, &slot);
 	if (!a)
 		return 0;
+	if (dry)
+		return now - a->second < SECOND && a->storm[kind] >= p->storm[kind];
 	if (now - a->second >= SECOND) {
 		a->second = now;
 		for (int i = 0; i < STORMS; i++)
@@ -422,7 +516,7 @@ struct walk {
 
 // Visits one member of the VLAN. Sending lags one member behind, so that the
 // last one gets the frame itself and not a clone.
-static long visit(__u32 i, struct walk *w)
+static __always_inline long visit_member(__u32 i, struct walk *w, int dry)
 {
 	struct __sk_buff *skb = w->f.skb;
 	__u32 vid = w->f.vid;
@@ -443,6 +537,14 @@ static long visit(__u32 i, struct walk *w)
 	form = egress(slot, p, vid);
 	if (form == NOT_A_MEMBER)
 		return 0;
+	if (dry) {
+		int big = too_big(skb, p);
+
+		note_copy(slot, form, big ? REASON_TOO_BIG : REASONS);
+		if (!big)
+			w->pending = p->ifindex;
+		return 0;
+	}
 	if (too_big(skb, p)) {
 		drop(skb, vid, REASON_TOO_BIG);
 		return 0;
@@ -457,16 +559,26 @@ static long visit(__u32 i, struct walk *w)
 	return 0;
 }
 
-static __always_inline int flood(struct frame *f, __u32 slot, const struct port *p, __u32 zero)
+static long visit(__u32 i, struct walk *w)
+{
+	return visit_member(i, w, 0);
+}
+
+static long visit_dry(__u32 i, struct walk *w)
+{
+	return visit_member(i, w, 1);
+}
+
+static __always_inline int flood(struct frame *f, __u32 slot, const struct port *p, __u32 zero, int dry)
 {
 	// Before Linux 6.7, the verifier believes that a callback runs once, and
 	// removes what only a second run would reach. It must not know this zero.
 	struct walk w = {.f = *f, .from = slot, .isolated = p->flags & PORT_ISOLATED, .pending = zero};
 
-	bpf_loop(MAX_PORTS, visit, &w, 0);
+	bpf_loop(MAX_PORTS, dry ? visit_dry : visit, &w, 0);
 	if (!w.pending)
-		return drop(f->skb, f->vid, REASON_NO_DESTINATION);
-	return bpf_redirect(w.pending, 0);
+		return lose(f, REASON_NO_DESTINATION, dry);
+	return dry ? TC_ACT_OK : bpf_redirect(w.pending, 0);
 }
 
 // Whether the switch knows where a station is.
@@ -479,7 +591,7 @@ static __always_inline struct sighting *find(struct station *to, __u64 now, __u6
 
 // Sends a frame to the station's port, -1 when no port is known for it.
 static __always_inline int unicast(struct frame *f, struct station *to, __u32 from, const struct port *src,
-				   __u64 now, __u64 ageing)
+				   __u64 now, __u64 ageing, int dry)
 {
 	struct sighting *s = find(to, now, ageing);
 	struct port *dst;
@@ -489,20 +601,26 @@ static __always_inline int unicast(struct frame *f, struct station *to, __u32 fr
 	if (!s)
 		return -1;
 	slot = s->slot;
+	if (dry)
+		note_known(s);
 	dst = bpf_map_lookup_elem(&ports, &slot);
 	if (!dst || dst->ifindex != s->ifindex)
 		return -1;
 	form = egress(slot, dst, f->vid);
 	if (form == NOT_A_MEMBER) // a port that is down keeps its own addresses
-		return s->seen == STATIC ? drop(f->skb, f->vid, REASON_NO_DESTINATION) : -1;
+		return s->seen == STATIC ? lose(f, REASON_NO_DESTINATION, dry) : -1;
 	if (slot == from)
-		return drop(f->skb, f->vid, REASON_SAME_PORT);
+		return lose(f, REASON_SAME_PORT, dry);
 	if (src->flags & dst->flags & PORT_ISOLATED)
-		return drop(f->skb, f->vid, REASON_ISOLATED);
+		return lose(f, REASON_ISOLATED, dry);
 	if (too_big(f->skb, dst))
-		return drop(f->skb, f->vid, REASON_TOO_BIG);
+		return lose(f, REASON_TOO_BIG, dry);
+	if (dry) {
+		note_copy(slot, form, REASONS);
+		return TC_ACT_OK;
+	}
 	if (shape(f, form))
-		return drop(f->skb, f->vid, REASON_MALFORMED);
+		return lose(f, REASON_MALFORMED, dry);
 	return bpf_redirect(dst->ifindex, 0);
 }
 
@@ -529,12 +647,14 @@ static __always_inline int is_bpdu(const __u8 *d)
 }
 
 // Whether a port is shut, which a BPDU does to one with a guard.
-static __always_inline int shut(__u32 slot, int bpdu, __u64 now)
+static __always_inline int shut(__u32 slot, int bpdu, __u64 now, int dry)
 {
 	struct activity *a = bpf_map_lookup_elem(&activities, &slot);
 
 	if (!a)
 		return 0;
+	if (dry)
+		return bpdu || now < a->shut;
 	if (bpdu)
 		a->shut = now + SHUT;
 	return now < a->shut;
@@ -789,7 +909,7 @@ struct entry {
 
 // Lets a frame into the switch and learns of it. A negative result is the reason
 // to drop it, inverted.
-static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 slot, const struct port *src)
+static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 slot, const struct port *src, int dry)
 {
 	void *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = (void *)(long)skb->data;
@@ -806,7 +926,7 @@ static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 s
 	if ((void *)(eth + 1) > end)
 		return ~REASON_MALFORMED;
 	e->now = bpf_ktime_get_coarse_ns();
-	if (flags & PORT_BPDU_GUARD && shut(slot, is_bpdu(eth->h_dest), e->now))
+	if (flags & PORT_BPDU_GUARD && shut(slot, is_bpdu(eth->h_dest), e->now, dry))
 		return ~REASON_BPDU_GUARD;
 	why = refuse(skb, eth);
 	if (why)
@@ -833,43 +953,69 @@ static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 s
 		return ~REASON_MALFORMED; // cannot be: the keys are in range
 	e->ageing = id->ageing;
 	e->zero = id->zero;
-	why = learn(&e->f, &e->from, slot, src, e->now);
+	why = learn(&e->f, &e->from, slot, src, e->now, dry);
 	if (why)
 		return why;
 	if (e->to.mac[0] & 1) {
 		int all = (e->to.mac[0] & e->to.mac[1] & e->to.mac[2] & e->to.mac[3] & e->to.mac[4] & e->to.mac[5]) == 0xff;
 
-		if (all ? storms(slot, src, STORM_BROADCAST, e->now) : storms(slot, src, STORM_MULTICAST, e->now))
+		if (storms(slot, src, all ? STORM_BROADCAST : STORM_MULTICAST, e->now, dry))
 			return all ? ~REASON_STORM_BROADCAST : ~REASON_STORM_MULTICAST;
 	}
+	if (dry)
+		return 0;
 	t->frames++;
 	t->bytes += skb->len;
 	return 0;
 }
 
-static __always_inline int forward(struct __sk_buff *skb, __u32 slot)
+static __always_inline int same_mac(const __u8 *a, const __u8 *b)
+{
+	__u8 differ = 0;
+
+	for (int i = 0; i < ETH_ALEN; i++)
+		differ |= a[i] ^ b[i];
+	return !differ;
+}
+
+static __always_inline int forward(struct __sk_buff *skb, __u32 slot, int dry)
 {
 	struct port *src = bpf_map_lookup_elem(&ports, &slot);
 	struct entry e = {.f = {.skb = skb}};
-	int why = src ? admit(&e, skb, slot, src) : ~REASON_PORT_UNKNOWN;
+	int why = src ? admit(&e, skb, slot, src, dry) : ~REASON_PORT_UNKNOWN;
 
 	if (why || !src)
-		return drop(skb, e.f.vid, ~why);
+		return lose(&e.f, ~why, dry);
+	if (dry && same_mac(e.from.mac, e.to.mac))
+		return lose(&e.f, REASON_SAME_PORT, dry); // where it would just have been learned
 	if (!(e.to.mac[0] & 1)) {
-		int sent = unicast(&e.f, &e.to, slot, src, e.now, e.ageing);
+		int sent = unicast(&e.f, &e.to, slot, src, e.now, e.ageing, dry);
 
 		if (sent >= 0)
 			return sent;
-		if (storms(slot, src, STORM_UNICAST, e.now))
-			return drop(skb, e.f.vid, REASON_STORM_UNICAST);
+		if (storms(slot, src, STORM_UNICAST, e.now, dry))
+			return lose(&e.f, REASON_STORM_UNICAST, dry);
 	}
-	return flood(&e.f, slot, src, e.zero);
+	return flood(&e.f, slot, src, e.zero, dry);
+}
+
+static __always_inline int guard(struct __sk_buff *skb, __u32 slot, int dry)
+{
+	struct port *src = bpf_map_lookup_elem(&ports, &slot);
+	struct entry e = {.f = {.skb = skb}};
+	int why = src ? admit(&e, skb, slot, src, dry) : ~REASON_PORT_UNKNOWN;
+
+	if (why || !src)
+		return lose(&e.f, ~why, dry);
+	if (!(e.to.mac[0] & 1) && !find(&e.to, e.now, e.ageing) && storms(slot, src, STORM_UNICAST, e.now, dry))
+		return lose(&e.f, REASON_STORM_UNICAST, dry);
+	return TC_ACT_UNSPEC;
 }
 
 SEC("tc")
 int ripstop_switch(struct __sk_buff *skb)
 {
-	return forward(skb, skb->tc_classid);
+	return forward(skb, skb->tc_classid, 0);
 }
 
 // Drops what a port may not send, where another forwards: it goes on to other
@@ -877,28 +1023,35 @@ int ripstop_switch(struct __sk_buff *skb)
 SEC("tc")
 int ripstop_guard(struct __sk_buff *skb)
 {
-	__u32 slot = skb->tc_classid;
-	struct port *src = bpf_map_lookup_elem(&ports, &slot);
-	struct entry e = {.f = {.skb = skb}};
-	int why = src ? admit(&e, skb, slot, src) : ~REASON_PORT_UNKNOWN;
-
-	if (why || !src)
-		return drop(skb, e.f.vid, ~why);
-	if (!(e.to.mac[0] & 1) && !find(&e.to, e.now, e.ageing) && storms(slot, src, STORM_UNICAST, e.now))
-		return drop(skb, e.f.vid, REASON_STORM_UNICAST);
-	return TC_ACT_UNSPEC;
+	return guard(skb, skb->tc_classid, 0);
 }
 
-// ripstop_switch for BPF_PROG_TEST_RUN, where a frame comes without class id and tag:
-// cb[0] is the slot, cb[1] the tag's protocol and control information, if any.
+// With BPF_PROG_TEST_RUN a frame comes without class id and tag: cb[0] is the
+// slot, cb[1] the tag's protocol and control information, if any.
+static __always_inline int take_tag(struct __sk_buff *skb)
+{
+	__u32 tag = skb->cb[1];
+
+	return tag ? bpf_skb_vlan_push(skb, bpf_htons(tag >> 16), tag & 0xffff) : 0;
+}
+
+// ripstop_switch for BPF_PROG_TEST_RUN.
 SEC("tc")
 int ripstop_try(struct __sk_buff *skb)
 {
-	__u32 slot = skb->cb[0], tag = skb->cb[1];
-
-	if (tag && bpf_skb_vlan_push(skb, bpf_htons(tag >> 16), tag & 0xffff))
+	if (take_tag(skb))
 		return TC_ACT_UNSPEC;
-	return forward(skb, slot);
+	return forward(skb, skb->cb[0], 0);
+}
+
+// The same, but nothing changes: what would happen is in verdicts and copies.
+// cb[2] chooses ripstop_guard instead of ripstop_switch.
+SEC("tc")
+int ripstop_trace(struct __sk_buff *skb)
+{
+	if (take_tag(skb))
+		return TC_ACT_UNSPEC;
+	return skb->cb[2] ? guard(skb, skb->cb[0], 1) : forward(skb, skb->cb[0], 1);
 }
 
 char __license[] SEC("license") = "Apache-2.0";

@@ -1,0 +1,243 @@
+package ebpf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"ripstop/vswitch"
+)
+
+// longestFrame is the most bytes of a frame that the kernel takes for a dry run:
+// a page less what it keeps beside it.
+const longestFrame = 3500
+
+// traceContext is the head of struct __sk_buff in linux/bpf.h, as far as
+// BPF_PROG_TEST_RUN lets it be set.
+type traceContext struct {
+	_       [10]uint32
+	Ifindex uint32
+	_       uint32
+	CB      [5]uint32
+}
+
+// Trace lets a frame run through the switch's own code over its own maps, in a
+// program that only notes what it would do.
+func (d *Driver) Trace(_ context.Context, port string, frame []byte) (vswitch.Trace, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p, ifindex, ok := d.seat(port)
+	if !ok {
+		return vswitch.Trace{}, &vswitch.NoPortError{Name: port}
+	}
+	n, err := d.dry(p, ifindex, frame)
+	if err != nil {
+		return vswitch.Trace{}, fmt.Errorf("trace at port %q: %w", port, err)
+	}
+	t := vswitch.Trace{Switch: p.name, Port: port, Dataplane: vswitch.EBPF}
+	n.admission(&t)
+	if t.Reason == "" {
+		n.delivery(&t)
+	}
+	return t, nil
+}
+
+// seat is the switch and the device of a port or gateway.
+func (d *Driver) seat(port string) (*plane, uint32, bool) {
+	for _, p := range d.planes {
+		for ifindex, at := range p.places {
+			if at.name == port {
+				return p, ifindex, true
+			}
+		}
+	}
+	return nil, 0, false
+}
+
+// notes is what a dry run tells of a frame.
+type notes struct {
+	*plane
+	slot    uint32
+	tag     uint32
+	to      vswitch.MAC
+	from    vswitch.MAC
+	verdict planeVerdict
+	copies  []planeCopy // by slot
+}
+
+func (d *Driver) dry(p *plane, ifindex uint32, frame []byte) (_ notes, err error) {
+	if len(frame) < 14 || len(frame) > longestFrame {
+		return notes{}, fmt.Errorf("a frame of %d bytes: give one of 14 to %d", len(frame), longestFrame)
+	}
+	rest, tag := vswitch.SplitTag(frame)
+	n := notes{plane: p, slot: p.slots[ifindex], tag: tag, to: vswitch.MAC(rest), from: vswitch.MAC(rest[6:])}
+	spec := d.spec.Copy()
+	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != planeProgRipstopTrace })
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: p.maps.byName()})
+	if err != nil {
+		return n, fmt.Errorf("load program: %w", err)
+	}
+	defer c.Close()
+	verdicts, copies := c.Maps[planeMapVerdicts], c.Maps[planeMapCopies]
+	if err := verdicts.Put(uint32(0), &planeVerdict{Why: planeReasonREASONS}); err != nil {
+		return n, fmt.Errorf("write map %q: %w", planeMapVerdicts, err)
+	}
+	in := traceContext{Ifindex: ifindex, CB: [5]uint32{n.slot, tag, 0}}
+	if p.program == planeProgRipstopGuard {
+		in.CB[2] = 1
+	}
+	err = d.host.Run(func() error {
+		_, err := c.Programs[planeProgRipstopTrace].Run(&ebpf.RunOptions{Data: rest, Context: in})
+		return err
+	})
+	if err != nil {
+		return n, fmt.Errorf("run program: %w", err)
+	}
+	if err := verdicts.Lookup(uint32(0), &n.verdict); err != nil {
+		return n, fmt.Errorf("read map %q: %w", planeMapVerdicts, err)
+	}
+	keys := make([]uint32, maxPorts)
+	n.copies = make([]planeCopy, maxPorts)
+	var cursor ebpf.MapBatchCursor
+	if _, err := copies.BatchLookup(&cursor, keys, n.copies, nil); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return n, fmt.Errorf("read map %q: %w", planeMapCopies, err)
+	}
+	return n, nil
+}
+
+// name is that of the port or gateway in a slot.
+func (n notes) name(slot uint32) string { return n.places[n.ports[slot].Ifindex].name }
+
+// onIngress is the reasons for which a frame gets no VLAN.
+var onIngress = []planeReason{
+	planeReasonREASON_TAGGED_ON_ACCESS, planeReasonREASON_VLAN_NOT_ALLOWED,
+	planeReasonREASON_NO_NATIVE_VLAN, planeReasonREASON_DOUBLE_TAGGED,
+}
+
+// onEgress is the reasons for which a frame that was let in gets no further.
+var onEgress = []planeReason{
+	planeReasonREASON_SAME_PORT, planeReasonREASON_ISOLATED, planeReasonREASON_TOO_BIG,
+	planeReasonREASON_NO_DESTINATION, planeReasonREASON_STORM_UNICAST,
+}
+
+// admission tells up to what the FDB learns.
+func (n notes) admission(t *vswitch.Trace) {
+	why := n.verdict.Why
+	if why < planeReasonREASONS && !slices.Contains(onEgress, why) {
+		t.Reason = reasons[why]
+	}
+	t.VLAN = uint16(n.verdict.Vid)
+	rule := vswitch.Rule(t.Switch, t.Port, t.Reason)
+	if slices.Contains(onIngress, why) {
+		t.Note(vswitch.StageIngress, rule, "%s: dropped, %s", n.wire(), t.Reason)
+		return
+	}
+	if t.VLAN != 0 {
+		t.Note(vswitch.StageIngress, n.source(t), "%s: VLAN %d", n.wire(), t.VLAN)
+	}
+	if t.Reason != "" {
+		t.Note(vswitch.StageGuard, rule, "dropped, %s", t.Reason)
+		return
+	}
+	t.Note(vswitch.StageGuard, "", "passed")
+	if t.Dataplane != vswitch.EBPF {
+		return
+	}
+	switch n.verdict.Lesson {
+	case planeLessonLESSON_NEW:
+		t.Note(vswitch.StageLearn, "", "%s is new at %s", n.from, t.Port)
+	case planeLessonLESSON_MOVED:
+		t.Note(vswitch.StageLearn, "", "%s would move to %s", n.from, t.Port)
+	case planeLessonLESSON_SAME:
+		t.Note(vswitch.StageLearn, "", "%s is known at %s", n.from, t.Port)
+	}
+}
+
+// wire is the form in which the frame came.
+func (n notes) wire() string {
+	switch {
+	case n.tag>>16 == 0x8100:
+		return fmt.Sprintf("802.1Q tag %d", n.tag&0xfff)
+	case n.tag != 0:
+		return "no 802.1Q tag, 802.1ad as content"
+	}
+	return "no tag"
+}
+
+// source is the key of the file that gives the frame its VLAN.
+func (n notes) source(t *vswitch.Trace) string {
+	port := n.ports[n.slot]
+	switch {
+	case n.places[port.Ifindex].gateway:
+		return ""
+	case port.Pvid != t.VLAN:
+		return vswitch.PortKey(t.Switch, t.Port, "trunk")
+	case port.Flags&planePortFlagPORT_TRUNK != 0:
+		return vswitch.PortKey(t.Switch, t.Port, "native")
+	}
+	return vswitch.PortKey(t.Switch, t.Port, "vlan")
+}
+
+// delivery tells where the frame goes.
+func (n notes) delivery(t *vswitch.Trace) {
+	known := n.name(n.verdict.Known)
+	switch {
+	case n.to[0]&1 != 0:
+		t.Note(vswitch.StageFDB, "", "%s is a group: to all ports of VLAN %d", n.to, t.VLAN)
+	case n.to == n.from:
+		t.Note(vswitch.StageFDB, "", "%s is the sender", n.to)
+	case n.verdict.Known == 0:
+		t.Note(vswitch.StageFDB, "", "%s is not known: to all ports of VLAN %d", n.to, t.VLAN)
+	case n.verdict.Fixed != 0:
+		t.Note(vswitch.StageFDB, "", "%s belongs to %s", n.to, known)
+	default:
+		t.Note(vswitch.StageFDB, "", "%s is at %s", n.to, known)
+	}
+	var to []vswitch.Egress
+	for slot, c := range n.copies {
+		name := n.name(uint32(slot))
+		switch {
+		case c.Form == planeFormNOT_A_MEMBER:
+		case c.Why < planeReasonREASONS:
+			why := reasons[c.Why]
+			t.Note(vswitch.StageEgress, vswitch.Rule(t.Switch, name, why), "%s: dropped, %s", name, why)
+		default:
+			to = append(to, vswitch.Egress{Port: name, Tagged: c.Form == planeFormTAGGED})
+		}
+	}
+	t.Deliver(to)
+	if why := n.verdict.Why; why < planeReasonREASONS {
+		t.Reason = reasons[why]
+		at := t.Port
+		if known != "" {
+			at = known
+		}
+		t.Note(vswitch.StageEgress, vswitch.Rule(t.Switch, at, t.Reason), "dropped, %s", t.Reason)
+	}
+}
+
+// Admit is the part of a Trace that a guard decides: up to where the frame is
+// handed to who forwards. The VLAN and the Reason say what came of it.
+func (g *Guard) Admit(_ context.Context, port string, frame []byte) (vswitch.Trace, error) {
+	g.d.mu.Lock()
+	defer g.d.mu.Unlock()
+	p, ifindex, ok := g.d.seat(port)
+	if !ok || p.places[ifindex].gateway {
+		return vswitch.Trace{}, &vswitch.NoPortError{Name: port}
+	}
+	n, err := g.d.dry(p, ifindex, frame)
+	if err != nil {
+		return vswitch.Trace{}, fmt.Errorf("trace at port %q: %w", port, err)
+	}
+	t := vswitch.Trace{Switch: p.name, Port: port, Dataplane: vswitch.Bridge}
+	n.admission(&t)
+	if n.verdict.Why == planeReasonREASON_STORM_UNICAST {
+		t.Reason = reasons[n.verdict.Why]
+		t.Note(vswitch.StageGuard, vswitch.Rule(t.Switch, t.Port, t.Reason), "dropped, %s", t.Reason)
+	}
+	return t, nil
+}
