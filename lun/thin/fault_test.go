@@ -3,6 +3,7 @@ package thin
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -188,7 +189,7 @@ func TestBadRequests(t *testing.T) {
 	for i, err := range []error{
 		second(p.Create(ctx, "", 4096, 4096)), second(p.Create(ctx, "a@b", 4096, 4096)), second(p.Create(ctx, "a", 4095, 4096)),
 		second(p.Create(ctx, "a", 4096, 1024)), second(p.Create(ctx, "a", 0, 512)), p.Grow(ctx, "v", 4096), p.Snapshot(ctx, "t", "v", "v"),
-		p.Snapshot(ctx, "t"), p.Snapshot(ctx, "t@u", "v"), Format(thintest.New(1, 0), 1000),
+		p.Snapshot(ctx, "t"), p.Snapshot(ctx, "t@u", "v"), p.Snapshot(ctx, strings.Repeat("s", 254), "v"), Format(thintest.New(1, 0), 1000),
 	} {
 		if err == nil {
 			t.Errorf("bad request %d succeeds", i)

@@ -40,6 +40,13 @@ type shape struct {
 	name    string
 }
 
+const maxName = 255 // bytes, for one tells how many there are
+
+// possible tells whether there can be a volume of that shape and size.
+func (s shape) possible(size int64) bool {
+	return (s.block == 512 || s.block == 4096) && s.name != "" && size > 0 && size <= maxVolumeSize && size%int64(s.block) == 0
+}
+
 // item is a volume that is made of another: a snapshot or a clone.
 type item struct {
 	from, to uint32

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -209,11 +210,9 @@ var errImpossible = errors.New("a record is impossible here")
 
 func (p *Pool) redo(r record) error {
 	if r.kind == recCreate {
-		if r.size <= 0 || r.size > maxVolumeSize {
-			return damaged("log", errImpossible)
-		}
-		p.insert(newVolume(p, entry{number: r.volume, size: r.size, shape: r.shape}))
-		return nil
+		return p.redoInsert(r.volume, r.shape, r.size, func() *Volume {
+			return newVolume(p, entry{number: r.volume, size: r.size, shape: r.shape})
+		})
 	}
 	v := p.volumes[r.volume]
 	if v == nil {
@@ -238,11 +237,20 @@ func (p *Pool) redo(r record) error {
 	case recReserve:
 		v.reserved.Store(r.block != 0)
 	case recGrow:
-		if r.size < v.size.Load() || r.size > maxVolumeSize {
+		if r.size < v.size.Load() || !v.shape.possible(r.size) {
 			return damaged("log", errImpossible)
 		}
 		v.extend(r.size)
 	}
+	return nil
+}
+
+// redoInsert makes a volume if there can be one like that.
+func (p *Pool) redoInsert(number uint32, s shape, size int64, make func() *Volume) error {
+	if !s.possible(size) || number == 0 || number == math.MaxUint32 || p.volumes[number] != nil || p.vacant(s.name) != nil {
+		return damaged("log", errImpossible)
+	}
+	p.insert(make())
 	return nil
 }
 
@@ -255,7 +263,10 @@ func (p *Pool) redoItems(r record, v *Volume) error {
 		if r.kind != recClone { // the data of a snapshot were durable before its frame
 			from.calm()
 		}
-		p.insert(from.copy(i.to, i.shape, r.kind != recClone))
+		err := p.redoInsert(i.to, i.shape, from.size.Load(), func() *Volume { return from.copy(i.to, i.shape, r.kind != recClone) })
+		if err != nil {
+			return err
+		}
 	}
 	if r.kind == recRestore {
 		source := p.volumes[r.block]

@@ -63,7 +63,7 @@ func (p *Pool) create(ctx context.Context, name string, size int64, block int, r
 func newShape(name string, block uint32) (shape, error) {
 	s := shape{name: name, block: block, created: time.Now().UnixNano()}
 	rand.Read(s.id[:]) // never fails, see crypto/rand
-	if name == "" || len(name) > 255 || strings.Contains(name, "@") {
+	if name == "" || len(name) > maxName || strings.Contains(name, "@") {
 		return s, errors.New("a name has 1 to 255 bytes and no @")
 	}
 	return s, nil
@@ -97,8 +97,12 @@ func (p *Pool) restructure(ctx context.Context, do func() error) error {
 	return p.commit()
 }
 
-// vacant refuses a name that is taken, and a pool with too many. With tree held.
+// vacant refuses a name that is taken or too long, and a pool with too many. With
+// tree held.
 func (p *Pool) vacant(name string) error {
+	if len(name) > maxName {
+		return fmt.Errorf("the name %s has more than %d bytes", name, maxName)
+	}
 	if p.names[name] != nil {
 		return ErrExists
 	}

@@ -50,7 +50,7 @@ func decodeTable(p []byte) (entries []entry, next uint32, err error) {
 		for k := d.u32(); k > 0 && d.err == nil; k-- {
 			e.pages = append(e.pages, nodeRef{loc: d.u64(), crc: d.u32()})
 		}
-		if e.size <= 0 || e.size > maxVolumeSize || len(e.pages) != pagesFor(e.size) || e.number == 0 || e.number >= next {
+		if !e.shape.possible(e.size) || len(entries) == maxVolumes || len(e.pages) != pagesFor(e.size) || e.number == 0 || e.number >= next {
 			d.err = fmt.Errorf("entry %q is impossible", e.shape.name)
 		}
 		entries = append(entries, e)

@@ -17,6 +17,9 @@ const (
 	shadowName = "pool.shadow"
 	shadowPage = 4096
 	bootLen    = 36
+
+	leastShadow = 64 << 10 // bytes of memory; a file with less was cut off, and is made anew
+	mostShadow  = 64 << 20 // bytes of memory that are taken of a file that has more
 )
 
 // Shadow is memory for thin.Options.Shadow: a file beside the pool, mapped and
@@ -78,8 +81,12 @@ func shadowSize(file *os.File, want int, boot []byte) (int, error) {
 		return 0, err
 	}
 	was := make([]byte, bootLen)
-	if n, _ := file.ReadAt(was, 0); n == bootLen && bytes.Equal(was, boot) && st.Size() > shadowPage {
-		return int(min(st.Size(), 1<<30)), nil
+	if n, _ := file.ReadAt(was, 0); n == bootLen && bytes.Equal(was, boot) && st.Size() >= shadowPage+leastShadow {
+		n := int(min(st.Size(), shadowPage+mostShadow))
+		if err := unix.Fallocate(int(file.Fd()), 0, 0, int64(n)); err != nil && !errors.Is(err, unix.EOPNOTSUPP) { // somebody made holes
+			return 0, os.NewSyscallError("take its space", err)
+		}
+		return n, nil
 	}
 	n := shadowPage + want
 	if err := file.Truncate(0); err != nil {
