@@ -22,7 +22,10 @@ import (
 const (
 	briskWait  = 200 * time.Microsecond // an initiator that sends again in this time is brisk
 	briskWaits = 16                     // waits in a row that make a connection leave the poller
-	briskMost  = 2 * time.Millisecond   // that a thread waits before it goes back
+	briskMost  = 2 * time.Millisecond   // that a thread waits before it goes back, rounded up by the kernel to its ticks
+
+	shortSend = 16 << 10 // bytes of one answer
+	sendFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
 
 	// A connection that skips the poller gets more than its turn. Where others
 	// are served crowdTimes as often together, all of them use the poller for a while.
@@ -64,13 +67,13 @@ type wire struct {
 	nc    *net.TCPConn // nil while brisk
 	fresh bool         // nc has no deadline for writing
 	iov   []unix.Iovec // of one write
+	msg   unix.Msghdr  // likewise
 	fd    int          // while brisk, and after it until the reader closes it; otherwise -1
 
 	// reader
 	waits  int    // short ones in a row
 	looked uint32 // turns at the last look
 	reads  int    // since then
-	fds    [1]unix.PollFd
 }
 
 // interrupt ends waiting, now and from now on, once the connection's context is
@@ -134,9 +137,24 @@ func (w *wire) detach() {
 		w.threads.give()
 		return
 	}
+	if setBlocking(fd) != nil {
+		unix.Close(fd) // which takes nothing from nc
+		w.threads.give()
+		return
+	}
 	w.nc.Close() // of the poller's descriptor; the socket stays
 	w.nc, w.fd = nil, fd
 	w.looked, w.reads = w.threads.turns.Load(), 0
+}
+
+// setBlocking has recv(2) wait for briskMost. The socket is a non-blocking one
+// again when net has it back.
+func setBlocking(fd int) error {
+	most := unix.NsecToTimeval(int64(briskMost))
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &most); err != nil {
+		return err
+	}
+	return unix.SetNonblock(fd, false)
 }
 
 // attach takes the socket back into the poller. mu is held. The deadlines have
@@ -192,25 +210,16 @@ func (w *wire) close() error {
 
 // read waits for input while brisk, for a moment: 0 bytes without an error are none.
 func (w *wire) read(p []byte) (int, error) {
-	w.fds[0] = unix.PollFd{Fd: int32(w.fd), Events: unix.POLLIN}
-	most := unix.NsecToTimespec(int64(briskMost))
-	n, err := unix.Ppoll(w.fds[:], &most, nil)
-	for err == unix.EINTR { // the runtime's own signals
-		n, err = unix.Ppoll(w.fds[:], &most, nil)
-	}
-	if n <= 0 || err != nil {
-		return 0, nil
-	}
-	n, err = unix.Read(w.fd, p)
+	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
 	switch {
-	case err == unix.EAGAIN || err == unix.EINTR:
+	case errno == unix.EAGAIN || errno == unix.EINTR: // the time is over, or a signal of the runtime's own came
 		return 0, nil
-	case err != nil:
-		return 0, os.NewSyscallError("read", err)
+	case errno != 0:
+		return 0, os.NewSyscallError("recv", errno)
 	case n == 0:
 		return 0, io.EOF
 	}
-	return n, nil
+	return int(n), nil
 }
 
 // write writes what a brisk socket takes without waiting, and takes it back
@@ -224,7 +233,7 @@ func (w *wire) write(p *net.Buffers) (nc *net.TCPConn, fresh bool, err error) {
 		return w.nc, fresh, nil
 	}
 	for len(*p) > 0 {
-		n, err := w.writev((*p)[:min(len(*p), maxPieces)])
+		n, err := w.send((*p)[:min(len(*p), maxPieces)])
 		switch err {
 		case nil:
 			consume(p, n)
@@ -234,22 +243,33 @@ func (w *wire) write(p *net.Buffers) (nc *net.TCPConn, fresh bool, err error) {
 			w.fresh = false
 			return w.nc, true, err
 		default:
-			return nil, false, os.NewSyscallError("writev", err)
+			return nil, false, os.NewSyscallError("send", err)
 		}
 	}
 	return nil, false, nil
 }
 
-// writev is that of package unix without an allocation.
-func (w *wire) writev(p [][]byte) (int, error) {
+// send takes what fits without waiting, and allocates nothing. What is short
+// takes less time than it takes the runtime to note that a thread may wait.
+func (w *wire) send(p [][]byte) (int, error) {
+	if len(p) == 1 && len(p[0]) <= shortSend {
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p[0]))), uintptr(len(p[0])), sendFlags, 0, 0)
+		return sent(n, errno)
+	}
 	w.iov = w.iov[:0]
 	for _, b := range p {
 		v := unix.Iovec{Base: unsafe.SliceData(b)}
 		v.SetLen(len(b))
 		w.iov = append(w.iov, v)
 	}
-	n, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(w.iov))), uintptr(len(w.iov)))
+	w.msg.Iov = unsafe.SliceData(w.iov)
+	w.msg.SetIovlen(len(w.iov))
+	n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(w.fd), uintptr(unsafe.Pointer(&w.msg)), sendFlags)
 	clear(w.iov)
+	return sent(n, errno)
+}
+
+func sent(n uintptr, errno unix.Errno) (int, error) {
 	if errno != 0 {
 		return 0, errno
 	}

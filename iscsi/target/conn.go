@@ -239,7 +239,6 @@ func (c *conn) read(p []byte) (int, error) {
 
 // receive waits for input, in the way that fits the last waits.
 func (c *conn) receive(p []byte) (int, error) {
-	began := time.Now()
 	if c.wire.brisk() {
 		if cause := context.Cause(c.ctx); cause != nil {
 			return 0, cause
@@ -262,6 +261,7 @@ func (c *conn) receive(p []byte) (int, error) {
 	if err := c.setReadDeadline(); err != nil {
 		return 0, err
 	}
+	began := time.Now()
 	n, err := c.wire.nc.Read(p)
 	if n > 0 {
 		c.came = time.Now()
