@@ -95,7 +95,7 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(
 		newUp(g), newServe(g), newValidate(g), newPlan(g), newApply(g),
-		newStatus(g), newGet(g), newPort(g), newTrace(g), newPool(g), newLUN(g), newDoctor(g), newSchema(), newVersion(g),
+		newStatus(g), newGet(g), newPort(g), newTrace(g), newCapture(g), newPool(g), newLUN(g), newDoctor(g), newSchema(), newVersion(g),
 	)
 	return root
 }

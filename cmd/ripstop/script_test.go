@@ -45,6 +45,7 @@ func TestSchedules(t *testing.T) { script(t, "schedules") }
 func TestCheck(t *testing.T)     { script(t, "check") }
 func TestSecurity(t *testing.T)  { script(t, "security") }
 func TestTrace(t *testing.T)     { script(t, "trace") }
+func TestCapture(t *testing.T)   { script(t, "capture") }
 
 func script(t *testing.T, name string) { testscript.Run(t, scriptParams(name)) }
 
