@@ -30,7 +30,7 @@ type Security struct {
 	BPDUGuard bool // a bridge protocol data unit shuts the port for 300 s
 }
 
-// DefaultMACLimit leaves room for many ports in a switch's FDB of 65536 stations.
+// DefaultMACLimit leaves room for many ports in a switch's FDB of 262,144 stations.
 const DefaultMACLimit = 4096
 
 // Storm is how many frames a second may come from a port, of each kind that goes

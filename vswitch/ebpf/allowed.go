@@ -114,7 +114,15 @@ func gone(err error) error {
 
 // forgetActivity makes a slot's counts those of a port that is new.
 func (p *plane) forgetActivity(slot uint32) error {
-	return errors.Join(p.maps.Activities.Put(slot, &planeActivity{}), p.maps.Learned.Put(slot, int32(0)))
+	err := errors.Join(p.maps.Activities.Put(slot, &planeActivity{}), p.maps.Learned.Put(slot, int32(0)))
+	if p.maps.Handed == nil {
+		return err
+	}
+	processors, why := ebpf.PossibleCPU()
+	if why != nil {
+		return errors.Join(err, fmt.Errorf("count processors: %w", why))
+	}
+	return errors.Join(err, p.maps.Handed.Put(slot, make([]planeTraffic, processors)))
 }
 
 // forgetDrops removes the counters of devices that are no ports any more.

@@ -36,27 +36,40 @@ var reasons = [planeReasonREASONS]string{
 }
 
 // vlanTraffic is what entered each VLAN that saw a frame.
-func (p *plane) vlanTraffic() (map[uint16]planeTraffic, error) {
+func (p *plane) vlanTraffic() (map[uint32]planeTraffic, error) {
+	return p.traffic(p.maps.Vlans, planeMapVlans, planeLayoutMAX_VLANS)
+}
+
+// handed is by slot what went to the other end of a veth past its device.
+func (p *plane) handed() (map[uint32]planeTraffic, error) {
+	if p.maps.Handed == nil {
+		return nil, nil
+	}
+	return p.traffic(p.maps.Handed, planeMapHanded, planeLayoutMAX_PORTS)
+}
+
+// traffic is the sum over all processors of each counter that is not zero.
+func (p *plane) traffic(m *ebpf.Map, name string, size planeLayout) (map[uint32]planeTraffic, error) {
 	processors, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, fmt.Errorf("count processors: %w", err)
 	}
-	keys := make([]uint32, planeLayoutMAX_VLANS)
+	keys := make([]uint32, size)
 	values := make([]planeTraffic, len(keys)*processors)
 	var cursor ebpf.MapBatchCursor
-	n, err := p.maps.Vlans.BatchLookup(&cursor, keys, values, nil)
+	n, err := m.BatchLookup(&cursor, keys, values, nil)
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return nil, fmt.Errorf("read map %q of switch %q: %w", planeMapVlans, p.name, err)
+		return nil, fmt.Errorf("read map %q of switch %q: %w", name, p.name, err)
 	}
-	out := map[uint16]planeTraffic{}
-	for i, vid := range keys[:n] {
+	out := map[uint32]planeTraffic{}
+	for i, key := range keys[:n] {
 		var sum planeTraffic
 		for _, v := range values[i*processors : (i+1)*processors] {
 			sum.Frames += v.Frames
 			sum.Bytes += v.Bytes
 		}
 		if sum.Frames != 0 {
-			out[uint16(vid)] = sum
+			out[key] = sum
 		}
 	}
 	return out, nil

@@ -29,7 +29,15 @@
 // the FDB: a frame that another port sends from one is dropped, and so is one of
 // a station over the port's limit. Nothing ever leaves the FDB to make room.
 //
+// A frame whose destination is the far end of a port's veth itself is handed over
+// to that end at once (bpf_redirect_peer), without a way through the near one.
+// All others are sent through the port's device.
+//
 // # Caveats
+//
+// What is handed over leaves no trace at the near end of a veth: its own counters
+// (Counters adds them), a tcpdump on it, others' filters at its egress and its
+// queueing discipline do not see the frames. The far end sees all of them.
 //
 // Frames never pass the host's stack: no nftables, no conntrack, no br_netfilter.
 // A program on tc that somebody else put before ours sees them first.

@@ -66,7 +66,7 @@ func (d *Driver) Counters(context.Context) (vswitch.Counters, error) {
 		out.Ports = append(out.Ports, ports...)
 		for _, vid := range slices.Sorted(maps.Keys(traffic)) {
 			t := traffic[vid]
-			out.VLANs = append(out.VLANs, vswitch.VLANCounters{Switch: name, VLAN: vid, Frames: t.Frames, Bytes: t.Bytes})
+			out.VLANs = append(out.VLANs, vswitch.VLANCounters{Switch: name, VLAN: uint16(vid), Frames: t.Frames, Bytes: t.Bytes})
 		}
 	}
 	return out, nil
@@ -78,6 +78,10 @@ func (p *plane) portCounters(links map[uint32]*netlink.LinkAttrs) ([]vswitch.Por
 		return nil, err
 	}
 	now, err := clock()
+	if err != nil {
+		return nil, err
+	}
+	handed, err := p.handed()
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +98,8 @@ func (p *plane) portCounters(links map[uint32]*netlink.LinkAttrs) ([]vswitch.Por
 		}
 		if l := links[ifindex]; l != nil && l.Statistics != nil {
 			c.RxFrames, c.RxBytes = l.Statistics.RxPackets, l.Statistics.RxBytes
-			c.TxFrames, c.TxBytes = l.Statistics.TxPackets, l.Statistics.TxBytes
+			past := handed[p.slots[ifindex]]
+			c.TxFrames, c.TxBytes = l.Statistics.TxPackets+past.Frames, l.Statistics.TxBytes+past.Bytes
 		}
 		out = append(out, c)
 	}

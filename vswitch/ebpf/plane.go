@@ -89,6 +89,7 @@ func (p *plane) need(spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
 	delete(need.Maps, planeMapCopies)
 	if p.program == planeProgRipstopGuard { // sends to nobody
 		delete(need.Maps, planeMapFloods)
+		delete(need.Maps, planeMapHanded)
 	}
 	return need
 }
@@ -96,7 +97,7 @@ func (p *plane) need(spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
 func mapsOf(get func(name string) *ebpf.Map) planeMaps {
 	return planeMaps{
 		Activities: get(planeMapActivities), AllowedIps: get(planeMapAllowedIps), AllowedMacs: get(planeMapAllowedMacs),
-		Drops: get(planeMapDrops), Fdb: get(planeMapFdb), Floods: get(planeMapFloods), Learned: get(planeMapLearned),
+		Drops: get(planeMapDrops), Fdb: get(planeMapFdb), Floods: get(planeMapFloods), Handed: get(planeMapHanded), Learned: get(planeMapLearned),
 		Ports: get(planeMapPorts), Self: get(planeMapSelf), Trunks: get(planeMapTrunks), Vlans: get(planeMapVlans),
 	}
 }
@@ -196,7 +197,7 @@ func (p *plane) close() error {
 func (m *planeMaps) byName() map[string]*ebpf.Map {
 	all := map[string]*ebpf.Map{
 		planeMapActivities: m.Activities, planeMapAllowedIps: m.AllowedIps, planeMapAllowedMacs: m.AllowedMacs,
-		planeMapDrops: m.Drops, planeMapFdb: m.Fdb, planeMapFloods: m.Floods, planeMapLearned: m.Learned,
+		planeMapDrops: m.Drops, planeMapFdb: m.Fdb, planeMapFloods: m.Floods, planeMapHanded: m.Handed, planeMapLearned: m.Learned,
 		planeMapPorts: m.Ports, planeMapSelf: m.Self, planeMapTrunks: m.Trunks, planeMapVlans: m.Vlans,
 	}
 	maps.DeleteFunc(all, func(_ string, m *ebpf.Map) bool { return m == nil })

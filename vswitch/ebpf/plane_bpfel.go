@@ -60,10 +60,10 @@ type planeIdentity struct {
 type planeLayout uint32
 
 const (
-	planeLayoutLAYOUT      planeLayout = 2
+	planeLayoutLAYOUT      planeLayout = 3
 	planeLayoutMAX_PORTS   planeLayout = 4096
 	planeLayoutMAX_VLANS   planeLayout = 4096
-	planeLayoutMAX_FDB     planeLayout = 65536
+	planeLayoutMAX_FDB     planeLayout = 262144
 	planeLayoutMAX_ALLOWED planeLayout = 65536
 	planeLayoutMAX_DROPS   planeLayout = 65536
 )
@@ -94,7 +94,7 @@ type planePort struct {
 	MaxFrame uint32
 	Flags    planePortFlag
 	Pvid     uint16
-	Reserved uint16
+	Far      [6]uint8
 	MacLimit uint32
 	Storm    [3]uint32
 }
@@ -186,6 +186,7 @@ const (
 	planeMapDrops          = "drops"
 	planeMapFdb            = "fdb"
 	planeMapFloods         = "floods"
+	planeMapHanded         = "handed"
 	planeMapLearned        = "learned"
 	planeMapPorts          = "ports"
 	planeMapSelf           = "self"
@@ -257,6 +258,7 @@ type planeMapSpecs struct {
 	Drops       *ebpf.MapSpec `ebpf:"drops"`
 	Fdb         *ebpf.MapSpec `ebpf:"fdb"`
 	Floods      *ebpf.MapSpec `ebpf:"floods"`
+	Handed      *ebpf.MapSpec `ebpf:"handed"`
 	Learned     *ebpf.MapSpec `ebpf:"learned"`
 	Ports       *ebpf.MapSpec `ebpf:"ports"`
 	Self        *ebpf.MapSpec `ebpf:"self"`
@@ -298,6 +300,7 @@ type planeMaps struct {
 	Drops       *ebpf.Map `ebpf:"drops"`
 	Fdb         *ebpf.Map `ebpf:"fdb"`
 	Floods      *ebpf.Map `ebpf:"floods"`
+	Handed      *ebpf.Map `ebpf:"handed"`
 	Learned     *ebpf.Map `ebpf:"learned"`
 	Ports       *ebpf.Map `ebpf:"ports"`
 	Self        *ebpf.Map `ebpf:"self"`
@@ -315,6 +318,7 @@ func (m *planeMaps) Close() error {
 		m.Drops,
 		m.Fdb,
 		m.Floods,
+		m.Handed,
 		m.Learned,
 		m.Ports,
 		m.Self,

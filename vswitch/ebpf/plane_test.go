@@ -119,7 +119,7 @@ func (tr *trial) traffic() map[uint16]uint64 {
 		tr.t.Fatal(err)
 	}
 	for vid, n := range all {
-		out[vid] = n.Frames
+		out[uint16(vid)] = n.Frames
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package ebpf
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/vishvananda/netlink"
@@ -43,6 +44,9 @@ func (d *Driver) joinPort(plane *plane, l netlink.Link, name string, p vswitch.P
 		return fmt.Errorf("port %q: read its device: %w", name, err)
 	}
 	m := member{mtu: l.Attrs().MTU, pvid: p.PVID, tagged: p.Tagged, isolated: p.Isolated, down: p.Down, security: p.Security}
+	if p.Kind == vswitch.Veth {
+		m.far = cmp.Or(p.MAC, vswitch.MAC(d.devices.MAC("port", plane.name, name)))
+	}
 	if err := d.join(plane, l, place{name: name}, m); err != nil {
 		return fmt.Errorf("port %q: %w", name, err)
 	}

@@ -28,6 +28,7 @@ type member struct {
 	isolated bool
 	down     bool
 	security vswitch.Security
+	far      vswitch.MAC   // of a veth's other end, zero for others
 	own      []vswitch.MAC // what nobody else may send from; the port may send from others, too
 }
 
@@ -39,7 +40,7 @@ var gatewaySecurity = vswitch.Security{Trusted: true}
 
 // encode is the member in the words of the maps.
 func (m member) encode() (planePort, planeTrunk) {
-	port := planePort{Ifindex: uint32(m.ifindex), MaxFrame: uint32(m.mtu + frameOverhead), Pvid: m.pvid}
+	port := planePort{Ifindex: uint32(m.ifindex), MaxFrame: uint32(m.mtu + frameOverhead), Pvid: m.pvid, Far: m.far}
 	var trunk planeTrunk
 	for _, vid := range m.tagged {
 		trunk.set(vid)

@@ -2,7 +2,10 @@ package vswitchtest
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"ripstop/vswitch"
 )
@@ -189,4 +192,68 @@ func (s suite) isolated(t *testing.T) {
 	l.sends("i", l.frame("i", l.stations["p"].mac), untagged("p"))
 	l.set("j", func(p *vswitch.Port) { p.Isolated = false })
 	l.sends("i", l.frame("i", l.stations["j"].mac), untagged("j"))
+}
+
+// whose sends to a station behind a port and to another behind the same one: a
+// kernel must not take the other's frame for its own.
+func (s suite) whose(t *testing.T) {
+	l := s.lab(t, ports{"a": access(10, "a"), "b": access(10, "b"), "t": trunk("t", 0, 10)})
+	other := vswitch.MAC{2, 0, 0, 0, 0, 7}
+	l.learn("a", "b")
+	hello := l.frame("b", broadcast)
+	hello.src = other
+	l.sends("b", hello, and(untagged("a"), "t", q(10)))
+	for _, from := range []string{"a", "t"} {
+		for to, want := range map[vswitch.MAC]uint8{l.stations["b"].mac: unix.PACKET_HOST, other: unix.PACKET_OTHERHOST} {
+			f := l.frame(from, to)
+			if from == "t" {
+				f = f.with(q(10))
+			}
+			l.sends(from, f, untagged("b"))
+			if got := l.stations["b"].kind; got != want {
+				t.Errorf("from %s to %s: the receiver's kernel sees a frame of kind %d, want %d", from, to, got, want)
+			}
+		}
+	}
+}
+
+// counted sends frames to a known station and looks at its port's counters,
+// which start anew with another port in its place.
+func (s suite) counted(t *testing.T) {
+	const frames, size = 20, 64
+	l := s.lab(t, ports{"a": access(10, "a"), "b": access(10, "b")})
+	l.learn("a", "b")
+	before := l.got("b")
+	for range frames {
+		l.sends("a", l.frame("a", l.stations["b"].mac).pad(size), untagged("b"))
+	}
+	after := l.got("b")
+	// The station's kernel may say something, too.
+	n, bytes := after.TxFrames-before.TxFrames, after.TxBytes-before.TxBytes
+	if n < frames || n > frames+5 || bytes < frames*size {
+		t.Errorf("port b is said to have got %d frames with %d bytes, want %d of %d", n, bytes, frames, size)
+	}
+	b := l.ports()["b"]
+	delete(l.ports(), "b")
+	delete(l.stations, "b")
+	l.apply()
+	l.ports()["b"] = b
+	l.apply()
+	if again := l.got("b"); again.TxFrames > 5 {
+		t.Errorf("a new port is said to have got %d frames", again.TxFrames)
+	}
+}
+
+// got is the counters of a port.
+func (l *lab) got(port string) vswitch.PortCounters {
+	l.t.Helper()
+	c, err := l.driver.(vswitch.Inspector).Counters(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	i := slices.IndexFunc(c.Ports, func(p vswitch.PortCounters) bool { return p.Port == port })
+	if i < 0 {
+		l.t.Fatalf("port %q has no counters", port)
+	}
+	return c.Ports[i]
 }

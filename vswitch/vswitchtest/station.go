@@ -19,6 +19,7 @@ type station struct {
 	mac  vswitch.MAC
 	fd   int
 	buf  []byte
+	kind uint8 // of the last frame: unix.PACKET_HOST and others
 }
 
 // openStation opens a socket on dev in the namespace, or in the test's own when
@@ -92,12 +93,15 @@ func (s *station) send(t testing.TB, f frame) {
 func (s *station) receive(t testing.TB) []byte {
 	t.Helper()
 	oob := make([]byte, 256)
-	n, noob, _, _, err := unix.Recvmsg(s.fd, s.buf, oob, 0)
+	n, noob, _, from, err := unix.Recvmsg(s.fd, s.buf, oob, 0)
 	if err == unix.EAGAIN || err == unix.ENETDOWN {
 		return nil
 	}
 	if err != nil {
 		t.Fatalf("receive at %s: %v", s.name, err)
+	}
+	if at, ok := from.(*unix.SockaddrLinklayer); ok {
+		s.kind = at.Pkttype
 	}
 	return withTag(bytes.Clone(s.buf[:n]), oob[:noob])
 }

@@ -44,6 +44,8 @@ func Suite(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitc
 		{"native and hybrid ports", suite.native},
 		{"ARP and neighbor discovery stay in their VLAN", suite.discovery},
 		{"unicast goes to one port", suite.unicast},
+		{"a frame is the receiver's own or another's", suite.whose},
+		{"what a port gets is counted", suite.counted},
 		{"access ports drop tags", suite.accessTags},
 		{"reserved VLAN ids", suite.reservedIDs},
 		{"802.1ad tags are content", suite.serviceTags},

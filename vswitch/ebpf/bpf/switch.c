@@ -31,10 +31,10 @@
 // Shared with Go by bpf2go. A change of a map's meaning or size needs a new LAYOUT:
 // then the maps are copied by the names of members, and flags, into new ones.
 enum layout {
-	LAYOUT = 2,
+	LAYOUT = 3,
 	MAX_PORTS = 4096, // slot 0 is never used
 	MAX_VLANS = 4096,
-	MAX_FDB = 65536,
+	MAX_FDB = 262144,
 	MAX_ALLOWED = 65536, // addresses of all ports
 	MAX_DROPS = 65536,   // pairs of port and VLAN with drops
 };
@@ -93,7 +93,7 @@ struct port {
 	__u32 max_frame;      // bytes with the Ethernet header, without the outer tag
 	enum port_flag flags; // any of them
 	__u16 pvid;           // 0 drops what is untagged
-	__u16 reserved;
+	__u8 far[ETH_ALEN];   // address of a veth's other end, in another namespace; 0: none
 	__u32 mac_limit;      // stations to learn, 0: no limit
 	__u32 storm[STORMS];  // frames a second, 0: no limit
 };
@@ -218,6 +218,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct traffic);
 } vlans SEC(".maps");
+
+// What was handed to the other end of a port's veth, which its device does not
+// count.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, __u32);
+	__type(value, struct traffic);
+} handed SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
@@ -589,6 +598,25 @@ static __always_inline struct sighting *find(struct station *to, __u64 now, __u6
 	return !s || (now > s->seen && now - s->seen > ageing) ? 0 : s;
 }
 
+static __always_inline int same_mac(const __u8 *a, const __u8 *b)
+{
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) | (a[5] ^ b[5]));
+}
+
+// Hands a frame to the other end of a veth, as if it had just come out there,
+// which spares it the way through the device and a second queue. The kernel marks
+// it as one for the receiver itself, so that it has to be.
+static __always_inline int hand_over(struct __sk_buff *skb, __u32 slot, __u32 ifindex)
+{
+	struct traffic *t = bpf_map_lookup_elem(&handed, &slot);
+
+	if (t) {
+		t->frames++;
+		t->bytes += skb->len;
+	}
+	return bpf_redirect_peer(ifindex, 0);
+}
+
 // Sends a frame to the station's port, -1 when no port is known for it.
 static __always_inline int unicast(struct frame *f, struct station *to, __u32 from, const struct port *src,
 				   __u64 now, __u64 ageing, int dry)
@@ -621,6 +649,8 @@ static __always_inline int unicast(struct frame *f, struct station *to, __u32 fr
 	}
 	if (shape(f, form))
 		return lose(f, REASON_MALFORMED, dry);
+	if (form == UNTAGGED && same_mac(to->mac, dst->far))
+		return hand_over(f->skb, slot, dst->ifindex);
 	return bpf_redirect(dst->ifindex, 0);
 }
 
@@ -884,6 +914,18 @@ __noinline int inspect_ipv6(struct __sk_buff *skb, __u32 slot, __u32 flags)
 	return unspecified ? ~REASON_IP_SPOOFED : 0;
 }
 
+// Whether an IPv4 packet is plainly one in which nothing is to be found: from a
+// port that may send from any address, and of no DHCP server. Most packets are,
+// and they are read where they lie.
+static __always_inline int passes_ipv4(struct __sk_buff *skb, __u32 flags)
+{
+	const __u8 *ip = (void *)(long)skb->data + ETH_HLEN;
+
+	if (flags & PORT_LOCKED_IP || (void *)(ip + 22) > (void *)(long)skb->data_end || ip[0] != 0x45)
+		return 0;
+	return ip[9] != IPPROTO_UDP || ip[20] || ip[21] != DHCP_SERVER;
+}
+
 static __always_inline int inspect(struct __sk_buff *skb, __u32 slot, __u32 flags)
 {
 	if (skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021AD))
@@ -892,7 +934,7 @@ static __always_inline int inspect(struct __sk_buff *skb, __u32 slot, __u32 flag
 	case bpf_htons(ETH_P_ARP):
 		return inspect_arp(skb, slot, flags);
 	case bpf_htons(ETH_P_IP):
-		return inspect_ipv4(skb, slot, flags);
+		return passes_ipv4(skb, flags) ? 0 : inspect_ipv4(skb, slot, flags);
 	case bpf_htons(ETH_P_IPV6):
 		return inspect_ipv6(skb, slot, flags);
 	}
@@ -967,15 +1009,6 @@ static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 s
 	t->frames++;
 	t->bytes += skb->len;
 	return 0;
-}
-
-static __always_inline int same_mac(const __u8 *a, const __u8 *b)
-{
-	__u8 differ = 0;
-
-	for (int i = 0; i < ETH_ALEN; i++)
-		differ |= a[i] ^ b[i];
-	return !differ;
 }
 
 static __always_inline int forward(struct __sk_buff *skb, __u32 slot, int dry)
