@@ -13,6 +13,7 @@ import (
 
 	v1 "ripstop/api/v1"
 	"ripstop/controller/config"
+	"ripstop/iscsi"
 	"ripstop/lun"
 )
 
@@ -165,13 +166,11 @@ func (d *daemon) restoreLUN(ctx context.Context, ask v1.RestoreLUN) (v1.Restored
 	if _, err := d.knownSnapshot("restore", ask.Name+"@"+ask.Snapshot); err != nil {
 		return v1.RestoredLUN{}, err
 	}
-	users, err := d.users(ctx, ask.Name)
-	if err != nil {
-		return v1.RestoredLUN{}, err
-	}
+	release, users := d.drivers.iscsi.Withhold(ask.Name)
+	defer release()
 	if len(users) > 0 {
 		return v1.RestoredLUN{}, refused(http.StatusConflict,
-			"restore LUN %s: in use by %s: unmount it there and log out, or take it out of the target, and restore it then", ask.Name, strings.Join(users, ", "))
+			"restore LUN %s: in use by %s: unmount it there and log out, or take it out of the target, and restore it then", ask.Name, describeUsers(users))
 	}
 	keep := d.freeSnapshot(ask.Name, time.Now())
 	if err := d.drivers.lun.Restore(context.WithoutCancel(ctx), ask.Name, ask.Snapshot, keep); err != nil {
@@ -196,23 +195,16 @@ func (d *daemon) freeSnapshot(name string, now time.Time) string {
 	}
 }
 
-// users is the sessions that see a LUN, for people.
-func (d *daemon) users(ctx context.Context, name string) ([]string, error) {
-	serving, err := d.drivers.iscsi.Observe(ctx)
-	if err != nil {
-		return nil, err
-	}
+// describeUsers is sessions that see a LUN, for people.
+func describeUsers(sessions []iscsi.SessionInfo) string {
 	var all []string
-	for _, s := range d.drivers.iscsi.Sessions() {
-		t := serving.Targets[s.Target]
+	for _, s := range sessions {
 		for _, n := range s.LUNs {
-			if t.LUNs[n] == name {
-				all = append(all, fmt.Sprintf("initiator %s from %s (target %s, LUN %d)", s.Initiator, s.Remote.Addr(), s.Target, n))
-			}
+			all = append(all, fmt.Sprintf("initiator %s from %s (target %s, LUN %d)", s.Initiator, s.Remote.Addr(), s.Target, n))
 		}
 	}
 	slices.Sort(all)
-	return slices.Compact(all), nil
+	return strings.Join(slices.Compact(all), ", ")
 }
 
 // servedAt is where targets serve a LUN or snapshot, by the file or still, as

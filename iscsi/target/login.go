@@ -155,9 +155,13 @@ func (c *conn) found(r *login.Result) error {
 			}
 			continue // the table may have changed meanwhile
 		}
+		units := e.visible(account)
+		if err := s.mayEnter(units); err != nil {
+			return err
+		}
 		c.portal, _ = e.reached(c.lis.at)
 		n := newNexus(s, id, r)
-		n.units = e.visible(account)
+		n.units = units
 		n.account = s.openAccount(e.name, n.units)
 		n.scsi = scsi.NewSession(id, scsiUnits(n.units))
 		s.nexuses[id], s.sessions[n], c.nexus = n, true, n

@@ -70,6 +70,7 @@ type Server struct {
 	mu        sync.Mutex // guards what follows, and publishing the table
 	closed    bool
 	units     map[string]*unit
+	withheld  map[string]int // LUNs that nobody new may see, by whoever holds them back
 	listeners map[where]*listener
 	doors     map[netip.AddrPort]*listener
 	conns     map[*conn]bool
@@ -84,7 +85,7 @@ type Server struct {
 func New(log *slog.Logger, opts Options) *Server {
 	s := &Server{
 		log: log, opts: opts.withDefaults(),
-		units: map[string]*unit{}, listeners: map[where]*listener{}, doors: map[netip.AddrPort]*listener{},
+		units: map[string]*unit{}, withheld: map[string]int{}, listeners: map[where]*listener{}, doors: map[netip.AddrPort]*listener{},
 		conns: map[*conn]bool{}, logins: map[netip.Addr]int{},
 		sessions: map[*nexus]bool{}, nexuses: map[scsi.Nexus]*nexus{}, books: map[string]*books{},
 	}
@@ -193,6 +194,9 @@ func (s *Server) prepare(ctx context.Context, name string, want iscsi.Target) (*
 
 // lookup gives the unit of a LUN, a new one when its device was replaced.
 func (s *Server) lookup(name string) (*unit, error) {
+	if s.withheld[name] > 0 {
+		return nil, errWithheld(name)
+	}
 	dev, err := s.opts.LookupUnit(name)
 	if err != nil {
 		return nil, err
@@ -271,6 +275,54 @@ func (s *Server) Resized(lun string) {
 	if u := s.units[lun]; u != nil {
 		u.scsi.Resized()
 	}
+}
+
+// Withhold keeps a LUN that no session sees from everybody until release is
+// called: a login that would see it is told to come back later, and no target
+// begins to serve it. Where sessions see it, those are the answer, each with the
+// numbers under which it does, and nothing is withheld.
+func (s *Server) Withhold(lun string) (release func(), users []iscsi.SessionInfo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := range s.sessions {
+		var at []uint16
+		for _, number := range slices.Sorted(maps.Keys(n.units)) {
+			if n.units[number].name == lun {
+				at = append(at, number)
+			}
+		}
+		if len(at) > 0 {
+			info := n.info()
+			info.LUNs = at
+			users = append(users, info)
+		}
+	}
+	if len(users) > 0 {
+		return func() {}, users
+	}
+	s.withheld[lun]++
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.withheld[lun]--; s.withheld[lun] == 0 {
+			delete(s.withheld, lun)
+		}
+	}), nil
+}
+
+// mayEnter refuses a session that would see what is withheld. The caller holds the
+// lock.
+func (s *Server) mayEnter(units map[uint16]*unit) error {
+	for _, u := range units {
+		if s.withheld[u.name] > 0 {
+			return login.Refuse(login.Unavailable, "%v", errWithheld(u.name))
+		}
+	}
+	return nil
+}
+
+func errWithheld(lun string) error {
+	return fmt.Errorf("LUN %s is being restored: it is served again in a moment", lun)
 }
 
 // Sessions lists the sessions, sorted by target, initiator and time.
