@@ -156,6 +156,11 @@ func TestTap(t *testing.T) {
 	if !ok || tap.Owner != 1000 || tap.NonPersist || l.Attrs().Alias != mark.String() || l.Attrs().Group != Group("lab") {
 		t.Errorf("made %+v", l)
 	}
+	must(t, host.SetUp(l, true))
+	queues, err := host.QdiscList(l)
+	if err != nil || len(queues) != 1 || queues[0].Type() != "noqueue" {
+		t.Errorf("its queueing disciplines are %v, %v; want noqueue", queues, err)
+	}
 	if err := host.AddTap(Tap{Name: "vm1", Alias: mark}); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("the second of a name: %v", err)
 	}

@@ -94,11 +94,25 @@ func (s *Space) keepTap(fd int, t Tap) error {
 	if err := s.LinkSetGroup(l, int(t.Group)); err != nil {
 		return fmt.Errorf("set group of tap %q: %w", t.Name, err)
 	}
+	if err := s.unqueue(l); err != nil {
+		return err
+	}
 	if err := s.SetAlias(l, t.Alias); err != nil {
 		return err
 	}
 	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
 		return fmt.Errorf("keep tap %q: %w", t.Name, err)
+	}
+	return nil
+}
+
+// unqueue takes a tap's queueing discipline away, as veths have none: the queue is
+// the ring that the VM reads, and what does not fit into it is lost either way.
+func (s *Space) unqueue(l netlink.Link) error {
+	attrs := netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Parent: netlink.HANDLE_ROOT}
+	err := s.QdiscReplace(&netlink.GenericQdisc{QdiscAttrs: attrs, QdiscType: "noqueue"})
+	if err != nil {
+		return fmt.Errorf("set queueing discipline of tap %q: %w", l.Attrs().Name, err)
 	}
 	return nil
 }
