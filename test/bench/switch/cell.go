@@ -78,9 +78,9 @@ func (c Cell) unit() string { return loads[c.Load].unit }
 // counted tells whether the cell is one of packets, of which more is owed.
 func (c Cell) counted() bool { return c.Load == "pps" || c.Load == "fdb" }
 
-// direct tells whether two veths that are one pair can carry the load.
+// direct tells whether two ends with nothing between them can carry the load.
 func (c Cell) direct() bool {
-	return c.Ends == "veth" && c.Ports == leastPorts && c.Load != "broadcast" && c.Load != "unknown"
+	return !strings.Contains(c.Ends, "-") && c.Ports == leastPorts && c.Load != "broadcast" && c.Load != "unknown"
 }
 
 func (c Cell) measure(l *lab, d time.Duration) (Sample, error) {

@@ -45,7 +45,8 @@ type lab struct {
 	ports    int
 	far      []string // names of the veths' far ends
 	stations []*station
-	taps     []int // files of t0 and t1
+	taps     []int    // files of t0 and t1
+	requests [][]byte // from each of them to the other
 	spaces   map[string]*link.Space
 }
 
@@ -80,7 +81,7 @@ func addressText(i int) string {
 
 const guestStation = 100
 
-func (l *lab) hasTaps() bool { return l.ports == leastPorts && !strings.HasPrefix(l.name, "d") }
+func (l *lab) hasTaps() bool { return l.ports == leastPorts }
 
 // bench is all labs.
 type bench struct {
@@ -179,8 +180,7 @@ func (l *lab) make(ctx context.Context, plane string, file *strings.Builder) err
 	}
 	switch plane {
 	case direct:
-		l.far = l.far[:2]
-		return batch(ctx, "", fmt.Sprintf("link add %s netns %s type veth peer name %s netns %s\n", l.port(0), l.space(0), l.port(1), l.space(1)))
+		return l.makeDirect(ctx)
 	case ours:
 		l.declare(file, "ebpf")
 		return nil
@@ -189,6 +189,31 @@ func (l *lab) make(ctx context.Context, plane string, file *strings.Builder) err
 		return nil
 	}
 	return l.makeBridge(ctx, plane == vlan)
+}
+
+// makeDirect makes a veth pair, and taps of which each gets what the other sends,
+// by the least that the kernel has for it.
+func (l *lab) makeDirect(ctx context.Context) error {
+	l.far = l.far[:2]
+	lines := fmt.Sprintf("link add %s netns %s type veth peer name %s netns %s\n", l.port(0), l.space(0), l.port(1), l.space(1))
+	for i := range 2 {
+		lines += fmt.Sprintf("tuntap add dev %s mode tap vnet_hdr\nlink set %s up\n", l.tap(i), l.tap(i))
+	}
+	if err := batch(ctx, "", lines); err != nil {
+		return err
+	}
+	for i := range 2 {
+		for _, words := range []string{
+			"qdisc add dev %[1]s clsact",
+			"filter add dev %[1]s ingress protocol all u32 match u32 0 0 action mirred egress redirect dev %[2]s",
+		} {
+			command := fmt.Sprintf(words, l.tap(i), l.tap(1-i))
+			if out, err := exec.CommandContext(ctx, "tc", strings.Fields(command)...).CombinedOutput(); err != nil {
+				return fmt.Errorf("tc %s: %w: %s", command, err, out)
+			}
+		}
+	}
+	return nil
 }
 
 // declare is the lab in ripstop's words.
@@ -325,6 +350,10 @@ func (l *lab) open(ctx context.Context) error {
 			return err
 		}
 		l.taps = append(l.taps, fd)
+		l.requests = append(l.requests, withHeader(small(tapMAC(1-i), tapMAC(i))))
+	}
+	if strings.HasPrefix(l.name, "d") {
+		return nil
 	}
 	return l.openGuest(ctx)
 }

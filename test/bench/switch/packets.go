@@ -159,7 +159,7 @@ func packetCell(c Cell, l *lab, d time.Duration) (Sample, error) {
 			start := time.Now()
 			for time.Since(start) < d {
 				for range burst {
-					if _, err := unix.Write(l.taps[0], f); err != nil {
+					if err := write(l.taps[0], f); err != nil {
 						return 0, err
 					}
 				}
@@ -176,7 +176,7 @@ func packetCell(c Cell, l *lab, d time.Duration) (Sample, error) {
 	}
 	s, err := l.fetch(d, len(f)-vnetHeader, func() (int, error) {
 		for i := range many {
-			if _, err := unix.Write(l.taps[0], f); err != nil {
+			if err := write(l.taps[0], f); err != nil {
 				return i, err
 			}
 		}
@@ -221,7 +221,7 @@ func (l *lab) fetch(d time.Duration, size int, send func() (int, error)) (s Samp
 // drain reads a tap until it is empty and counts the frames of a size.
 func drain(fd int, buf []byte, size int) (frames, others int, err error) {
 	for {
-		n, err := unix.Read(fd, buf)
+		n, err := read(fd, buf)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return frames, others, nil

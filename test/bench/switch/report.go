@@ -91,7 +91,7 @@ Packets go to all ports in turn. The VM of some loads is a kernel in a namespace
 | vlan | the same with vlan_filtering 1, where the kernel has it |
 | ebpf | ripstop, dataplane: ebpf |
 | ripstop-bridge | ripstop, dataplane: bridge, with its guard at each port |
-| direct | a veth pair, nothing between its ends |
+| direct | a veth pair, nothing between its ends; taps of which tc-mirred(8) redirects all to the other: what a switch cannot exceed |
 
 ## What is owed
 %s

@@ -221,7 +221,7 @@ func udpTrip(a, b int, buf []byte) error {
 func (l *lab) tapTrip(buf []byte) error {
 	for i, fd := range l.taps {
 		other := l.taps[1-i]
-		if _, err := unix.Write(fd, withHeader(small(tapMAC(1-i), tapMAC(i)))); err != nil {
+		if err := write(fd, l.requests[i]); err != nil {
 			return fmt.Errorf("send: %w", err)
 		}
 		deadline := time.Now().Add(2 * time.Second)
@@ -230,7 +230,7 @@ func (l *lab) tapTrip(buf []byte) error {
 				return errors.New("a frame was lost")
 			}
 			var err error
-			if n, err = unix.Read(other, buf); err != nil && !errors.Is(err, unix.EAGAIN) {
+			if n, err = read(other, buf); err != nil && !errors.Is(err, unix.EAGAIN) {
 				return fmt.Errorf("receive: %w", err)
 			}
 		}
