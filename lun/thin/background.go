@@ -67,7 +67,7 @@ func (p *Pool) upkeep() error {
 		return p.checkpoint(false)
 	}
 	if waiting > p.pending()/2 {
-		return p.wal.commit()
+		return p.wal.relieve(p.pending() / 2)
 	}
 	return nil
 }

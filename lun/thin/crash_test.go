@@ -47,7 +47,7 @@ type world struct {
 
 // points are the named crash points.
 var points = []string{
-	"commit: data are durable", "commit: frames are written", "commit: frames are durable",
+	"relieve: frames are written", "commit: data are durable", "commit: frames are written", "commit: frames are durable",
 	"checkpoint: begun", "checkpoint: leaves are written", "checkpoint: table is written",
 	"checkpoint: log is durable", "checkpoint: super is written", "log: goes round",
 }
@@ -177,6 +177,7 @@ var actions = []action{
 	{1, "scrub", (*world).scrub},
 	{2, "trim", (*world).trim},
 	{1, "reserve", (*world).reserve},
+	{3, "relieve", (*world).relieve},
 }
 
 // step does one operation. Errors are those of the disk: what the pool gets
@@ -551,6 +552,32 @@ func (w *world) reserve(ctx context.Context) error {
 }
 
 func (w *world) checkpoint(context.Context) error { return w.pool.checkpoint(false) }
+
+// relieve overwrites in place what is durable, and has the records go to the log
+// with nobody waiting for them.
+func (w *world) relieve(ctx context.Context) error {
+	name := w.pick(false)
+	off, n := w.place(name, 32<<10)
+	p := make([]byte, n)
+	for i := range 3 {
+		w.stamp++
+		thintest.Fill(p, off, w.stamp)
+		err := w.get(name).WriteAt(ctx, p, off, i == 0)
+		if err == nil || cut(err) {
+			w.volumes[name].Write(off, n, w.stamp)
+		}
+		if err == nil && i == 0 {
+			w.flushed()
+		}
+		if err == nil {
+			err = w.pool.wal.relieve(0)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // verify reads everything.
 func (w *world) verify(ctx context.Context, after bool) error {

@@ -327,7 +327,7 @@ func (p *Pool) writable() error {
 	return nil
 }
 
-// pending is the bytes of records after which a write commits them.
+// pending is the bytes of records after which a write puts them into the log.
 func (p *Pool) pending() int {
 	if p.maintained.Load() {
 		return int(min(1<<20, p.wal.size/8))
@@ -350,13 +350,13 @@ func (p *Pool) pace() error {
 	if !p.late() {
 		return nil
 	}
-	if p.wal.waiting() > p.pending() {
-		if err := p.commit(); err != nil {
+	if p.wal.used() > p.wal.size*3/4 || p.changed() > p.budget/2 {
+		if err := p.checkpoint(false); err != nil {
 			return err
 		}
 	}
-	if p.wal.used() > p.wal.size*3/4 || p.changed() > p.budget/2 {
-		return p.checkpoint(false)
+	if p.wal.waiting() > p.pending() {
+		return p.wal.relieve(p.pending())
 	}
 	return nil
 }

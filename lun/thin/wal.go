@@ -24,8 +24,9 @@ type wal struct {
 	durable uint64   // the last frame on stable storage
 	shadow  *shadow
 
-	running sync.Mutex // held during a commit
-	frame   []byte
+	running  sync.Mutex // held during a commit
+	frame    []byte
+	unsynced bool // there are frames behind durable
 }
 
 // position is a place in the ring and the frame that begins there.
@@ -180,19 +181,64 @@ func (w *wal) commit() error {
 	defer w.running.Unlock()
 	w.mu.Lock()
 	w.next = nil
+	b := w.takeLocked()
+	w.mu.Unlock()
+	t.err = w.write(&b)
+	w.keepSpare(b.records)
+	close(t.done)
+	return t.err
+}
+
+// relieve takes what is pending out of memory, where that is more than some bytes.
+// Nobody waits for it to be durable, so where nothing waits for that either, as with
+// overwrites alone, the frames are written and not synced: a sync holds up everything
+// else that the disk does.
+func (w *wal) relieve(some int) error {
+	w.running.Lock()
+	w.mu.Lock()
+	if len(w.pending.records) <= some { // somebody has just done it
+		w.mu.Unlock()
+		w.running.Unlock()
+		return nil
+	}
+	if g := w.pending.given; w.pending.first || len(g.chunks)+len(g.leaves) > 0 {
+		w.mu.Unlock()
+		w.running.Unlock()
+		return w.commit()
+	}
+	defer w.running.Unlock()
+	b := w.takeLocked()
+	w.mu.Unlock()
+	defer w.keepSpare(b.records)
+	p := w.pool
+	if err := p.writable(); err != nil {
+		return err
+	}
+	if err := w.putAll(&b); err != nil {
+		return p.fail(fmt.Errorf("write the log: %w", err))
+	}
+	p.rules.point("relieve: frames are written")
+	w.mu.Lock()
+	w.shadow.forget(b.half) // what is written outlives the process, too
+	w.mu.Unlock()
+	return nil
+}
+
+// takeLocked begins a new batch.
+func (w *wal) takeLocked() batch {
 	b := w.pending
 	b.half = w.shadow.turn()
 	w.pending = batch{records: w.spare[:0]}
 	w.spare = nil
-	w.mu.Unlock()
-	t.err = w.write(&b)
+	return b
+}
+
+func (w *wal) keepSpare(records []byte) {
 	w.mu.Lock()
-	if w.spare == nil && cap(b.records) <= 4*maxFrame {
-		w.spare = b.records
+	defer w.mu.Unlock()
+	if w.spare == nil && cap(records) <= 4*maxFrame {
+		w.spare = records
 	}
-	w.mu.Unlock()
-	close(t.done)
-	return t.err
 }
 
 // write puts a batch on stable storage. Only the first failure of a sync tells
@@ -202,13 +248,12 @@ func (w *wal) write(b *batch) error {
 	if err := p.writable(); err != nil {
 		return err
 	}
-	if b.mark != nil && b.mark.at == 0 {
-		w.reached(b.mark)
-	}
-	if len(b.records) > 0 {
-		if err := w.publish(b); err != nil {
-			return p.fail(fmt.Errorf("write the log: %w", err))
+	if len(b.records) == 0 && !w.unsynced {
+		if b.mark != nil {
+			w.reached(b.mark)
 		}
+	} else if err := w.publish(b); err != nil {
+		return p.fail(fmt.Errorf("write the log: %w", err))
 	}
 	for _, c := range b.given.chunks {
 		p.space.unref(c)
@@ -227,6 +272,27 @@ func (w *wal) publish(b *batch) error {
 		}
 		p.rules.point("commit: data are durable")
 	}
+	if err := w.putAll(b); err != nil {
+		return err
+	}
+	p.rules.point("commit: frames are written")
+	if err := p.file.Sync(); err != nil {
+		return err
+	}
+	p.rules.point("commit: frames are durable")
+	w.mu.Lock()
+	w.durable = w.head.seq - 1
+	w.shadow.forget(b.half)
+	w.mu.Unlock()
+	w.unsynced = false
+	return nil
+}
+
+// putAll writes the frames of a batch, and finds the place of its mark.
+func (w *wal) putAll(b *batch) error {
+	if b.mark != nil && b.mark.at == 0 {
+		w.reached(b.mark)
+	}
 	from := 0
 	for i := range len(b.cuts) + 1 {
 		to := len(b.records)
@@ -243,15 +309,6 @@ func (w *wal) publish(b *batch) error {
 		}
 		from = to
 	}
-	p.rules.point("commit: frames are written")
-	if err := p.file.Sync(); err != nil {
-		return err
-	}
-	p.rules.point("commit: frames are durable")
-	w.mu.Lock()
-	w.durable = w.head.seq - 1
-	w.shadow.forget(b.half)
-	w.mu.Unlock()
 	return nil
 }
 
@@ -280,6 +337,7 @@ func (w *wal) put(records []byte) error {
 	if int64(len(w.frame)) < n {
 		w.frame = aligned(int(n))
 	}
+	w.unsynced = true
 	f := w.frame[:n]
 	s := w.stamp
 	s.seq = at.seq
