@@ -100,6 +100,75 @@ func (c *Client) RestoreLUN(ctx context.Context, l v1.RestoreLUN) (v1.RestoredLU
 	return call[v1.RestoredLUN](ctx, c, http.MethodPost, "lun/restore", l)
 }
 
+// ExportLUN is the stream of what a LUN or a snapshot holds, after its head. The
+// caller closes the other one.
+func (c *Client) ExportLUN(ctx context.Context, l v1.ExportLUN) (v1.Disk, *v1.DiskReader, io.Closer, error) {
+	var head v1.Disk
+	b, err := json.Marshal(l)
+	if err != nil {
+		return head, nil, nil, fmt.Errorf("encode the request: %w", err)
+	}
+	resp, err := c.send(ctx, http.MethodPost, "lun/export", bytes.NewReader(b))
+	if err != nil {
+		return head, nil, nil, err
+	}
+	r := v1.NewDiskReader(resp.Body)
+	if err := r.Head(&head); err != nil {
+		return head, nil, nil, errors.Join(err, resp.Body.Close())
+	}
+	return head, r, resp.Body, nil
+}
+
+// ImportLUN makes a LUN of the disk that write adds to the stream. The head and,
+// if write succeeds, the end are not write's. Where it fails, or ctx is cancelled,
+// the daemon is told, and has deleted the LUN on return.
+func (c *Client) ImportLUN(ctx context.Context, l v1.ImportLUN, write func(*v1.DiskWriter) error) (v1.Applied, error) {
+	r, w := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		d := v1.NewDiskWriter(whileWanted{ctx, w})
+		err := d.Head(l)
+		if err == nil {
+			err = write(d)
+		}
+		if err == nil {
+			err = d.End()
+		}
+		if err != nil { // without the record the daemon takes the stream for cut off
+			_ = v1.NewDiskWriter(w).Fail(&v1.Error{Detail: err.Error()})
+		}
+		_ = w.Close() // of a pipe, which has no error
+		ended <- err
+	}()
+	resp, err := c.send(context.WithoutCancel(ctx), http.MethodPost, "lun/import", r)
+	var answer v1.Applied
+	if err == nil {
+		answer, err = decode[v1.Applied](resp)
+	}
+	r.CloseWithError(errNotRead)
+	// What ended the stream here is the cause, and not what the daemon says of it.
+	if sent := <-ended; sent != nil && !errors.Is(sent, errNotRead) && !errors.Is(sent, io.ErrClosedPipe) {
+		err = sent
+	}
+	return answer, err
+}
+
+// whileWanted writes until its context is cancelled.
+type whileWanted struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (w whileWanted) Write(p []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return w.w.Write(p)
+}
+
+// errNotRead: the daemon has answered and reads no more.
+var errNotRead = errors.New("the daemon reads no more")
+
 // CheckLUN reads all data of a LUN, of a pool, or with an empty name of everything.
 func (c *Client) CheckLUN(ctx context.Context, l v1.CheckLUN) ([]v1.CheckedLUN, error) {
 	return call[[]v1.CheckedLUN](ctx, c, http.MethodPost, "lun/check", l)
@@ -127,21 +196,47 @@ func call[T any](ctx context.Context, c *Client, method, path string, body any) 
 		}
 		send = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://ripstop/v1/"+path, send)
+	resp, err := c.send(ctx, method, path, send)
 	if err != nil {
 		return answer, err
+	}
+	return decode[T](resp)
+}
+
+// send gives the daemon's answer, when it is not a refusal.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://ripstop/v1/"+path, body)
+	if err != nil {
+		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return answer, c.unreachable(err)
+		return nil, c.unreachable(err)
 	}
+	if resp.StatusCode < http.StatusBadRequest {
+		return resp, nil
+	}
+	got, err := readAll(resp)
+	if err == nil {
+		err = refused(resp, got)
+	}
+	return nil, err
+}
+
+func readAll(resp *http.Response) ([]byte, error) {
 	got, err := io.ReadAll(resp.Body)
 	if err = errors.Join(err, resp.Body.Close()); err != nil {
-		return answer, fmt.Errorf("read the daemon's answer: %w", err)
+		return nil, fmt.Errorf("read the daemon's answer: %w", err)
 	}
-	if resp.StatusCode >= http.StatusBadRequest {
-		return answer, refused(resp, got)
+	return got, nil
+}
+
+func decode[T any](resp *http.Response) (T, error) {
+	var answer T
+	got, err := readAll(resp)
+	if err != nil {
+		return answer, err
 	}
 	if err := json.Unmarshal(got, &answer); err != nil {
 		return answer, fmt.Errorf("read the daemon's answer: %w: is it another version?", err)

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -33,6 +32,8 @@ func register(api huma.API, b Backend) {
 	verb(api, "lun", "snapshot", "keep the present of LUNs of one pool, all of the same moment", b.SnapshotLUNs)
 	verb(api, "lun", "clone", "make a LUN that begins as a snapshot", b.CloneLUN)
 	verb(api, "lun", "restore", "make a LUN what it was at its snapshot, and keep what it is as another", b.RestoreLUN)
+	exporter(api, b.ExportLUN)
+	importer(api, b.ImportLUN)
 
 	list(api, "switch", b.Switches)
 	list(api, "vlan", b.VLANs)
@@ -113,11 +114,7 @@ func (r refusal) MarshalJSON() ([]byte, error) { return json.Marshal(r.answer) }
 
 // problem turns an error into the answer that says it.
 func problem(err error) error {
-	var e *v1.Error
-	if errors.As(err, &e) {
-		return refusal{e}
-	}
-	return refusal{&v1.Error{Title: "not done", Status: http.StatusInternalServerError, Detail: err.Error()}}
+	return refusal{asError(err)}
 }
 
 func openAPI(api huma.API) ([]byte, error) {

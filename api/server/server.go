@@ -47,6 +47,9 @@ type Backend struct {
 	CloneLUN     func(context.Context, v1.NewClone) (v1.Applied, error)
 	RestoreLUN   func(context.Context, v1.RestoreLUN) (v1.RestoredLUN, error)
 
+	ExportLUN func(context.Context, v1.ExportLUN, *v1.DiskWriter) error
+	ImportLUN func(context.Context, v1.ImportLUN, *v1.DiskReader) (v1.Applied, error)
+
 	Switches  func(context.Context) ([]v1.Switch, error)
 	VLANs     func(context.Context) ([]v1.VLAN, error)
 	Ports     func(context.Context) ([]v1.Port, error)
@@ -63,7 +66,7 @@ type Backend struct {
 }
 
 const (
-	maxBody      = 16 << 20 // bytes of a request, more than any configuration
+	maxBody      = 16 << 20 // bytes of a request, more than any configuration, that is no disk
 	headerWait   = 10 * time.Second
 	shutdownWait = 5 * time.Second
 )
@@ -93,7 +96,10 @@ func describe() huma.Config {
 // Serve answers on l until ctx is cancelled, then lets requests finish.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	s := &http.Server{
-		Handler:           http.MaxBytesHandler(h, maxBody),
+		Handler: limited(h),
+		BaseContext: func(net.Listener) context.Context {
+			return context.WithValue(context.WithoutCancel(ctx), stopping{}, ctx)
+		},
 		ReadHeaderTimeout: headerWait,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}

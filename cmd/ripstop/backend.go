@@ -22,7 +22,8 @@ func (d *daemon) backend() server.Backend {
 		Version: thisVersion, Status: d.status, Plan: d.planFiles, Apply: d.applyFiles,
 		AttachPort: d.attachPort, DetachPort: d.detachPort, Trace: d.trace,
 		CreateLUN: d.createLUN, ResizeLUN: d.resizeLUN, DeleteLUN: d.deleteLUN, CheckLUN: d.checkLUN, ReopenPool: d.reopenPool,
-		Tasks:        d.work.list,
+		Tasks:     d.work.list,
+		ExportLUN: d.exportLUN, ImportLUN: d.importLUN,
 		SnapshotLUNs: d.snapshotLUNs, CloneLUN: d.cloneLUN, RestoreLUN: d.restoreLUN,
 		Switches: i.switches, VLANs: i.vlans, Ports: i.ports, FDB: i.fdb,
 		Tunnels: i.tunnels, Peers: i.peers, Routes: i.routes,
@@ -116,6 +117,9 @@ func (d *daemon) applyFiles(ctx context.Context, sent []v1.File) (v1.Applied, er
 	}
 	d.change.Lock()
 	defer d.change.Unlock()
+	if err := d.nameNoUnfinished(c); err != nil {
+		return v1.Applied{}, err
+	}
 	rep := d.apply(context.WithoutCancel(ctx), c, d.made(), controller.GoBack)
 	a := applied(rep)
 	a.Warnings = warnings

@@ -42,7 +42,8 @@ type daemon struct {
 	mu       sync.Mutex // guards what follows
 	revision int
 	current  *config.Config
-	objects  beside.Objects // that verbs made
+	objects  beside.Objects  // that verbs made
+	working  map[string]bool // unfinished objects of which a verb is under way
 }
 
 // open makes a daemon that serves nothing yet. It holds the state directory and
@@ -136,7 +137,7 @@ func listen(socket string) (net.Listener, error) {
 // tasks is what runs as long as the daemon does.
 func (d *daemon) tasks() []run.Task {
 	handler := server.Handler(d.backend())
-	return append(d.drivers.tasks(),
+	return append(d.drivers.tasks(), d.tidy(),
 		run.Task{Name: "controller", Run: func(ctx context.Context, ready func()) error {
 			ready()
 			return d.ctl.Run(ctx)
@@ -161,6 +162,7 @@ func (d *daemon) close() error {
 // source resolves c, and what verbs made beside it, anew for each pass.
 func (d *daemon) source(c *config.Config, o beside.Objects) controller.Source {
 	all, missing := o.Merge(c)
+	missing = append(missing, d.withoutUnfinished(all, c, o)...)
 	return func() (controller.Desired, []controller.Problem) {
 		desired, problems := controller.Resolve(all, d.host)
 		for _, m := range missing {

@@ -11,14 +11,17 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestSnapshotsPage runs the page's commands over the page's files: the script
-// has each of them, in the page's order, and sees what comes of it.
-func TestSnapshotsPage(t *testing.T) {
-	page, err := os.ReadFile("../../docs/snapshots.md")
+func TestSnapshotsPage(t *testing.T)   { page(t, "snapshots") }
+func TestMoveAndCopyPage(t *testing.T) { page(t, "move-and-copy") }
+
+// page runs the commands of a page of docs over the page's files: its script has
+// each of them, in the page's order, and sees what comes of it.
+func page(t *testing.T, name string) {
+	page, err := os.ReadFile("../../docs/" + name + ".md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	script, err := os.ReadFile("testdata/snapshots-page.txtar")
+	script, err := os.ReadFile("testdata/" + name + "-page.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +40,7 @@ func TestSnapshotsPage(t *testing.T) {
 	if len(names) != len(files) {
 		t.Fatalf("%d files have a name, and there are %d", len(names), len(files))
 	}
-	params := scriptParams("snapshots-page")
+	params := scriptParams(name + "-page")
 	setup := params.Setup
 	params.Setup = func(e *testscript.Env) error {
 		for i, n := range names {

@@ -29,8 +29,17 @@ func refused(status int, format string, args ...any) error {
 func (d *daemon) createLUN(ctx context.Context, ask v1.NewLUN) (v1.Applied, error) {
 	d.change.Lock()
 	defer d.change.Unlock()
-	if err := d.freeLUN("create", ask.Name); err != nil {
+	l, err := d.newLUN("create", ask)
+	if err != nil {
 		return v1.Applied{}, err
+	}
+	return d.make(ctx, "create LUN "+ask.Name, d.made().WithLUN(ask.Name, l))
+}
+
+// newLUN is what a verb is to make beside the file, or why it is not made.
+func (d *daemon) newLUN(verb string, ask v1.NewLUN) (config.LUN, error) {
+	if err := d.freeLUN(verb, ask.Name); err != nil {
+		return config.LUN{}, err
 	}
 	pools := d.config().Pools
 	if ask.Block == 0 {
@@ -39,13 +48,13 @@ func (d *daemon) createLUN(ctx context.Context, ask v1.NewLUN) (v1.Applied, erro
 	_, pool := pools[ask.Pool]
 	switch {
 	case !pool:
-		return v1.Applied{}, refused(http.StatusNotFound, "create LUN %s: there is no pool %q%s", ask.Name, ask.Pool, hintOr(ask.Pool, slices.Collect(maps.Keys(pools)), "pool"))
+		return config.LUN{}, refused(http.StatusNotFound, "%s LUN %s: there is no pool %q%s", verb, ask.Name, ask.Pool, hintOr(ask.Pool, slices.Collect(maps.Keys(pools)), "pool"))
 	case ask.Block != 512 && ask.Block != 4096:
-		return v1.Applied{}, refused(http.StatusUnprocessableEntity, "create LUN %s: block %d is neither 512 nor 4096", ask.Name, ask.Block)
+		return config.LUN{}, refused(http.StatusUnprocessableEntity, "%s LUN %s: block %d is neither 512 nor 4096", verb, ask.Name, ask.Block)
 	case ask.Size <= 0 || ask.Size%int64(ask.Block) != 0:
-		return v1.Applied{}, refused(http.StatusUnprocessableEntity, "create LUN %s: %d bytes are not a positive multiple of the block of %d", ask.Name, ask.Size, ask.Block)
+		return config.LUN{}, refused(http.StatusUnprocessableEntity, "%s LUN %s: %d bytes are not a positive multiple of the block of %d", verb, ask.Name, ask.Size, ask.Block)
 	}
-	return d.make(ctx, "create LUN "+ask.Name, d.made().WithLUN(ask.Name, config.LUN{Pool: ask.Pool, Size: ask.Size, Block: ask.Block, Thick: ask.Thick}))
+	return config.LUN{Pool: ask.Pool, Size: ask.Size, Block: ask.Block, Thick: ask.Thick}, nil
 }
 
 // freeLUN refuses what is no name for a new LUN, or is taken.
@@ -55,6 +64,9 @@ func (d *daemon) freeLUN(verb, name string) error {
 	}
 	if _, named := d.config().LUNs[name]; named {
 		return refused(http.StatusConflict, "%s LUN %s: the file has one of this name: choose another name", verb, name)
+	}
+	if _, unfinished := d.made().Unfinished[name]; unfinished {
+		return refused(http.StatusConflict, "%s LUN %s: an import into it is not finished: choose another name, or wait until that is done or deleted", verb, name)
 	}
 	if _, there := d.made().LUNs[name]; there {
 		return refused(http.StatusConflict, "%s LUN %s: it exists: choose another name, or make it larger with `ripstop lun resize`", verb, name)
@@ -80,6 +92,9 @@ func (d *daemon) resizeLUN(ctx context.Context, ask v1.LUNSize) (v1.Applied, err
 			return v1.Applied{}, refused(http.StatusConflict, "resize LUN %s: the file says its size: change it there and apply", ask.Name)
 		}
 		return v1.Applied{}, unknownLUN("resize", ask.Name, slices.Collect(maps.Keys(made.LUNs)))
+	}
+	if _, unfinished := made.Unfinished[ask.Name]; unfinished {
+		return v1.Applied{}, refused(http.StatusConflict, "resize LUN %s: a disk is being imported into it: wait until that is done", ask.Name)
 	}
 	to := l
 	to.Size = ask.Size
@@ -134,6 +149,9 @@ func (d *daemon) deleteLUN(ctx context.Context, ask v1.DeleteLUN) (v1.DeletedLUN
 	}
 	if _, named := d.config().LUNs[ask.Name]; named {
 		return v1.DeletedLUN{}, refused(http.StatusConflict, "delete LUN %s: the file names it: take it out of the file, apply that, and delete it then", ask.Name)
+	}
+	if _, unfinished := d.made().Unfinished[ask.Name]; unfinished {
+		return v1.DeletedLUN{}, refused(http.StatusConflict, "delete LUN %s: an import into it is not finished: end that with Ctrl-C, which deletes it", ask.Name)
 	}
 	snapshots := d.snapshotsOf(ask.Name)
 	if len(snapshots) > 0 && !ask.Snapshots {

@@ -32,8 +32,12 @@ const format = 1
 // Objects is what verbs have made. The zero value is nothing. A value never
 // changes: With… and Without… give another one.
 type Objects struct {
-	LUNs  map[string]config.LUN
-	Ports map[string]Port // by name, which a host has once
+	LUNs map[string]config.LUN
+	// Unfinished is LUNs and, as LUN@SNAPSHOT, snapshots that a verb under way has
+	// made and will not leave as they are, each with its pool. What a crash leaves of
+	// them is nobody's.
+	Unfinished map[string]string
+	Ports      map[string]Port // by name, which a host has once
 }
 
 // Port is a port and the switch that it is attached to.
@@ -53,6 +57,8 @@ type record struct {
 	Format int             `json:"format"`
 	LUNs   map[string]lun  `json:"luns"`
 	Ports  map[string]port `json:"ports"`
+
+	Unfinished map[string]string `json:"unfinished,omitempty"`
 }
 
 type port struct {
@@ -107,7 +113,7 @@ func (s *Store) Load() (Objects, error) {
 }
 
 func (r record) objects() Objects {
-	o := Objects{LUNs: map[string]config.LUN{}, Ports: map[string]Port{}}
+	o := Objects{LUNs: map[string]config.LUN{}, Ports: map[string]Port{}, Unfinished: r.Unfinished}
 	for n, l := range r.LUNs {
 		o.LUNs[n] = config.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block, Thick: l.Thick}
 	}
@@ -121,7 +127,7 @@ func (r record) objects() Objects {
 
 // Save keeps o; it is on stable storage when the error is nil.
 func (s *Store) Save(o Objects) error {
-	r := record{Format: format, LUNs: map[string]lun{}, Ports: map[string]port{}}
+	r := record{Format: format, LUNs: map[string]lun{}, Ports: map[string]port{}, Unfinished: o.Unfinished}
 	for n, l := range o.LUNs {
 		r.LUNs[n] = lun{l.Pool, l.Size, l.Block, l.Thick}
 	}
@@ -176,7 +182,7 @@ func hasPort(c *config.Config, name string) bool {
 // Adopt is the objects without those that c names, and tells whether there
 // were such.
 func (o Objects) Adopt(c *config.Config) (rest Objects, changed bool) {
-	rest = Objects{LUNs: copyOf(o.LUNs), Ports: copyOf(o.Ports)}
+	rest = Objects{LUNs: copyOf(o.LUNs), Ports: copyOf(o.Ports), Unfinished: o.Unfinished}
 	maps.DeleteFunc(rest.LUNs, func(n string, _ config.LUN) bool { _, ok := c.LUNs[n]; return ok })
 	maps.DeleteFunc(rest.Ports, func(n string, _ Port) bool { return hasPort(c, n) })
 	return rest, len(rest.LUNs) != len(o.LUNs) || len(rest.Ports) != len(o.Ports)
@@ -193,6 +199,20 @@ func (o Objects) WithLUN(name string, l config.LUN) Objects {
 func (o Objects) WithoutLUN(name string) Objects {
 	o.LUNs = copyOf(o.LUNs)
 	delete(o.LUNs, name)
+	return o
+}
+
+// Begun is the objects with one that is not finished in its pool.
+func (o Objects) Begun(name, pool string) Objects {
+	o.Unfinished = copyOf(o.Unfinished)
+	o.Unfinished[name] = pool
+	return o
+}
+
+// Finished is the objects with one that was begun and is whole, or gone.
+func (o Objects) Finished(name string) Objects {
+	o.Unfinished = copyOf(o.Unfinished)
+	delete(o.Unfinished, name)
 	return o
 }
 

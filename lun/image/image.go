@@ -129,23 +129,30 @@ var magics = []struct {
 	{QCOW2, qcow2Magic}, {VMDK, vmdkMagic}, {VMDK, vmdkText}, {VHDX, vhdxMagic},
 }
 
+// Begins is the format that the first bytes of a file are those of, if any.
+func Begins(r io.ReaderAt) (Format, bool) {
+	first := make([]byte, 32)
+	n, _ := r.ReadAt(first, 0) // what cannot be read begins as nothing
+	for _, m := range magics {
+		if bytes.HasPrefix(first[:n], []byte(m.first)) {
+			return m.format, true
+		}
+	}
+	return "", false
+}
+
 // foreign refuses a file of another format. A raw file may begin as it likes: the
 // disk of a guest is the guest's.
 func (f *file) foreign(want Format) error {
 	if want == Raw {
 		return nil
 	}
-	first := make([]byte, min(f.size, 32))
-	if err := f.at("the first bytes", first, 0); err != nil {
-		return err
+	is, ok := Begins(io.NewSectionReader(f.r, 0, f.size))
+	if ok && is != want {
+		return fmt.Errorf("it is no %s, it begins as %s: write --format %s", want, is, is)
 	}
-	for _, m := range magics {
-		if bytes.HasPrefix(first, []byte(m.first)) {
-			if m.format != want {
-				return fmt.Errorf("it is no %s, it begins as %s: write --format %s", want, m.format, m.format)
-			}
-			return nil
-		}
+	if ok {
+		return nil
 	}
 	return fmt.Errorf("it is no %s: it does not begin as one: name its format with --format", want)
 }

@@ -1,0 +1,173 @@
+package v1
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+)
+
+// ExportLUN asks for what a LUN or a snapshot holds.
+type ExportLUN struct {
+	Name string `json:"name" doc:"LUN, or LUN@SNAPSHOT"`
+	Mark string `json:"mark,omitempty" doc:"any word, by which the client finds its task"`
+}
+
+// ImportLUN asks for a LUN beside those of the file that holds a disk.
+type ImportLUN struct {
+	NewLUN
+	Mark string `json:"mark,omitempty" doc:"any word, by which the client finds its task"`
+}
+
+// Disk is what a stream of a disk begins with.
+type Disk struct {
+	Size  int64 `json:"size" doc:"bytes"`
+	Block int   `json:"block" doc:"bytes of a logical block"`
+}
+
+// A stream of a disk is records of a head and a payload. The head is, big-endian, the
+// kind, the payload's length, a place, and the CRC-32C of these 16 bytes and the
+// payload. An end of the stream without a record of the end is a stream cut off.
+const (
+	diskHead  = 1 // payload: Disk, or ImportLUN
+	diskData  = 2 // payload: the bytes at the place
+	diskEnd   = 3 // place: how many bytes of data there were
+	diskError = 4 // payload: Error
+
+	diskRecord = 20      // bytes of a record's head
+	diskMax    = 4 << 20 // bytes of a payload
+)
+
+var diskSum = crc32.MakeTable(crc32.Castagnoli)
+
+// DiskWriter makes a stream of a disk. It is not safe for concurrent use.
+type DiskWriter struct {
+	w     io.Writer
+	data  int64
+	begun bool
+}
+
+// NewDiskWriter writes to w, a record at a time.
+func NewDiskWriter(w io.Writer) *DiskWriter { return &DiskWriter{w: w} }
+
+// Begun tells whether something was written.
+func (d *DiskWriter) Begun() bool { return d.begun }
+
+func (d *DiskWriter) record(kind uint32, place int64, p []byte) error {
+	d.begun = true
+	h := make([]byte, 0, diskRecord)
+	h = binary.BigEndian.AppendUint32(h, kind)
+	h = binary.BigEndian.AppendUint32(h, uint32(len(p)))
+	h = binary.BigEndian.AppendUint64(h, uint64(place))
+	h = binary.BigEndian.AppendUint32(h, crc32.Update(crc32.Checksum(h, diskSum), diskSum, p))
+	if _, err := d.w.Write(h); err != nil {
+		return err
+	}
+	_, err := d.w.Write(p)
+	return err
+}
+
+// Head begins the stream with a Disk or an ImportLUN.
+func (d *DiskWriter) Head(head any) error {
+	b, err := json.Marshal(head)
+	if err != nil {
+		return err
+	}
+	return d.record(diskHead, 0, b)
+}
+
+// Data is p, at most 4 MiB, at off.
+func (d *DiskWriter) Data(off int64, p []byte) error {
+	if len(p) > diskMax {
+		return fmt.Errorf("%d bytes in one record: at most %d", len(p), diskMax)
+	}
+	d.data += int64(len(p))
+	return d.record(diskData, off, p)
+}
+
+// End says that all was written.
+func (d *DiskWriter) End() error { return d.record(diskEnd, d.data, nil) }
+
+// Fail says why no more is written.
+func (d *DiskWriter) Fail(e *Error) error {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return d.record(diskError, 0, b)
+}
+
+// DiskReader reads a stream of a disk. It is not safe for concurrent use.
+type DiskReader struct {
+	r    io.Reader
+	data int64
+	buf  []byte
+}
+
+// NewDiskReader reads from r.
+func NewDiskReader(r io.Reader) *DiskReader { return &DiskReader{r: r} }
+
+func (d *DiskReader) record() (kind uint32, place int64, p []byte, err error) {
+	var h [diskRecord]byte
+	if _, err := io.ReadFull(d.r, h[:]); err != nil {
+		return 0, 0, nil, cut(err)
+	}
+	n := binary.BigEndian.Uint32(h[4:])
+	if n > diskMax {
+		return 0, 0, nil, fmt.Errorf("a record of %d bytes in the stream of the disk: at most %d: is the other side another version?", n, diskMax)
+	}
+	if cap(d.buf) < int(n) {
+		d.buf = make([]byte, n)
+	}
+	p = d.buf[:n]
+	if _, err := io.ReadFull(d.r, p); err != nil {
+		return 0, 0, nil, cut(err)
+	}
+	if crc32.Update(crc32.Checksum(h[:16], diskSum), diskSum, p) != binary.BigEndian.Uint32(h[16:]) {
+		return 0, 0, nil, errors.New("the stream of the disk was damaged on its way: try again")
+	}
+	return binary.BigEndian.Uint32(h[:]), int64(binary.BigEndian.Uint64(h[8:])), p, nil
+}
+
+func cut(err error) error {
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("the stream of the disk was cut off: %w: try again", err)
+}
+
+// Head reads what the stream begins with.
+func (d *DiskReader) Head(head any) error {
+	kind, _, p, err := d.record()
+	if err != nil {
+		return err
+	}
+	if kind != diskHead {
+		return fmt.Errorf("the stream of the disk begins with a record %d: is the other side another version?", kind)
+	}
+	return json.Unmarshal(p, head)
+}
+
+// Next is the next data, in the reader's own memory until the next call; io.EOF
+// says that all was read. What the writer failed with comes as its *Error.
+func (d *DiskReader) Next() (off int64, p []byte, err error) {
+	kind, place, p, err := d.record()
+	switch {
+	case err != nil:
+		return 0, nil, err
+	case kind == diskData:
+		d.data += int64(len(p))
+		return place, p, nil
+	case kind == diskEnd && place == d.data:
+		return 0, nil, io.EOF
+	case kind == diskError:
+		e := &Error{}
+		if err := json.Unmarshal(p, e); err != nil {
+			return 0, nil, err
+		}
+		return 0, nil, e
+	}
+	return 0, nil, fmt.Errorf("a record %d at %d in the stream of the disk after %d bytes: try again", kind, place, d.data)
+}

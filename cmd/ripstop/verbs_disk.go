@@ -1,0 +1,291 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "ripstop/api/v1"
+	"ripstop/controller/beside"
+	"ripstop/controller/config"
+	"ripstop/internal/run"
+	"ripstop/lun"
+)
+
+const (
+	diskPiece  = 1 << 20  // bytes that go into one record
+	diskWindow = 64 << 20 // bytes that are looked at for what is mapped at once
+
+	// tidyEvery is how often what verbs left behind is looked for. It waits for
+	// pools that are out of service.
+	tidyEvery = 2 * time.Second
+)
+
+// save keeps what verbs made, where no pass has anything to do for it. The
+// caller holds d.change.
+func (d *daemon) save(o beside.Objects) error {
+	if err := d.beside.Save(o); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.objects = o
+	return nil
+}
+
+// importLUN makes a LUN of a disk. Until all of it is there the LUN is unfinished:
+// no file may name it, and whatever ends the import early deletes it.
+func (d *daemon) importLUN(ctx context.Context, ask v1.ImportLUN, in *v1.DiskReader) (v1.Applied, error) {
+	done, err := d.beginImport(ctx, ask.NewLUN)
+	if err != nil {
+		return v1.Applied{}, err
+	}
+	defer d.underway(ask.Name, false)
+	err = d.fill(ctx, ask, in)
+	d.change.Lock()
+	defer d.change.Unlock()
+	if err == nil {
+		err = d.save(d.made().Finished(ask.Name))
+	}
+	if err != nil {
+		d.log.Info("import ended early, the LUN is deleted", "lun", ask.Name, "because", err)
+		return v1.Applied{}, joined(err, d.dropUnfinished(ctx, ask.Name))
+	}
+	d.log.Info("LUN imported", "lun", ask.Name, "pool", ask.Pool, "size", ask.Size)
+	return done, nil
+}
+
+// underway notes that a verb works on an unfinished object, or does not any more.
+func (d *daemon) underway(name string, is bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.working == nil {
+		d.working = map[string]bool{}
+	}
+	d.working[name] = is
+	if !is {
+		delete(d.working, name)
+	}
+}
+
+// abandoned tells whether nobody works on an unfinished object.
+func (d *daemon) abandoned(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.working[name]
+}
+
+func (d *daemon) beginImport(ctx context.Context, ask v1.NewLUN) (v1.Applied, error) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	l, err := d.newLUN("import", ask)
+	if err != nil {
+		return v1.Applied{}, err
+	}
+	d.underway(ask.Name, true)
+	done, err := d.make(ctx, "import LUN "+ask.Name, d.made().WithLUN(ask.Name, l).Begun(ask.Name, l.Pool))
+	if err != nil {
+		d.underway(ask.Name, false)
+	}
+	return done, err
+}
+
+// fill writes a disk into a LUN.
+func (d *daemon) fill(ctx context.Context, ask v1.ImportLUN, in *v1.DiskReader) error {
+	v, err := d.drivers.lun.Volume(ask.Name)
+	if err != nil {
+		return err
+	}
+	o, end := d.work.begin("import", ask.Name, ask.Mark, ask.Size)
+	defer end()
+	for {
+		off, p, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return v.Flush(ctx)
+		}
+		if err != nil {
+			return refused(http.StatusBadRequest, "import LUN %s: %v", ask.Name, err)
+		}
+		err = v.WriteAt(ctx, p, off, false)
+		switch {
+		case errors.Is(err, lun.ErrNoSpace):
+			return refused(http.StatusInsufficientStorage, "import LUN %s: %v: delete LUNs or snapshots of pool %s, or give it more size", ask.Name, err, ask.Pool)
+		case errors.Is(err, lun.ErrRange):
+			return refused(http.StatusUnprocessableEntity, "import LUN %s: %d bytes at %d: %v", ask.Name, len(p), off, err)
+		case err != nil:
+			return fmt.Errorf("import LUN %s: %w", ask.Name, err)
+		}
+		o.done.Store(off + int64(len(p)))
+	}
+}
+
+// dropUnfinished deletes what a verb made and did not finish. What of it fails is
+// done by tidy. The caller holds d.change.
+func (d *daemon) dropUnfinished(ctx context.Context, name string) error {
+	ctx = context.WithoutCancel(ctx)
+	made := d.made()
+	remove := d.drivers.deleteLUN
+	if _, _, snapshot := lun.SplitSnapshot(name); snapshot {
+		remove = d.drivers.deleteSnapshot
+	} else if _, err := d.make(ctx, "end the import of LUN "+name, made.WithoutLUN(name)); err != nil {
+		return err
+	}
+	if _, err := remove(ctx, name); err != nil && !errors.Is(err, lun.ErrUnknown) {
+		return err
+	}
+	return d.save(d.made().Finished(name))
+}
+
+// tidy deletes what verbs of a daemon that ended could not finish.
+func (d *daemon) tidy() run.Task {
+	return run.Task{Name: "what verbs left", Run: func(ctx context.Context, ready func()) error {
+		ready()
+		d.tidyOnce(ctx)
+		return every(ctx, tidyEvery, func() { d.tidyOnce(ctx) })
+	}}
+}
+
+func (d *daemon) tidyOnce(ctx context.Context) {
+	all := d.made().Unfinished
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if !d.abandoned(name) || !d.drivers.lun.HasPool(all[name]) {
+			continue
+		}
+		d.change.Lock()
+		err := d.dropUnfinished(ctx, name)
+		d.change.Unlock()
+		d.log.Info("what a verb did not finish is deleted", "name", name, "error", err)
+	}
+}
+
+// withoutUnfinished is c without the LUNs that are not whole, and says so of those
+// that the file names.
+func (d *daemon) withoutUnfinished(all, file *config.Config, o beside.Objects) []beside.Missing {
+	var missing []beside.Missing
+	for _, name := range slices.Sorted(maps.Keys(o.Unfinished)) {
+		_, named := file.LUNs[name]
+		if named {
+			missing = append(missing, beside.Missing{Object: "lun/" + name, Err: errors.New("an import into it is not finished, and what there is of it is no disk: it is deleted soon; import it again")})
+		}
+		if named || d.abandoned(name) {
+			delete(all.LUNs, name)
+		}
+	}
+	return missing
+}
+
+// nameNoUnfinished refuses a file that names a LUN into which is imported.
+func (d *daemon) nameNoUnfinished(c *config.Config) error {
+	for _, name := range slices.Sorted(maps.Keys(d.made().Unfinished)) {
+		if _, named := c.LUNs[name]; named {
+			return refused(http.StatusConflict, "apply: the file names LUN %s, into which a disk is being imported: wait until that is done, `ripstop get task` shows it", name)
+		}
+	}
+	return nil
+}
+
+// exportLUN writes what a LUN or snapshot holds. Of a LUN in a thin pool it is
+// what it holds when the export begins.
+func (d *daemon) exportLUN(ctx context.Context, ask v1.ExportLUN, out *v1.DiskWriter) error {
+	ref := ask.Name
+	if _, _, snapshot := lun.SplitSnapshot(ref); snapshot {
+		if _, err := d.knownSnapshot("export", ref); err != nil {
+			return err
+		}
+		return d.stream(ctx, ask, ref, out)
+	}
+	l, err := d.knownLUN("export", ref)
+	if err != nil {
+		return err
+	}
+	if _, unfinished := d.made().Unfinished[ref]; unfinished {
+		return refused(http.StatusConflict, "export LUN %s: a disk is being imported into it: wait until that is done", ref)
+	}
+	have, err := d.drivers.lun.Observe(ctx)
+	if err != nil {
+		return err
+	}
+	if have.Pools[l.Pool].Kind != lun.Thin {
+		return d.streamUnused(ctx, ask, out)
+	}
+	kept, err := d.keepForNow(ctx, l)
+	if err != nil {
+		return err
+	}
+	err = d.stream(ctx, ask, kept, out)
+	d.change.Lock()
+	defer d.change.Unlock()
+	defer d.underway(kept, false)
+	return joined(err, d.dropUnfinished(ctx, kept))
+}
+
+// keepForNow makes a snapshot that nothing but an export needs.
+func (d *daemon) keepForNow(ctx context.Context, l lun.LUNStats) (ref string, err error) {
+	name := "export-" + strings.ToLower(rand.Text())
+	ref = l.Name + "@" + name
+	d.change.Lock()
+	defer d.change.Unlock()
+	d.underway(ref, true)
+	err = d.save(d.made().Begun(ref, l.Pool))
+	if err == nil {
+		if err = d.drivers.lun.Snapshot(context.WithoutCancel(ctx), name, l.Name); err != nil {
+			err = joined(snapshotRefusal(err), d.save(d.made().Finished(ref)))
+		}
+	}
+	if err != nil {
+		d.underway(ref, false)
+	}
+	return ref, err
+}
+
+// streamUnused writes a LUN of a pool that takes no snapshots, if nobody sees it,
+// and lets nobody in that would see it until all is written.
+func (d *daemon) streamUnused(ctx context.Context, ask v1.ExportLUN, out *v1.DiskWriter) error {
+	release, users := d.drivers.iscsi.Withhold(ask.Name)
+	defer release()
+	if len(users) > 0 {
+		return refused(http.StatusConflict, "export LUN %s: in use by %s, and its pool is raw, which takes no snapshots: log out there first, or keep the LUN in a pool of `kind: thin`",
+			ask.Name, describeUsers(users))
+	}
+	return d.stream(ctx, ask, ask.Name, out)
+}
+
+// stream writes all data of a LUN or snapshot.
+func (d *daemon) stream(ctx context.Context, ask v1.ExportLUN, ref string, out *v1.DiskWriter) error {
+	v, err := d.drivers.lun.Volume(ref)
+	if err != nil {
+		return fmt.Errorf("export %s: %w", ask.Name, err)
+	}
+	i := v.Info()
+	o, end := d.work.begin("export", ask.Name, ask.Mark, i.Size)
+	defer end()
+	if err := out.Head(v1.Disk{Size: i.Size, Block: i.BlockSize}); err != nil {
+		return err
+	}
+	buf := make([]byte, diskPiece)
+	for off := int64(0); off < i.Size; off += diskWindow {
+		n := min(diskWindow, i.Size-off)
+		var wrong error
+		err := v.Extents(ctx, off, n, func(off, n int64, mapped bool) bool {
+			for ; mapped && n > 0 && wrong == nil; off, n = off+diskPiece, n-diskPiece {
+				p := buf[:min(n, diskPiece)]
+				if wrong = v.ReadAt(ctx, p, off); wrong == nil {
+					wrong = out.Data(off, p)
+				}
+			}
+			return wrong == nil
+		})
+		if err = errors.Join(err, wrong); err != nil {
+			return fmt.Errorf("export %s: %w", ask.Name, err)
+		}
+		o.done.Store(off + n)
+	}
+	return out.End()
+}
