@@ -47,7 +47,7 @@ bench-switch:
 bench-switch-vm:
 	test/bench/run-switch-vm
 
-# Power cuts of the thin engine, many more than a test takes; by hand.
+# Power cuts of the thin engine, over damage too, many more than a test takes; by hand.
 soak:
 	THIN_SEEDS=10000 go test ./lun/thin -run 'TestPowerCuts' -count=1 -timeout 60m -v
 

@@ -22,27 +22,29 @@ import (
 
 // world is a pool on a simulated disk, and what it must hold.
 type world struct {
-	rand    *rand.Rand
-	rules   rules
-	disk    *thintest.Disk
-	shadow  []byte // nil in some seeds
-	kills   bool   // at cutAt is no cut
-	left    []byte // the shadow of a process that was killed there
-	pool    *Pool
-	volumes map[string]*thintest.Oracle // and snapshots, whose names have an @
-	block   map[string]int64
-	stamp   uint64
-	names   int
-	doubt   func() error // what the cut left open, told by what is there
-	ops     int
-	seen    map[string]int // how often each operation went well
-	cutAt   string         // the power fails there
-	cutIn   int            // when it comes by for this time
-	cutOp   string         // the power fails inside an operation of that name
-	thick   map[string]bool
-	chunks  int64
-	cuts    bool // this life ends with a cut
-	churns  bool // it reuses chunks soon after they were given up, where the rules let it
+	rand     *rand.Rand
+	rules    rules
+	disk     *thintest.Disk
+	shadow   []byte // nil in some seeds
+	kills    bool   // at cutAt is no cut
+	left     []byte // the shadow of a process that was killed there
+	pool     *Pool
+	volumes  map[string]*thintest.Oracle // and snapshots, whose names have an @
+	block    map[string]int64
+	stamp    uint64
+	names    int
+	doubt    func() error // what the cut left open, told by what is there
+	ops      int
+	seen     map[string]int // how often each operation went well
+	cutAt    string         // the power fails there
+	cutIn    int            // when it comes by for this time
+	cutOp    string         // the power fails inside an operation of that name
+	thick    map[string]bool
+	chunks   int64
+	cuts     bool                      // this life ends with a cut
+	accepted int64                     // blocks, by pools before this one
+	hurt     map[string]map[int64]bool // blocks that may be medium errors; nil while the disk has no damage
+	churns   bool                      // it reuses chunks soon after they were given up, where the rules let it
 }
 
 // points are the named crash points.
@@ -212,6 +214,9 @@ func (w *world) step(ctx context.Context) (err error) {
 				w.seen["no space"]++
 				err = nil
 			}
+			if err != nil {
+				err = fmt.Errorf("%s: %w", a.name, err)
+			}
 			return err
 		}
 	}
@@ -242,6 +247,9 @@ func (w *world) write(ctx context.Context) error {
 	err := w.put(ctx, w.get(name), p, off, fua)
 	if err == nil || cut(err) {
 		w.volumes[name].Write(off, n, w.stamp)
+	}
+	if w.bruised(err) {
+		return w.partly(ctx, name, off, n, w.stamp)
 	}
 	if err == nil && fua {
 		w.flushed()
@@ -300,7 +308,13 @@ func (w *world) clearRange(name string, off, n int64, err error) error {
 		w.volumes[name].Write(off, n, 0)
 		return err
 	}
+	if w.bruised(err) {
+		return w.partly(context.Background(), name, off, n, 0)
+	}
 	w.volumes[name].Write(off, n, 0)
+	if w.hurt != nil {
+		return errors.Join(w.found(context.Background(), name, off, n), err)
+	}
 	p := make([]byte, n)
 	if err := w.get(name).ReadAt(context.Background(), p, off); err != nil {
 		return err
@@ -313,7 +327,9 @@ func (w *world) compare(ctx context.Context) error {
 	off, n := w.place(name, 32<<10)
 	v := w.get(name)
 	old, p := make([]byte, n), make([]byte, n)
-	if err := v.ReadAt(ctx, old, off); err != nil {
+	if err := v.ReadAt(ctx, old, off); w.bruised(err) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	wrong := w.rand.IntN(3) == 0
@@ -382,6 +398,7 @@ func (w *world) snapshot(ctx context.Context) error {
 	var full []string
 	kept := map[string]*thintest.Oracle{}
 	for _, g := range group {
+		w.inherit(g+"@"+name, g)
 		full = append(full, g+"@"+name)
 		kept[g+"@"+name] = w.volumes[g].Clone()
 		w.block[g+"@"+name] = w.block[g]
@@ -424,6 +441,7 @@ func (w *world) clone(ctx context.Context) error {
 		return nil
 	}
 	name := w.name("c")
+	w.inherit(name, from)
 	_, err := w.pool.Clone(ctx, from, name)
 	w.block[name] = w.block[from]
 	return w.settled(err, w.has(name), func() { w.volumes[name] = w.volumes[from].Clone() })
@@ -436,6 +454,8 @@ func (w *world) restore(ctx context.Context) error {
 		return nil
 	}
 	keep := w.name("k")
+	w.inherit(name+"@"+keep, name)
+	w.inherit(name, snapshot)
 	w.block[name+"@"+keep] = w.block[name]
 	present := w.volumes[name].Clone()
 	return w.settled(w.pool.Restore(ctx, name, s, keep), w.has(name+"@"+keep), func() {
@@ -491,6 +511,9 @@ func (w *world) churn(ctx context.Context) error {
 		if err == nil || cut(err) {
 			o.Write(off, n, w.stamp)
 		}
+		if w.bruised(err) {
+			return w.partly(ctx, name, off, n, w.stamp)
+		}
 		if err == nil && fua {
 			w.flushed()
 		}
@@ -527,8 +550,13 @@ func (w *world) scrub(ctx context.Context) error {
 		if cut(d.Err) {
 			return d.Err
 		}
+		for off := d.Offset; off < d.Offset+d.Size; off += blockSize {
+			if w.hurt != nil && !w.hurt[d.Volume][off/blockSize] {
+				return fmt.Errorf("scrub: %s at %d: %w", d.Volume, off, d.Err)
+			}
+		}
 	}
-	if len(pr.Bad) > 0 {
+	if len(pr.Bad) > 0 && w.hurt == nil {
 		return fmt.Errorf("scrub: %v", pr.Bad)
 	}
 	return err
@@ -565,6 +593,9 @@ func (w *world) relieve(ctx context.Context) error {
 		err := w.get(name).WriteAt(ctx, p, off, i == 0)
 		if err == nil || cut(err) {
 			w.volumes[name].Write(off, n, w.stamp)
+		}
+		if w.bruised(err) {
+			return w.partly(ctx, name, off, n, w.stamp)
 		}
 		if err == nil && i == 0 {
 			w.flushed()
@@ -604,19 +635,32 @@ func (w *world) verify(ctx context.Context, after bool) error {
 			v.StartReadAt(part, off, func(ok bool) { read = ok })
 			if read {
 				w.seen["start read"]++
-			} else if err := v.ReadAt(ctx, part, off); err != nil {
+			} else if err := v.ReadAt(ctx, part, off); w.bruised(err) {
+				if err := w.blocks(ctx, name, off, int64(len(part)), w.checker(name, after)); err != nil {
+					return err
+				}
+				continue
+			} else if err != nil {
 				return fmt.Errorf("read %s: %w", name, err)
 			}
-			check := o.Exact
-			if after && !strings.Contains(name, "@") {
-				check = o.After
+			check := w.checker(name, after)
+			err := check(part, off)
+			if err != nil && w.hurt != nil {
+				err = w.blocks(ctx, name, off, int64(len(part)), check)
 			}
-			if err := check(part, off); err != nil {
+			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
 	}
 	return nil
+}
+
+func (w *world) checker(name string, after bool) func(p []byte, off int64) error {
+	if after && !strings.Contains(name, "@") {
+		return w.volumes[name].After
+	}
+	return w.volumes[name].Exact
 }
 
 // life is operations until the power fails, and what comes after.

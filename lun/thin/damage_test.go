@@ -109,6 +109,31 @@ func TestOneDamagedLeaf(t *testing.T) {
 	}
 }
 
+// TestDamagedLeafUnderTheLog: a leaf cannot be read and the log goes on from it:
+// what the log has is there, and the rest of it is lost.
+func TestDamagedLeafUnderTheLog(t *testing.T) {
+	ctx := t.Context()
+	p, d := startPool(t, 5, 256, rules{})
+	v := create(t, p, "v", 8<<20)
+	must(t, v.WriteAt(ctx, filled(0, 8<<20, 1), 0, true))
+	must(t, p.checkpoint(false))
+	at := int64(v.leaf(0).ref.loc) * nodeSize
+	must(t, v.WriteAt(ctx, filled(64<<10, 4096, 2), 64<<10, true))
+	must(t, v.Unmap(ctx, 128<<10, 64<<10))
+	must(t, v.Flush(ctx))
+	d.CutNow()
+	d = d.Crash()
+	d.Flip(at+100, 1)
+	p = openPool(t, d, 700, rules{})
+	v, err := p.Volume("v")
+	must(t, err)
+	same(t, v, 64<<10, 4096, 2)
+	same(t, v, 128<<10, 64<<10, 0)
+	same(t, v, 4<<20, 4<<20, 1)
+	medium0(t, v.ReadAt(ctx, make([]byte, 4096), 0), 0)
+	must(t, p.Close())
+}
+
 // TestOneDamagedPage: 2 GiB of a volume are gone, its snapshot, which has the
 // same leaves by another page, and the rest go on.
 func TestOneDamagedPage(t *testing.T) {

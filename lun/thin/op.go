@@ -100,13 +100,17 @@ func (v *Volume) claimPart(pt *part) error {
 
 // seize is lock for changing: a leaf that could not be read is made anew.
 func (v *Volume) seize(l *leaf) error {
+	err := v.pool.lock(l)
+	if err == nil {
+		return nil
+	}
 	l.mu.Lock()
-	if l.bad != nil {
+	if l.bad != nil { // known by now: while the pool is opened, trying to read it has told
 		v.renew(l)
 		return nil
 	}
 	l.mu.Unlock()
-	return v.pool.lock(l)
+	return err
 }
 
 func (v *Volume) release(parts []part) {
