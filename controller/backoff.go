@@ -14,13 +14,14 @@ type backoff map[string]retry
 type retry struct {
 	err   error
 	wait  time.Duration
+	last  time.Time
 	until time.Time
 }
 
 // fail notes a failure: each further one doubles the wait.
 func (b backoff) fail(object string, err error, now time.Time) {
 	wait := min(max(b[object].wait*2, backoffMin), backoffMax)
-	b[object] = retry{err: err, wait: wait, until: now.Add(wait)}
+	b[object] = retry{err: err, wait: wait, last: now, until: now.Add(wait)}
 }
 
 // waiting gives the objects that are not to be tried yet.
@@ -42,4 +43,15 @@ func (b backoff) next() (first time.Time, ok bool) {
 		}
 	}
 	return first, ok
+}
+
+// hasten lets every object be tried again after the first wait: something
+// happened, and it may be what was missing.
+func (b backoff) hasten() {
+	for object, r := range b {
+		if soon := r.last.Add(backoffMin); soon.Before(r.until) {
+			r.until = soon
+			b[object] = r
+		}
+	}
 }

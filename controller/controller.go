@@ -93,17 +93,22 @@ func (c *Controller) Run(ctx context.Context) error {
 	var rested time.Time
 	for {
 		timer.Reset(c.due())
+		woken := false
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
 		case <-c.wake:
+			woken = true
 			if !pause(ctx, max(gather, time.Until(rested))) {
 				return nil
 			}
 		}
 		c.pass.Lock()
 		began := time.Now()
+		if woken {
+			c.back.hasten()
+		}
 		if ctx.Err() == nil {
 			c.converge(ctx, false)
 		}
@@ -230,6 +235,7 @@ func (c *Controller) converge(ctx context.Context, asked bool) []reconcile.Outco
 		if ctx.Err() != nil {
 			return all // what was cut short says nothing about the world
 		}
+		c.forget(r, failed)
 		c.record(r, book(c.Status(), r, problems, failed, now), asked, now)
 		if !changed(r.Outcomes) {
 			return all
@@ -284,7 +290,6 @@ func (c *Controller) record(r Result, s Status, asked bool, now time.Time) {
 	for _, err := range r.errs {
 		c.log.Error("pass incomplete", "error", err)
 	}
-	c.forget(r)
 	for i, o := range s.Objects {
 		if drifted[o.ID] {
 			s.Objects[i].Drifted++
@@ -295,8 +300,9 @@ func (c *Controller) record(r Result, s Status, asked bool, now time.Time) {
 	c.mu.Unlock()
 }
 
-// forget drops the backoff of objects that nothing asks for any more.
-func (c *Controller) forget(r Result) {
+// forget drops the failures of objects of which nothing is left to be done: what
+// was wrong has gone.
+func (c *Controller) forget(r Result, failed map[string]error) {
 	if len(r.views) < len(c.parts) {
 		return // a part was not observed: what it holds is not known
 	}
@@ -309,6 +315,7 @@ func (c *Controller) forget(r Result) {
 	for id := range c.back {
 		if !alive[id] {
 			delete(c.back, id)
+			delete(failed, id)
 		}
 	}
 }

@@ -269,6 +269,39 @@ func TestRetriesWithBackoffUntilItHeals(t *testing.T) {
 	})
 }
 
+// TestOthersHeal has somebody else put right what waits for its next try: it is
+// ready with the next look, however long the wait is.
+func TestOthersHeal(t *testing.T) {
+	w := newWorld()
+	c := w.controller()
+	w.fault("lun/a", errors.New("no"))
+	apply(t, c, storage("a"), Keep)
+	d, _ := storage("a")()
+	for _, step := range lun.Diff(d.LUN, w.seen(t)) {
+		if err := w.lun.Do(t.Context(), step); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.pass.Lock()
+	defer c.pass.Unlock()
+	c.converge(t.Context(), false)
+	if s := c.Status(); !s.Well() {
+		t.Errorf("it is %v", s.Unwell())
+	}
+	if _, waits := c.back.next(); waits {
+		t.Error("it waits to be tried again")
+	}
+}
+
+func (w *world) seen(t *testing.T) lun.State {
+	t.Helper()
+	s, err := w.lun.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func TestDriftIsPutRightAndCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

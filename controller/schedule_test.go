@@ -111,3 +111,23 @@ func TestSchedulesRunByTheClock(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// TestHasten retries what waits long a moment after something happened, and not
+// more often than that.
+func TestHasten(t *testing.T) {
+	b, now := backoff{}, time.Now()
+	for range 5 {
+		b.fail("port/lab/up", errors.New("no interface"), now)
+	}
+	if first, _ := b.next(); first.Sub(now) != 16*backoffMin {
+		t.Fatalf("after five failures it waits %v", first.Sub(now))
+	}
+	b.hasten()
+	if first, _ := b.next(); first.Sub(now) != backoffMin {
+		t.Errorf("after an event it waits %v, want %v", first.Sub(now), backoffMin)
+	}
+	b.fail("port/lab/up", errors.New("no interface"), now)
+	if first, _ := b.next(); first.Sub(now) != 32*backoffMin {
+		t.Errorf("after a further failure it waits %v", first.Sub(now))
+	}
+}

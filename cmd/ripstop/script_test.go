@@ -44,6 +44,7 @@ func TestSnapshots(t *testing.T) { script(t, "snapshots") }
 func TestSchedules(t *testing.T) { script(t, "schedules") }
 func TestCheck(t *testing.T)     { script(t, "check") }
 func TestSecurity(t *testing.T)  { script(t, "security") }
+func TestAdopt(t *testing.T)     { script(t, "adopt") }
 func TestTrace(t *testing.T)     { script(t, "trace") }
 func TestCapture(t *testing.T)   { script(t, "capture") }
 

@@ -22,14 +22,15 @@ type subscription struct {
 }
 
 // A namespace has an id (ip-netns(8)) as soon as a veth pair into it was listed.
-// Their routes are not heard: they are their inhabitants' own, and may be many.
+// Their routes and filters are not heard: they are their inhabitants' own, and may
+// be many.
 var subscriptions = []subscription{
-	{groups: []uint{unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE}},
+	{groups: []uint{unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_TC}},
 	{groups: []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR}, all: true},
 }
 
-// Watch wakes its reader after links, addresses or routes of the process's
-// namespace changed, or links or addresses of a namespace into which one of its
+// Watch wakes its reader after links, addresses, routes, or queueing disciplines
+// and filters of the process's namespace changed, or links or addresses of a namespace into which one of its
 // links leads, until ctx is cancelled; then the channel is closed. A wake says
 // only that something changed: whoever reads it looks anew. Many changes may be
 // one wake, and lost events are a wake, too.

@@ -13,13 +13,16 @@
 // by its link group and is made anew, never taken for complete.
 //
 // A device that ripstop did not make is never taken over, except an interface
-// that the configuration names as `device`; that one is given back as it was.
+// that the configuration names as `device`, which is given back as it was, and a
+// tap of a port's name and user that nobody has marked or put into a bridge:
+// hypervisors make the port's tap again where theirs is gone.
 //
 // MAC addresses come from the identity that New is given. Two hosts that have
 // the same one, as copies of a machine may, must not meet in a VLAN.
 package device
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -269,7 +272,10 @@ func mtu(p vswitch.Port) int {
 }
 
 func (d *Devices) createTap(sw, name string, p vswitch.Port) (netlink.Link, error) {
-	l, err := d.room(sw, name)
+	l, err := d.adoptTap(sw, name, p)
+	if l == nil && err == nil {
+		l, err = d.room(sw, name)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -279,6 +285,32 @@ func (d *Devices) createTap(sw, name string, p vswitch.Port) (netlink.Link, erro
 		}
 	}
 	return l, d.configure(l, p)
+}
+
+// adoptTap is the tap that somebody else made for the port, nil when there is none.
+func (d *Devices) adoptTap(sw, name string, p vswitch.Port) (netlink.Link, error) {
+	l, err := d.host.Link(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	tap, ok := l.(*netlink.Tuntap)
+	if !ok || tap.Mode != netlink.TUNTAP_MODE_TAP || tap.Alias != "" || tap.MasterIndex != 0 || link.HalfMade(l, sw) ||
+		strconv.FormatUint(uint64(tap.Owner), 10) != cmp.Or(p.User, "0") {
+		return nil, nil
+	}
+	if err := d.host.LinkSetGroup(l, int(link.Group(sw))); err != nil {
+		return nil, fmt.Errorf("set group of tap %q: %w", name, err)
+	}
+	if err := link.DisableIPv6(name); err != nil {
+		return nil, err
+	}
+	if err := d.host.SetAlias(l, link.Alias{Switch: sw, Port: name}); err != nil {
+		return nil, err
+	}
+	return d.host.Link(name)
 }
 
 func (d *Devices) makeTap(sw, name string, p vswitch.Port) (netlink.Link, error) {

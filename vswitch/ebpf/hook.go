@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	ebpflink "github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -23,6 +24,7 @@ const (
 type hook struct {
 	program ebpf.ProgramID
 	slot    uint32
+	before  string // others' program that gets frames before it and may keep them, empty for none
 }
 
 // takenError says that another's filter stands where ours belongs.
@@ -71,8 +73,15 @@ func find(h *link.Space, ifindex int) (hook, bool, error) {
 	if err != nil {
 		return hook{}, false, err
 	}
+	before, err := tcxBefore(ifindex)
+	if err != nil {
+		return hook{}, false, err
+	}
 	for _, f := range all {
 		a := f.Attrs()
+		if a.Priority < filterPriority {
+			before = fmt.Sprintf("a filter of priority %d (%s)", a.Priority, f.Type())
+		}
 		if a.Priority != filterPriority || a.Handle != filterHandle {
 			continue
 		}
@@ -80,9 +89,25 @@ func find(h *link.Space, ifindex int) (hook, bool, error) {
 		if !ok || b.Name != filterName {
 			return hook{}, false, &takenError{}
 		}
-		return hook{ebpf.ProgramID(b.Id), b.ClassId}, true, nil
+		return hook{ebpf.ProgramID(b.Id), b.ClassId, before}, true, nil
 	}
 	return hook{}, false, nil
+}
+
+// tcxBefore names a program on the device's tcx hook, which comes before all
+// filters. A kernel before 6.6 has no such hook.
+func tcxBefore(ifindex int) (string, error) {
+	r, err := ebpflink.QueryPrograms(ebpflink.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXIngress})
+	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("list programs on tcx: %w", err)
+	}
+	if len(r.Programs) == 0 {
+		return "", nil
+	}
+	return fmt.Sprintf("program %d on tcx", r.Programs[0].ID), nil
 }
 
 // detach takes our filter from a device, and the qdisc when nothing else is in it.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	ebpflink "github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -95,9 +96,9 @@ func TestForeignFilters(t *testing.T) {
 	nettest.Run(t, "ip", "link", "add", "nic", "type", "veth", "peer", "name", "cable")
 	defer nettest.Run(t, "ip", "link", "del", "nic")
 	d := newDriver(t)
-	nettest.Run(t, "sh", "-ec", "tc qdisc add dev nic clsact; tc filter add dev nic ingress pref 7 u32 match u32 0 0; tc filter add dev nic egress pref 7 u32 match u32 0 0")
+	nettest.Run(t, "sh", "-ec", "tc qdisc add dev nic clsact; tc filter add dev nic ingress pref 40000 u32 match u32 0 0; tc filter add dev nic egress pref 7 u32 match u32 0 0")
 	show := func() string {
-		return nettest.Run(t, "sh", "-ec", "tc qdisc show dev nic clsact; tc filter show dev nic ingress pref 7; tc filter show dev nic egress")
+		return nettest.Run(t, "sh", "-ec", "tc qdisc show dev nic clsact; tc filter show dev nic ingress pref 40000; tc filter show dev nic egress")
 	}
 	before := show()
 	want := lab(map[string]vswitch.Port{"up": {Kind: vswitch.Device, Device: "nic", PVID: 10}}, nil)
@@ -121,6 +122,64 @@ func TestForeignFilters(t *testing.T) {
 	if out := nettest.Run(t, "tc", "qdisc", "show", "dev", "nic"); strings.Contains(out, "clsact") {
 		t.Errorf("our qdisc is left on the lent interface: %s", out)
 	}
+}
+
+// TestBefore puts others' programs before the switch's: they stay, and it is said.
+func TestBefore(t *testing.T) {
+	d := newDriver(t)
+	converge(t, d, house())
+	web := int(index(t, "web"))
+	faults := func(want string) {
+		t.Helper()
+		steps := planned(t, d, house())
+		if want == "" {
+			if len(steps) != 0 {
+				t.Errorf("there is %v", steps)
+			}
+			return
+		}
+		if len(steps) != 1 || steps[0].Object() != "port/lab/web" || !strings.Contains(steps[0].String(), want) {
+			t.Errorf("there is %v, want one that says %q", steps, want)
+		}
+	}
+	nettest.Run(t, "tc", "filter", "add", "dev", "web", "ingress", "pref", "7", "u32", "match", "u32", "0", "0")
+	faults("a filter of priority 7 (u32) comes before the switch's")
+	nettest.Run(t, "tc", "filter", "del", "dev", "web", "ingress", "pref", "7")
+	faults("")
+	nettest.Run(t, "tc", "filter", "add", "dev", "web", "ingress", "pref", "40000", "u32", "match", "u32", "0", "0")
+	faults("")
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "others", Type: ebpf.SchedCLS, License: "Apache-2.0",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prog.Close()
+	tcx, err := ebpflink.AttachTCX(ebpflink.TCXOptions{Interface: web, Program: prog, Attach: ebpf.AttachTCXIngress})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		t.Log("this kernel has no tcx, so that nothing comes before filters")
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults("on tcx comes before the switch's")
+	if err := tcx.Close(); err != nil {
+		t.Fatal(err)
+	}
+	faults("")
+	inhabited(t)
+}
+
+// planned is what a pass would do.
+func planned(t *testing.T, d *Driver, want vswitch.State) []vswitch.Step {
+	t.Helper()
+	have, err := d.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vswitch.Diff(want, have)
 }
 
 func TestPlaceTaken(t *testing.T) {

@@ -244,6 +244,10 @@ func (p *plane) portsOf(found device.Switch, sound map[uint32]hook) (map[string]
 	out := map[string]vswitch.Port{}
 	for n, f := range found.Ports {
 		port := p.port(n, f, sound)
+		if h := sound[uint32(f.Link.Attrs().Index)]; h.before != "" {
+			port.Fault = fmt.Sprintf("port %q: on %s, %s comes before the switch's, and what it decides passes the switch by: "+
+				"give it a priority above %d, or remove it", n, f.Link.Attrs().Name, h.before, filterPriority)
+		}
 		if port.Security.BPDUGuard {
 			shut, err := p.shut(p.slots[uint32(f.Link.Attrs().Index)], now)
 			if err != nil {
