@@ -74,14 +74,27 @@ func (s Schedules) Under(want Schedules) Schedules {
 func (s Schedules) Next(now time.Time) time.Time {
 	var first time.Time
 	for _, x := range s.Of {
-		if at := x.next(now); first.IsZero() || at.Before(first) {
+		if at := x.Next(now); first.IsZero() || at.Before(first) {
 			first = at
 		}
 	}
 	return first
 }
 
-func (s Schedule) next(now time.Time) time.Time { return now.Truncate(s.Every).Add(s.Every) }
+// Next is the first moment after now at which a snapshot is due.
+func (s Schedule) Next(now time.Time) time.Time { return now.Truncate(s.Every).Add(s.Every).UTC() }
+
+// Last is when the newest of Made was made, zero without any.
+func (s Schedule) Last() time.Time {
+	if len(s.Made) == 0 {
+		return time.Time{}
+	}
+	last, _ := scheduledAt(s.Made[len(s.Made)-1])
+	return last
+}
+
+// Interval is Every as the file has it.
+func (s Schedule) Interval() string { return durationText(s.Every) }
 
 // due tells whether a snapshot is to be made now: the last one is of an earlier
 // interval. So what was missed is made once. A last one from the future, made
@@ -90,7 +103,7 @@ func (s Schedule) due(now time.Time) bool {
 	if len(s.Made) == 0 {
 		return true
 	}
-	last, _ := scheduledAt(s.Made[len(s.Made)-1])
+	last := s.Last()
 	return last.Before(now.Truncate(s.Every)) || last.After(now.Add(s.Every))
 }
 
@@ -156,11 +169,10 @@ func (s Schedule) describe(now time.Time) string {
 		return fmt.Sprintf("every %s, keep %d", durationText(s.Every), s.Keep)
 	}
 	text := fmt.Sprintf("%d of %d kept", len(s.Made), s.Keep)
-	if n := len(s.Made); n > 0 {
-		last, _ := scheduledAt(s.Made[n-1])
+	if last := s.Last(); !last.IsZero() {
 		text += ", last " + last.Format(time.RFC3339)
 	}
-	text += ", next " + s.next(now).UTC().Format(time.RFC3339)
+	text += ", next " + s.Next(now).Format(time.RFC3339)
 	held := slices.DeleteFunc(slices.Clone(s.excess(0)), func(m string) bool { return !slices.Contains(s.Held, m) })
 	if len(held) > 0 {
 		text += ", a target serves " + strings.Join(held, " and ")

@@ -133,7 +133,20 @@ type LUN struct {
 	Origin    Origin   `json:"origin" doc:"where it comes from"`
 	Fault     string   `json:"fault,omitempty" doc:"why it takes no more writes, and what to do; absent while it does"`
 	Targets   []string `json:"targets" doc:"the targets that serve it, as IQN:NUMBER"`
-	IO                 // of all sessions that see it
+
+	Schedule *Schedule `json:"schedule,omitempty" doc:"of its snapshots by time; absent without one"`
+
+	IO // of all sessions that see it
+}
+
+// Schedule is the snapshots of a LUN that are made by time.
+type Schedule struct {
+	Every  string     `json:"every" doc:"as in the file, such as 1h"`
+	Keep   int        `json:"keep" doc:"how many stay"`
+	Kept   int        `json:"kept" doc:"how many there are"`
+	Last   *time.Time `json:"last,omitempty" doc:"when the newest was made; absent before the first"`
+	Next   time.Time  `json:"next" doc:"when the next is due"`
+	Failed string     `json:"failed,omitempty" doc:"why the one that is due is not there, or none can be made; it is tried again"`
 }
 
 // Origin is where an object comes from.

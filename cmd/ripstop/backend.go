@@ -17,7 +17,7 @@ import (
 
 // backend is what the API reaches of the daemon.
 func (d *daemon) backend() server.Backend {
-	i := inventory{d.drivers, d.config, d.made}
+	i := inventory{d.drivers, d.config, d.made, d.ctl.Status}
 	return server.Backend{
 		Version: thisVersion, Status: d.status, Plan: d.planFiles, Apply: d.applyFiles,
 		AttachPort: d.attachPort, DetachPort: d.detachPort, Trace: d.trace,

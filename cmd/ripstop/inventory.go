@@ -11,6 +11,7 @@ import (
 	"time"
 
 	v1 "ripstop/api/v1"
+	"ripstop/controller"
 	"ripstop/controller/beside"
 	"ripstop/controller/config"
 	"ripstop/internal/hist"
@@ -24,6 +25,7 @@ type inventory struct {
 	drivers *drivers
 	config  func() *config.Config
 	made    func() beside.Objects
+	status  func() controller.Status
 }
 
 func (i inventory) switches(ctx context.Context) ([]v1.Switch, error) {
@@ -245,6 +247,7 @@ func (i inventory) luns(ctx context.Context) ([]v1.LUN, error) {
 	at := servedBy(serving)
 	file, made := i.config(), i.made()
 	totals := i.drivers.iscsi.Totals()
+	schedules := i.schedules(file, time.Now())
 	var all []v1.LUN
 	for _, l := range i.drivers.lun.Stats().LUNs {
 		origin := v1.Retained // the file let go of it a moment ago
@@ -255,6 +258,7 @@ func (i inventory) luns(ctx context.Context) ([]v1.LUN, error) {
 		}
 		out, passed := lunOf(l, origin, at[l.Name]), totals.LUNs[l.Name]
 		out.IO = ioOf(&passed)
+		out.Schedule = schedules[l.Name]
 		all = append(all, out)
 	}
 	for _, l := range i.drivers.lun.Retained() {
@@ -262,6 +266,24 @@ func (i inventory) luns(ctx context.Context) ([]v1.LUN, error) {
 	}
 	slices.SortStableFunc(all, func(a, b v1.LUN) int { return cmp.Compare(a.Name, b.Name) })
 	return all, nil
+}
+
+// schedules is how the file's schedules stand, by LUN.
+func (i inventory) schedules(file *config.Config, now time.Time) map[string]*v1.Schedule {
+	out := map[string]*v1.Schedule{}
+	made := lun.Scheduled(i.drivers.lun.Snapshots())
+	for name, l := range file.LUNs {
+		if l.Snapshots.Every > 0 {
+			s := lun.Schedule{Every: l.Snapshots.Every, Keep: l.Snapshots.Keep, Made: made[name]}
+			out[name] = &v1.Schedule{Every: s.Interval(), Keep: s.Keep, Kept: len(s.Made), Last: sometime(s.Last()), Next: s.Next(now)}
+		}
+	}
+	for _, o := range i.status().Objects {
+		if s := out[o.Name()]; s != nil && o.Kind() == "schedule" && o.Condition != controller.Ready {
+			s.Failed = o.Reason
+		}
+	}
+	return out
 }
 
 func lunOf(l lun.LUNStats, origin v1.Origin, at []string) v1.LUN {
