@@ -91,7 +91,7 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	})
 	d.accounts = &accounts{log: log, fill: d.lun.Fill}
 	d.kept = records{keep.New(filepath.Join(state, "reservations"))}
-	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: d.kept})
+	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: d.kept, Reap: d.reap})
 	return d, nil
 }
 
@@ -434,4 +434,11 @@ func probeWireGuard(log *slog.Logger) (string, error) {
 	}
 	engine := string(d.Engine())
 	return engine, d.Release()
+}
+
+// reap ends what the ring has completed.
+func (d *drivers) reap() {
+	if d.ring != nil {
+		d.ring.Reap()
+	}
 }

@@ -3,7 +3,8 @@
 // thread for each.
 //
 //	any goroutine ── Read ─► submission queue ─ io_uring_enter(2) ─► kernel
-//	done(ok) ◄── Serve, one goroutine ◄─ eventfd ◄─ completion queue ◄─┘
+//	done(ok) ◄─┬─ Serve, one goroutine ◄─ eventfd ◄─ completion queue ◄─┘
+//	           └─ Reap, who is awake anyhow
 //
 // Who has something to submit takes along what others have put into the queue
 // meanwhile. Nothing is allocated for a transfer.

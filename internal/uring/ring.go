@@ -16,6 +16,8 @@ type Ring struct {
 	q     *queues
 	event *os.File // readable when something has completed
 
+	reaping sync.Mutex // held by who takes completions out
+
 	mu         sync.Mutex
 	idle       sync.Cond // transfers have ended
 	serving    bool
@@ -127,7 +129,7 @@ func (f *File) Close() error {
 
 // Read fills p from off. It is false, and done will not be called, where the
 // ring is full, does not serve, or the file is closed. Else done is called from
-// Serve's goroutine; ok tells that all of p has been filled, and if not, p may
+// Serve's goroutine or Reap's, one at a time; ok tells that all of p has been filled, and if not, p may
 // hold anything. p belongs to the kernel until then; done must not wait.
 func (f *File) Read(p []byte, off int64, done func(ok bool)) bool {
 	return f.start(opRead, p, off, done)
@@ -223,7 +225,7 @@ func (r *Ring) Serve(ctx context.Context, ready func()) error {
 	defer stop()
 	ready()
 	var count [8]byte
-	for r.reap(); r.wanted(); r.reap() {
+	for r.reapAll(); r.wanted(); r.reapAll() {
 		if _, err := r.event.Read(count[:]); err != nil {
 			return err
 		}
@@ -248,7 +250,24 @@ func (r *Ring) wanted() bool {
 	return r.serving || r.flying > 0
 }
 
-// reap ends what has completed.
+// Reap ends what has completed, unless somebody does so already. It spares the
+// way through Serve to whom a completion has woken: the kernel tells of a
+// transfer in the thread that submitted it, and wakes that from interruptible
+// waits (IORING_SETUP_COOP_TASKRUN).
+func (r *Ring) Reap() {
+	if r.q.cqHead.Load() != r.q.cqTail.Load() && r.reaping.TryLock() {
+		defer r.reaping.Unlock()
+		r.reap()
+	}
+}
+
+func (r *Ring) reapAll() {
+	r.reaping.Lock()
+	defer r.reaping.Unlock()
+	r.reap()
+}
+
+// reap ends what has completed. reaping is held.
 func (r *Ring) reap() {
 	head := r.q.cqHead.Load()
 	for head != r.q.cqTail.Load() {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -131,6 +132,57 @@ func TestMany(t *testing.T) {
 		})
 	}
 	group.Wait()
+}
+
+// TestReap: transfers end by Reap alone, and each once where Serve does so too.
+func TestReap(t *testing.T) {
+	t.Run("alone", func(t *testing.T) {
+		runtime.LockOSThread() // the kernel tells the thread that submits
+		defer runtime.UnlockOSThread()
+		r, err := New(4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, data := file(t, 8192)
+		rf := register(t, r, f)
+		r.setServing(true)
+		p, ended := make([]byte, 4096), false
+		if !rf.Read(p, 4096, func(ok bool) { ended = ok }) {
+			t.Fatal("refused")
+		}
+		until(t, "the read ends", func() bool { r.Reap(); return ended })
+		if !bytes.Equal(p, data[4096:]) {
+			t.Error("read other data")
+		}
+		if err := errors.Join(rf.Close(), r.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("beside Serve", func(t *testing.T) {
+		f, _ := file(t, 1<<20)
+		r, _ := ring(t, 16)
+		rf := register(t, r, f)
+		var group sync.WaitGroup
+		for range 4 {
+			group.Go(func() {
+				p, ended := make([]byte, 4096), make(chan bool, 2)
+				for n := range 500 {
+					if !rf.Read(p, int64(n%256)<<12, func(ok bool) { ended <- ok }) {
+						t.Error("refused")
+						return
+					}
+					r.Reap()
+					if !<-ended {
+						t.Error("not read")
+					}
+				}
+				if len(ended) > 0 {
+					t.Error("a read ended twice")
+				}
+			})
+		}
+		group.Wait()
+	})
 }
 
 // stuck is a file whose reads last until its other end writes or closes.

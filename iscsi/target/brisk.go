@@ -18,9 +18,10 @@ import (
 // a goroutine for that, look for other work, and come back through epoll, costs
 // more than to serve the command. So such a connection leaves the runtime's
 // poller, where its input would wake another thread as well, and its own
-// thread waits in poll(2), until a wait takes longer.
+// thread waits in recv(2), until a wait takes longer. What that thread gave to an
+// io_uring wakes it as well, and it ends that itself: Options.Reap.
 const (
-	briskWait  = 200 * time.Microsecond // an initiator that sends again in this time is brisk
+	briskWait  = 500 * time.Microsecond // an initiator that sends again in this time is brisk
 	briskWaits = 16                     // waits in a row that make a connection leave the poller
 	briskMost  = 2 * time.Millisecond   // that a thread waits before it goes back, rounded up by the kernel to its ticks
 
@@ -208,11 +209,15 @@ func (w *wire) close() error {
 	return err
 }
 
+var errWoken = errors.New("woken for something else than input")
+
 // read waits for input while brisk, for a moment: 0 bytes without an error are none.
 func (w *wire) read(p []byte) (int, error) {
 	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
 	switch {
-	case errno == unix.EAGAIN || errno == unix.EINTR: // the time is over, or a signal of the runtime's own came
+	case errno == unix.EINTR: // by a signal of the runtime's own, or by what the thread gave to the ring
+		return 0, errWoken
+	case errno == unix.EAGAIN: // the time is over
 		return 0, nil
 	case errno != 0:
 		return 0, os.NewSyscallError("recv", errno)

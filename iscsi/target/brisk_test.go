@@ -6,8 +6,13 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ripstop/internal/nettest"
 	"ripstop/iscsi/pdu"
@@ -135,6 +140,94 @@ func TestWireWrites(t *testing.T) {
 	}
 	if err := w.settle(); err != nil || w.nc != nc || w.brisk() {
 		t.Errorf("settle: %v", err)
+	}
+}
+
+// TestWireWoken: a signal ends a wait without an end of the connection.
+func TestWireWoken(t *testing.T) {
+	w, _ := newWire(t)
+	w.detach()
+	tid, stop := make(chan int), make(chan struct{})
+	var group sync.WaitGroup
+	group.Go(func() {
+		for id := <-tid; ; {
+			select {
+			case <-stop:
+				return
+			default:
+				if err := unix.Tgkill(os.Getpid(), id, unix.SIGURG); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	})
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	tid <- unix.Gettid()
+	p := make([]byte, 16)
+	nettest.Eventually(t, limit, "a wait ends by a signal", func() bool {
+		n, err := w.read(p)
+		if n != 0 || err != nil && err != errWoken {
+			t.Errorf("%d bytes of nothing, %v", n, err)
+		}
+		return err == errWoken
+	})
+	close(stop)
+	group.Wait()
+}
+
+// queued is a device that has reads wait for reap.
+type queued struct {
+	*memory
+	on   atomic.Bool
+	done chan func(ok bool)
+}
+
+func (q *queued) TryReadAt(p []byte, off int64) (bool, error) {
+	if q.on.Load() {
+		return false, nil
+	}
+	return q.memory.TryReadAt(p, off)
+}
+
+func (q *queued) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
+	q.ReadAt(nil, p, off)
+	q.done <- done
+	return true
+}
+
+func (q *queued) StartWriteAt([]byte, int64, func(ok bool)) bool { return false }
+
+func (q *queued) reap() {
+	for {
+		select {
+		case done := <-q.done:
+			done(true)
+		default:
+			return
+		}
+	}
+}
+
+// TestReap: a reader that waits for its initiator ends what a device completed,
+// and writes the answer itself.
+func TestReap(t *testing.T) {
+	q := &queued{memory: newMemory("data", 1<<20), done: make(chan func(ok bool), 4)}
+	copy(q.bytes[512:], "here")
+	w := newWorld(t, Options{Reap: q.reap})
+	w.devices["data"] = q
+	w.threads.most, w.threads.brisk = 1, time.Minute
+	w.become(twoTargets())
+	i := enter(t, webName, openIQN)
+	i.ready(0)
+	for range 3 {
+		briskly(t, w, i)
+		q.on.Store(true)
+		if r := i.read(1, 1); !bytes.HasPrefix(r.data, []byte("here")) {
+			t.Errorf("status %d, %q", r.status, r.data)
+		}
+		q.on.Store(false)
 	}
 }
 

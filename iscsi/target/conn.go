@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,6 +46,7 @@ type conn struct {
 	leaving   *time.Timer // it was asked to log out, and has until then
 
 	finished finished
+	reaping  atomic.Bool    // the reader will look into finished at once
 	wake     chan struct{}  // something is in finished
 	stop     chan struct{}  // ends the writer
 	writer   sync.WaitGroup // the goroutine
@@ -224,6 +226,9 @@ func (c *conn) read(p []byte) (int, error) {
 			c.asked = false
 			return n, nil
 		}
+		if err == errWoken {
+			continue // with what reap left to be written
+		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return 0, err
 		}
@@ -244,19 +249,24 @@ func (c *conn) receive(p []byte) (int, error) {
 			return 0, cause
 		}
 		n, err := c.wire.read(p)
-		if n > 0 || err != nil {
-			c.came = time.Now()
-		}
 		switch {
-		case err != nil:
+		case n > 0:
+			c.came = time.Now()
+			if c.wire.crowded(c.came) {
+				err = c.park()
+			}
 			return n, err
-		case n > 0 && !c.wire.crowded(c.came):
-			return n, nil
+		case err == errWoken && time.Since(c.came) < briskMost:
+			c.reap()
+			return 0, err
+		case err != nil && err != errWoken:
+			return 0, err
 		}
-		c.readBy = time.Time{} // the poller knows none
-		if err := c.wire.settle(); err != nil || n > 0 {
-			return n, err
+		if err := c.park(); err != nil {
+			return 0, err
 		}
+		c.reap()
+		return 0, errWoken
 	}
 	if err := c.setReadDeadline(); err != nil {
 		return 0, err
@@ -271,6 +281,20 @@ func (c *conn) receive(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// park takes the connection back into the poller, which knows no deadline.
+func (c *conn) park() error {
+	c.readBy = time.Time{}
+	return c.wire.settle()
+}
+
+// reap ends what devices have completed. The answers among it that are this
+// connection's do not wake its writer: the caller goes on to flush.
+func (c *conn) reap() {
+	c.reaping.Store(true)
+	c.srv.opts.Reap()
+	c.reaping.Store(false)
 }
 
 // silent is called when the read deadline has passed.

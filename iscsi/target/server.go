@@ -27,6 +27,10 @@ type Options struct {
 	// the LUN stays in service it gives the same, comparable value.
 	LookupUnit func(name string) (scsi.Device, error)
 
+	// Reap, when set, ends what devices have completed. It is called where a
+	// connection's thread wakes, perhaps for that, and must not wait.
+	Reap func()
+
 	// Keeper keeps reservations and mode pages over restarts. Nil keeps none, and
 	// initiators are told so.
 	Keeper scsi.Keeper
@@ -43,6 +47,9 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
+	if o.Reap == nil {
+		o.Reap = func() {}
+	}
 	o.LoginTimeout = cmp.Or(o.LoginTimeout, 15*time.Second)
 	o.KeepaliveIdle = cmp.Or(o.KeepaliveIdle, 15*time.Second)
 	o.KeepaliveWait = cmp.Or(o.KeepaliveWait, 15*time.Second)

@@ -116,6 +116,9 @@ func (f *finished) take() *task {
 // post has the connection's writer say what is due. It never waits.
 func (c *conn) post(t *task) {
 	c.finished.put(t)
+	if c.reaping.Load() { // not yet over, so that the reader looks afterwards
+		return
+	}
 	select {
 	case c.wake <- struct{}{}:
 	default: // it will look anyway
