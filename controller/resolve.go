@@ -83,6 +83,10 @@ func (r *resolver) vswitch() vswitch.State {
 		if out.Dataplane == vswitch.Auto {
 			out.Dataplane = r.host.Dataplane(name)
 		}
+		if err := out.Dataplane.Full(len(sw.Ports), len(out.Gateways)); err != nil {
+			r.problem("switch/"+name, err)
+			continue
+		}
 		// Said before a switch that works is taken down for one that cannot.
 		if err := r.host.Works(out.Dataplane); err != nil {
 			r.problem("switch/"+name, err)

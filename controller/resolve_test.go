@@ -266,3 +266,32 @@ switches:
 		t.Errorf("switches %v, want dmz alone", d.VSwitch.Switches)
 	}
 }
+
+// TestTooManyPorts is a switch that its dataplane cannot carry: what auto means is
+// known here only, and so are gateways.
+func TestTooManyPorts(t *testing.T) {
+	text := func(ports int) string {
+		var b strings.Builder
+		b.WriteString("version: 1\nvlans: {lan: {id: 10, gateway: 10.10.0.1/24}}\nswitches:\n  lab:\n    ports:\n")
+		for i := range ports {
+			fmt.Fprintf(&b, "      p%d: {vlan: lan, tap: {}}\n", i)
+		}
+		return b.String()
+	}
+	for _, c := range []struct {
+		plane vswitch.Dataplane
+		ports int
+		want  []string
+	}{
+		{vswitch.Bridge, 1023, nil},
+		{vswitch.Bridge, 1024, []string{"switch/lab: 1024 ports and 0 gateways are more than the 1023 of dataplane bridge: use `dataplane: ebpf`, which has 4095, or a second switch"}},
+		{vswitch.EBPF, 4094, nil},
+		{vswitch.EBPF, 4095, []string{"switch/lab: 4095 ports and 1 gateways are more than the 4095 of dataplane ebpf: use a second switch"}},
+	} {
+		h := fakeHost(nil)
+		h.Dataplane = func(string) vswitch.Dataplane { return c.plane }
+		if _, got := Resolve(parse(t, text(c.ports)), h); !slices.Equal(problems(got), c.want) {
+			t.Errorf("%s, %d ports: %v, want %v", c.plane, c.ports, problems(got), c.want)
+		}
+	}
+}

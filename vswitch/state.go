@@ -36,6 +36,31 @@ const (
 	EBPF   Dataplane = "ebpf"   // ripstop's own, on tc
 )
 
+// MaxPorts is how many ports and gateways a switch can have: BR_MAX_PORTS of the
+// kernel's net/bridge/br_private.h, where gateways are none, or the slots of our
+// own program. Of Auto it is the most of all.
+func (d Dataplane) MaxPorts() int {
+	if d == Bridge {
+		return 1<<10 - 1
+	}
+	return 1<<12 - 1
+}
+
+// Full tells why a switch of so many ports and gateways cannot be, nil when it can.
+func (d Dataplane) Full(ports, gateways int) error {
+	if d == Bridge {
+		gateways = 0
+	}
+	if ports+gateways <= d.MaxPorts() {
+		return nil
+	}
+	hint := "use a second switch"
+	if d == Bridge && ports <= EBPF.MaxPorts() {
+		hint = "use `dataplane: ebpf`, which has " + fmt.Sprint(EBPF.MaxPorts()) + ", or a second switch"
+	}
+	return fmt.Errorf("%d ports and %d gateways are more than the %d of dataplane %s: %s", ports, gateways, d.MaxPorts(), d, hint)
+}
+
 // State is all switches of one host, wanted or observed.
 type State struct {
 	Switches map[string]Switch // by name

@@ -18,6 +18,9 @@ func (c *checker) checkSwitch(n string, sw *rawSwitch) Switch {
 		out.Ports[portName] = c.checkPort(n, p)
 		c.portDevice(portName, p, twin)
 	}
+	if err := out.Dataplane.Full(len(out.Ports), 0); err != nil {
+		c.errorf(sw.spot, "%v", err)
+	}
 	return out
 }
 

@@ -148,3 +148,51 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestManyPorts is more of everything than a switch can have, told where it stands.
+func TestManyPorts(t *testing.T) {
+	text := func(dataplane string, ports int) []byte {
+		var b strings.Builder
+		b.WriteString("version: 1\nvlans: {lan: {id: 10}}\nswitches:\n  lab:\n    dataplane: " + dataplane + "\n    ports:\n")
+		for i := range ports {
+			fmt.Fprintf(&b, "      p%d: {vlan: lan, tap: {}}\n", i)
+		}
+		return []byte(b.String())
+	}
+	for _, c := range []struct {
+		dataplane string
+		ports     int
+		want      string
+	}{
+		{"bridge", 1023, ""},
+		{"bridge", 1024, "t.yaml:4:3: switches.lab: 1024 ports and 0 gateways are more than the 1023 of dataplane bridge"},
+		{"ebpf", 4095, ""},
+		{"ebpf", 4096, "t.yaml:4:3: switches.lab: 4096 ports and 0 gateways are more than the 4095 of dataplane ebpf"},
+		{"auto", 4096, "t.yaml:4:3: switches.lab: 4096 ports"},
+	} {
+		_, _, err := Parse([]File{{"t.yaml", text(c.dataplane, c.ports)}})
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)) {
+			t.Errorf("%s, %d ports: %v, want %q", c.dataplane, c.ports, err, c.want)
+		}
+	}
+}
+
+// TestAllVLANs is every VLAN that there is on one port, and one too many.
+func TestAllVLANs(t *testing.T) {
+	text := func(n int) []byte {
+		var vlans, names []string
+		for i := 1; i <= n; i++ {
+			vlans, names = append(vlans, fmt.Sprintf("  v%d: {id: %d}\n", i, i)), append(names, fmt.Sprintf("v%d", i))
+		}
+		return []byte("version: 1\nvlans:\n" + strings.Join(vlans, "") + "switches: {lab: {ports: {up: {trunk: [" +
+			strings.Join(names, ", ") + "], netns: up}}}}\n")
+	}
+	c, _, err := Parse([]File{{"t.yaml", text(4094)}})
+	if err != nil || len(c.Switches["lab"].Ports["up"].Trunk) != 4094 {
+		t.Errorf("all VLANs on one port: %v", err)
+	}
+	_, _, err = Parse([]File{{"t.yaml", text(4095)}})
+	if err == nil || !strings.HasPrefix(err.Error(), `t.yaml:4097:15: vlans.v4095.id: "4095" is not in 1–4094`) {
+		t.Errorf("a VLAN more than there are: %v", err)
+	}
+}

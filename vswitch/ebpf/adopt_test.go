@@ -8,6 +8,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+
+	"ripstop/vswitch"
 )
 
 func TestOpenPlane(t *testing.T) {
@@ -151,6 +153,9 @@ func TestCompareFindsDrift(t *testing.T) {
 }
 
 func TestSlots(t *testing.T) {
+	if n := int(maxPorts) - 1; n != vswitch.EBPF.MaxPorts() {
+		t.Errorf("the program has room for %d ports, and the switch believes %d", n, vswitch.EBPF.MaxPorts())
+	}
 	tr := newTrial(t, nil)
 	for i := range int(maxPorts) - 1 {
 		if slot, err := tr.put(member{ifindex: 1000 + i, pvid: 10}); err != nil || slot != uint32(i+1) {
