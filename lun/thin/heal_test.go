@@ -231,6 +231,41 @@ func TestOpensOnAFullFileSystem(t *testing.T) {
 	}
 }
 
+// TestNoRoomForTheMap: a copy with holes on a full file system has not even its
+// reserve; what is there can be read, and nothing is lost.
+func TestNoRoomForTheMap(t *testing.T) {
+	ctx := t.Context()
+	p, d := startPool(t, 1, 128, rules{})
+	v := create(t, p, "v", 4<<20)
+	must(t, v.WriteAt(ctx, filled(0, 1<<20, 1), 0, true))
+	must(t, p.Close())
+	for c := range p.space.size() {
+		if p.space.state(c).Load() == 0 {
+			must(t, d.Punch(int64(c)*chunkSize, chunkSize))
+		}
+	}
+	d.Inject(only(thintest.Grow, unix.ENOSPC))
+	for range 2 {
+		p = openPool(t, d, 128, rules{})
+		v, err := p.Volume("v")
+		must(t, err)
+		same(t, v, 0, 1<<20, 1)
+		if err := v.WriteAt(ctx, filled(0, 4096, 2), 0, true); !errors.Is(err, lun.ErrReadOnly) || !errors.Is(err, lun.ErrNoSpace) {
+			t.Errorf("write: %v", err)
+		}
+		if err := p.Close(); !errors.Is(err, lun.ErrNoSpace) {
+			t.Errorf("close: %v", err)
+		}
+	}
+	d.Inject(nil)
+	p = openPool(t, d, 128, rules{})
+	v, err := p.Volume("v")
+	must(t, err)
+	must(t, v.WriteAt(ctx, filled(0, 4096, 2), 0, true))
+	same(t, v, 4096, 1<<20-4096, 1)
+	must(t, p.Close())
+}
+
 // TestBackgroundTogether lets heal, scrub and trim run with writers, snapshots
 // and deletes until the power fails.
 func TestBackgroundTogether(t *testing.T) {
