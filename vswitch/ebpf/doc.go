@@ -33,7 +33,15 @@
 // to that end at once (bpf_redirect_peer), without a way through the near one.
 // All others are sent through the port's device.
 //
+// A flood to more than 64 members is sent in pieces, between which the frame comes
+// back to its own port behind the clones that wait. So they are still in the
+// processor's cache when the receivers get them, and overflow no queue.
+//
 // # Caveats
+//
+// A frame that comes back is seen again by a tcpdump on its port, and by filters
+// before ours; while the members of its VLAN change, one of them may get it twice
+// or not at all. A later frame to one station may overtake a flood.
 //
 // What is handed over leaves no trace at the near end of a veth: its own counters
 // (Counters adds them), a tcpdump on it, others' filters at its egress and its

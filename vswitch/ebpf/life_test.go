@@ -449,7 +449,11 @@ func TestFloodToMany(t *testing.T) {
 	d := newDriver(t)
 	ports := map[string]vswitch.Port{"sender": into("sender", 10, "10.0.0.1/24")}
 	for i := range many {
-		ports[fmt.Sprintf("p%d", i)] = vswitch.Port{Kind: vswitch.Veth, Netns: "many", IfName: fmt.Sprintf("e%d", i), PVID: 10}
+		p := vswitch.Port{Kind: vswitch.Veth, Netns: "many", IfName: fmt.Sprintf("e%d", i), PVID: 10}
+		if i%3 == 0 { // gets it with a tag
+			p.PVID, p.Tagged = 0, []uint16{10}
+		}
+		ports[fmt.Sprintf("p%d", i)] = p
 	}
 	converge(t, d, lab(ports, nil))
 	receiver, sender := packets(t, "many", ""), packets(t, "sender", "eth0")

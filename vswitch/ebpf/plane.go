@@ -2,6 +2,8 @@ package ebpf
 
 import (
 	"bytes"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -54,7 +56,7 @@ type place struct {
 
 // newPlane loads a program with empty maps for a switch.
 func newPlane(spec *ebpf.CollectionSpec, program, name string) (*plane, error) {
-	id := planeIdentity{Layout: planeLayoutLAYOUT, Ageing: uint64(ageing)}
+	id := planeIdentity{Layout: planeLayoutLAYOUT, Ageing: uint64(ageing), Secret: secret()}
 	if copy(id.Name[:], name) != len(name) {
 		return nil, fmt.Errorf("name is longer than %d bytes", len(id.Name))
 	}
@@ -68,6 +70,13 @@ func newPlane(spec *ebpf.CollectionSpec, program, name string) (*plane, error) {
 	}
 	p.reset()
 	return p, nil
+}
+
+// secret is a number that nobody guesses, and not 0.
+func secret() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return binary.NativeEndian.Uint64(b[:]) | 1
 }
 
 // next is the switch with the program of the spec, over the same maps.

@@ -55,12 +55,13 @@ type planeIdentity struct {
 	Zero   uint32
 	Ageing uint64
 	Name   [32]uint8
+	Secret uint64
 }
 
 type planeLayout uint32
 
 const (
-	planeLayoutLAYOUT      planeLayout = 3
+	planeLayoutLAYOUT      planeLayout = 4
 	planeLayoutMAX_PORTS   planeLayout = 4096
 	planeLayoutMAX_VLANS   planeLayout = 4096
 	planeLayoutMAX_FDB     planeLayout = 262144

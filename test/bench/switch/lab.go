@@ -381,7 +381,7 @@ func (l *lab) openGuest(ctx context.Context) error {
 func (l *lab) settle() error {
 	f := unknownKind(small(broadcast, l.stations[0].mac))
 	start, err := l.came()
-	for deadline := time.Now().Add(10 * time.Second); err == nil && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); err == nil && time.Now().Before(deadline); {
 		var now uint64
 		if _, err := unix.Write(l.stations[0].fd, f); err != nil && !errors.Is(err, unix.ENETDOWN) {
 			return err
@@ -391,5 +391,5 @@ func (l *lab) settle() error {
 		}
 		start = now
 	}
-	return errors.Join(err, errors.New("a broadcast did not reach all ports in 10 s"))
+	return errors.Join(err, errors.New("a broadcast did not reach all ports in a minute"))
 }

@@ -31,7 +31,7 @@
 // Shared with Go by bpf2go. A change of a map's meaning or size needs a new LAYOUT:
 // then the maps are copied by the names of members, and flags, into new ones.
 enum layout {
-	LAYOUT = 3,
+	LAYOUT = 4,
 	MAX_PORTS = 4096, // slot 0 is never used
 	MAX_VLANS = 4096,
 	MAX_FDB = 262144,
@@ -166,6 +166,7 @@ struct identity {
 	__u32 zero; // always
 	__u64 ageing; // ns
 	__u8 name[32];
+	__u64 secret; // of frames that come back to their flood; 0: none do
 };
 
 struct {
@@ -521,7 +522,20 @@ struct walk {
 	__u32 from; // slot
 	__u32 isolated;
 	__u32 pending; // ifindex of a receiver that still has to get the frame
+	__u32 at;      // member with which this piece begins
+	__u32 end;     // of the list was reached
+	__u32 sent;    // somebody got the frame
 };
+
+// Gives a receiver that waits a clone of the frame.
+static __always_inline void hand_on(struct walk *w)
+{
+	if (!w->pending)
+		return;
+	bpf_clone_redirect(w->f.skb, w->pending, 0);
+	w->pending = 0;
+	w->sent = 1;
+}
 
 // Visits one member of the VLAN. Sending lags one member behind, so that the
 // last one gets the frame itself and not a clone.
@@ -534,11 +548,12 @@ static __always_inline long visit_member(__u32 i, struct walk *w, int dry)
 	enum form form;
 	void *list = bpf_map_lookup_elem(&floods, &vid);
 
-	if (!list)
+	i += w->at;
+	entry = list ? bpf_map_lookup_elem(list, &i) : 0;
+	if (!entry) {
+		w->end = 1;
 		return 1;
-	entry = bpf_map_lookup_elem(list, &i);
-	if (!entry)
-		return 1;
+	}
 	slot = *entry;
 	p = bpf_map_lookup_elem(&ports, &slot);
 	if (!p || slot == w->from || (w->isolated && p->flags & PORT_ISOLATED))
@@ -558,9 +573,7 @@ static __always_inline long visit_member(__u32 i, struct walk *w, int dry)
 		drop(skb, vid, REASON_TOO_BIG);
 		return 0;
 	}
-	if (w->pending)
-		bpf_clone_redirect(skb, w->pending, 0);
-	w->pending = 0;
+	hand_on(w);
 	if (shape(&w->f, form))
 		drop(skb, vid, REASON_MALFORMED);
 	else
@@ -578,15 +591,75 @@ static long visit_dry(__u32 i, struct walk *w)
 	return visit_member(i, w, 1);
 }
 
-static __always_inline int flood(struct frame *f, __u32 slot, const struct port *p, __u32 zero, int dry)
+// What is left of a flood. Between two pieces it travels with the frame, in the
+// bytes that the kernel leaves to filters. Only who knows the switch's secret can
+// have written it, and no clone carries it away.
+struct rest {
+	__u32 at;   // member with which the next piece begins, 0 for a new flood
+	__u32 sent; // somebody got the frame
+	__u32 zero;
+	__u64 secret;
+};
+
+// Members that one piece of a flood reaches. Clones wait in a queue until a piece
+// is over: of many at a time, none would still be in the processor's cache, and
+// the queue would overflow (net.core.netdev_max_backlog).
+#define PIECE 64
+
+// Sends the frame back to its own port, behind the clones in the queue, for the
+// next piece.
+static __always_inline int come_back(struct frame *f, struct rest *r)
+{
+	struct __sk_buff *skb = f->skb;
+
+	skb->cb[0] = r->secret;
+	skb->cb[1] = r->secret >> 32;
+	skb->cb[2] = r->at;
+	skb->cb[3] = (__u32)f->vid << 16 | f->tci;
+	skb->cb[4] = r->sent;
+	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
+}
+
+// Tells whether a frame came back, and as what.
+static __always_inline int came_back(struct frame *f, struct rest *r)
+{
+	struct __sk_buff *skb = f->skb;
+	__u32 zero = 0, first = skb->cb[0], second = skb->cb[1];
+	struct identity *id;
+
+	if (!first && !second)
+		return 0;
+	id = bpf_map_lookup_elem(&self, &zero);
+	if (!id || !id->secret || first != (__u32)id->secret || second != (__u32)(id->secret >> 32))
+		return 0;
+	r->secret = id->secret;
+	r->zero = id->zero;
+	r->at = skb->cb[2];
+	r->sent = skb->cb[4];
+	f->vid = skb->cb[3] >> 16;
+	f->tci = skb->cb[3];
+	f->tagged = has_q_tag(skb);
+	skb->cb[0] = skb->cb[1] = 0;
+	return 1;
+}
+
+static __always_inline int flood(struct frame *f, __u32 slot, const struct port *p, struct rest *r, int dry)
 {
 	// Before Linux 6.7, the verifier believes that a callback runs once, and
-	// removes what only a second run would reach. It must not know this zero.
-	struct walk w = {.f = *f, .from = slot, .isolated = p->flags & PORT_ISOLATED, .pending = zero};
+	// removes what only a second run would reach. It must not know these zeros.
+	struct walk w = {.f = *f, .from = slot, .isolated = p->flags & PORT_ISOLATED, .at = r->at,
+			 .pending = r->zero, .end = r->zero, .sent = r->zero | r->sent};
 
-	bpf_loop(MAX_PORTS, dry ? visit_dry : visit, &w, 0);
+	bpf_loop(dry || !r->secret ? MAX_PORTS : PIECE, dry ? visit_dry : visit, &w, 0);
+	if (!dry && r->secret && !w.end) {
+		hand_on(&w);
+		r->at += PIECE;
+		r->sent = w.sent;
+		f->tagged = w.f.tagged;
+		return come_back(f, r);
+	}
 	if (!w.pending)
-		return lose(f, REASON_NO_DESTINATION, dry);
+		return w.sent ? TC_ACT_SHOT : lose(f, REASON_NO_DESTINATION, dry);
 	return dry ? TC_ACT_OK : bpf_redirect(w.pending, 0);
 }
 
@@ -946,7 +1019,7 @@ struct entry {
 	struct frame f;
 	struct station from, to;
 	__u64 now, ageing;
-	__u32 zero;
+	struct rest rest;
 };
 
 // Lets a frame into the switch and learns of it. A negative result is the reason
@@ -994,7 +1067,8 @@ static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 s
 	if (!id || !t)
 		return ~REASON_MALFORMED; // cannot be: the keys are in range
 	e->ageing = id->ageing;
-	e->zero = id->zero;
+	e->rest.zero = id->zero;
+	e->rest.secret = id->secret;
 	why = learn(&e->f, &e->from, slot, src, e->now, dry);
 	if (why)
 		return why;
@@ -1015,8 +1089,14 @@ static __always_inline int forward(struct __sk_buff *skb, __u32 slot, int dry)
 {
 	struct port *src = bpf_map_lookup_elem(&ports, &slot);
 	struct entry e = {.f = {.skb = skb}};
-	int why = src ? admit(&e, skb, slot, src, dry) : ~REASON_PORT_UNKNOWN;
+	int why;
 
+	if (!dry && came_back(&e.f, &e.rest)) {
+		if (!src || src->ifindex != skb->ifindex || src->flags & PORT_DOWN)
+			return TC_ACT_SHOT;
+		return flood(&e.f, slot, src, &e.rest, dry);
+	}
+	why = src ? admit(&e, skb, slot, src, dry) : ~REASON_PORT_UNKNOWN;
 	if (why || !src)
 		return lose(&e.f, ~why, dry);
 	if (dry && same_mac(e.from.mac, e.to.mac))
@@ -1029,7 +1109,7 @@ static __always_inline int forward(struct __sk_buff *skb, __u32 slot, int dry)
 		if (storms(slot, src, STORM_UNICAST, e.now, dry))
 			return lose(&e.f, REASON_STORM_UNICAST, dry);
 	}
-	return flood(&e.f, slot, src, e.zero, dry);
+	return flood(&e.f, slot, src, &e.rest, dry);
 }
 
 static __always_inline int guard(struct __sk_buff *skb, __u32 slot, int dry)
