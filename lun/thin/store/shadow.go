@@ -19,7 +19,7 @@ const (
 	bootLen    = 36
 
 	leastShadow = 64 << 10 // bytes of memory; a file with less was cut off, and is made anew
-	mostShadow  = 64 << 20 // bytes of memory that are taken of a file that has more
+	mostShadow  = 16 << 20 // bytes of memory that are taken of a file that has more; a pool asks for 8 MiB at most
 )
 
 // Shadow is memory for thin.Options.Shadow: a file beside the pool, mapped and
