@@ -78,7 +78,8 @@ func Unchangeable(name string, is, want LUN) error {
 	switch {
 	case is.Pool != want.Pool:
 		return fmt.Errorf("its data are in pool %s and do not move to pool %s by a file: "+
-			"run `ripstop lun move %s --pool %s`", is.Pool, want.Pool, name, want.Pool)
+			"write `pool: %s`; `ripstop lun export %s FILE` and `ripstop lun import` copy them to a LUN of another name",
+			is.Pool, want.Pool, is.Pool, name)
 	case is.Block != want.Block:
 		return fmt.Errorf("its blocks have %d bytes, and %d would make its data unreadable: "+
 			"write `block: %d`, or copy the data to a new LUN", is.Block, want.Block, is.Block)

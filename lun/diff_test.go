@@ -113,7 +113,7 @@ func TestDiffText(t *testing.T) {
 		{"lun/logs", "# refused: LUN logs: its blocks have 512 bytes, and 4096 would make its data unreadable: " +
 			"write `block: 512`, or copy the data to a new LUN", ""},
 		{"lun/moved", "# refused: LUN moved: its data are in pool main and do not move to pool new by a file: " +
-			"run `ripstop lun move moved --pool new`", ""},
+			"write `pool: main`; `ripstop lun export moved FILE` and `ripstop lun import` copy them to a LUN of another name", ""},
 		{"lun/thick", "# LUN thick: thin, others may have the room that it has not written to", ""},
 		{"lun/thick", "ripstop lun resize thick 2GiB", ""},
 		{"lun/thin", "ripstop lun resize thin 2GiB", ""},

@@ -140,7 +140,7 @@ func (m *Mux) elsewhere(name, pool string) error {
 
 // Elsewhere is why a LUN whose data are in one pool cannot be opened in another.
 func Elsewhere(name, has, want string) error {
-	return fmt.Errorf("its data are in pool %s: write `pool: %s`, or run `ripstop lun move %s --pool %s`", has, has, name, want)
+	return fmt.Errorf("its data are in pool %s and not in %s: write `pool: %s`; from there `ripstop lun export %s FILE` and `ripstop lun import` copy them", has, want, has, name)
 }
 
 func (m *Mux) ofPool(name string) Engine {

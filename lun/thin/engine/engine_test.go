@@ -193,7 +193,7 @@ func TestRefusals(t *testing.T) {
 		{lunOf("b", "main", 32<<20, 512), "pool main: its LUNs would have"},
 		{lunOf("b@c", "main", 1<<20, 512), "a name with an @ is a snapshot's"},
 		{lunOf(strings.Repeat("n", 256), "main", 1<<20, 512), "a name has 1 to 255 bytes"},
-		{lunOf("a", "twin", 4<<20, 4096), "its data are in pool main: write `pool: main`"},
+		{lunOf("a", "twin", 4<<20, 4096), "its data are in pool main and not in twin: write `pool: main`"},
 		{lunOf("a", "main", 1<<20, 4096), "does not shrink"},
 		{lunOf("a", "main", 4<<20, 512), "its blocks have 4096 bytes"},
 		{lun.GrowLUN{Name: "b", To: 1}, "grow LUN b: it is not in service"},
