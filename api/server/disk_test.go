@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"ripstop/api/client"
@@ -67,10 +68,10 @@ func TestDiskOut(t *testing.T) {
 // TestDiskIn: what the client sends arrives, however long; a daemon that refuses it
 // in the middle is heard, and one that is told of a failure has ended on return.
 func TestDiskIn(t *testing.T) {
-	ended := false
+	var ended atomic.Bool
 	c := start(t, Backend{ImportLUN: func(_ context.Context, q v1.ImportLUN, in *v1.DiskReader) (v1.Applied, error) {
-		ended = false
-		defer func() { ended = true }()
+		ended.Store(false)
+		defer ended.Store(true)
 		if q.Name == "full" {
 			_, _, err := in.Next()
 			return v1.Applied{}, errors.Join(err, &v1.Error{Status: http.StatusInsufficientStorage, Detail: "it is full"})
@@ -92,8 +93,8 @@ func TestDiskIn(t *testing.T) {
 		t.Errorf("%v, %v", a, err)
 	}
 	broken := errors.New("the file is broken")
-	if _, err := c.ImportLUN(t.Context(), ask, func(w *v1.DiskWriter) error { return errors.Join(w.Data(0, piece), broken) }); !errors.Is(err, broken) || !ended {
-		t.Error(err, ended)
+	if _, err := c.ImportLUN(t.Context(), ask, func(w *v1.DiskWriter) error { return errors.Join(w.Data(0, piece), broken) }); !errors.Is(err, broken) || !ended.Load() {
+		t.Error(err, ended.Load())
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	if _, err := c.ImportLUN(ctx, ask, func(w *v1.DiskWriter) error { cancel(); return many(w) }); !errors.Is(err, context.Canceled) {
@@ -114,10 +115,12 @@ func TestDiskEndsWithTheServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	served, undone := make(chan error, 1), false
+	served, begun := make(chan error, 1), make(chan struct{})
+	var undone atomic.Bool
 	h := Handler(Backend{ImportLUN: func(_ context.Context, _ v1.ImportLUN, in *v1.DiskReader) (v1.Applied, error) {
+		close(begun)
 		_, err := readDisk(in)
-		undone = true
+		undone.Store(true)
 		return v1.Applied{}, err
 	}})
 	go func() { served <- Serve(ctx, l, h, slog.New(slog.DiscardHandler)) }()
@@ -125,9 +128,10 @@ func TestDiskEndsWithTheServer(t *testing.T) {
 		if err := w.Data(0, []byte{1}); err != nil {
 			return err
 		}
+		<-begun
 		cancel()
-		if err := <-served; err != nil || !undone {
-			t.Errorf("Serve: %v; undone is %v", err, undone)
+		if err := <-served; err != nil || !undone.Load() {
+			t.Errorf("Serve: %v; undone is %v", err, undone.Load())
 		}
 		return errors.New("too late")
 	})

@@ -192,11 +192,14 @@ func (f *file) refer(n int64) error {
 	return nil
 }
 
-// bytesAt hands on n bytes of the file at from as those of the disk at off. What
-// the file has not any more is zeros: the last cluster of a file may be cut off.
+// bytesAt hands on n bytes of the file at from as those of the disk at off. They
+// must all be there: a file that was not copied to its end is no disk.
 func (f *file) bytesAt(from, off, n int64, buf []byte, yield func(int64, []byte) error) error {
-	for n > 0 && from < f.size {
-		p := buf[:min(n, int64(len(buf)), f.size-from)]
+	if !f.within(from, n) {
+		return damaged("data of the disk at %d: %d bytes at %d are outside of the file of %d", off, n, from, f.size)
+	}
+	for n > 0 {
+		p := buf[:min(n, int64(len(buf)))]
 		if err := f.at("data", p, from); err != nil {
 			return err
 		}

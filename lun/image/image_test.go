@@ -125,10 +125,65 @@ func TestReadsWhatQEMUWrites(t *testing.T) {
 			if !bytes.Equal(got[:len(disk)], disk) || !isZero(got[len(disk):]) {
 				t.Fatal("the disk differs")
 			}
+			cutOff(t, out, k.format, got)
 			if want := dataIn(disk); data > want {
 				t.Errorf("%d bytes are data, and %d were handed on", want, data)
 			}
 		})
+	}
+}
+
+// TestReadsWhatGuestsWrote: sectors here and there, as a running machine leaves
+// them, the last of the file and of the disk among them.
+func TestReadsWhatGuestsWrote(t *testing.T) {
+	t.Chdir(t.TempDir())
+	r := rand.New(rand.NewPCG(11, 12))
+	for n := range 6 {
+		format := []Format{QCOW2, VMDK, VHDX}[n%3]
+		size := int64(3<<20) + r.Int64N(300)*sector
+		qemuImg(t, "create", "-q", "-f", string(format), "disk", fmt.Sprint(size))
+		args := []string{"-f", string(format)}
+		for range 1 + r.IntN(6) {
+			off := r.Int64N(size/sector) * sector
+			args = append(args, "-c", fmt.Sprintf("write -P %d %d %d", 1+r.IntN(255), off, min(size-off, (1+r.Int64N(20))*sector)))
+		}
+		if n%2 == 0 {
+			args = append(args, "-c", fmt.Sprintf("write -P 7 %d 512", size-512))
+		}
+		if out, err := exec.Command("qemu-io", append(args, "disk")...).CombinedOutput(); err != nil {
+			t.Fatal(err, string(out))
+		}
+		qemuImg(t, "convert", "-f", string(format), "-O", "raw", "disk", "raw")
+		want, err := os.ReadFile("raw")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := load(t, openFile(t, "disk", format)); !bytes.Equal(got, want) {
+			t.Fatalf("%s %v: the disk differs", format, args)
+		}
+	}
+}
+
+// cutOff: a file that was not copied to its end is refused, or is the same disk.
+func cutOff(t *testing.T, path string, format Format, disk []byte) {
+	t.Helper()
+	if format == Raw {
+		return // nothing says how long it was
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := int64(1); cut < int64(len(whole)); cut += 1 + cut*3/4 {
+		n := int64(len(whole)) - cut
+		i, err := Open(bytes.NewReader(whole[:n]), n, format)
+		if err != nil {
+			continue
+		}
+		got := make([]byte, i.Size())
+		if err := i.Walk(func(off int64, p []byte) error { copy(got[off:], p); return nil }); err == nil && !bytes.Equal(got, disk) {
+			t.Fatalf("without its last %d bytes it is another disk", cut)
+		}
 	}
 }
 

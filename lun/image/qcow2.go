@@ -115,7 +115,7 @@ func (q *qcow2) Size() int64 { return q.size }
 
 func (q *qcow2) Walk(yield func(off int64, p []byte) error) error {
 	cluster := int64(1) << q.bits
-	q.f.left = q.f.size + cluster // the last may be cut off
+	q.f.left = q.f.size + cluster // of the last, what is past the end of the disk may not be there
 	w := &qcow2Walk{qcow2: q, cluster: cluster, buf: make([]byte, min(cluster, piece)), yield: yield}
 	defer w.close()
 	for i := range q.l1.n {
@@ -175,8 +175,8 @@ func (w *qcow2Walk) one(e uint64, off int64) error {
 	if at == 0 || w.version == 3 && e&qcow2Zero != 0 {
 		return nil
 	}
-	if at%w.cluster != 0 || at >= w.f.size {
-		return damaged("cluster of the disk at %d: place %d in the file of %d", off, at, w.f.size)
+	if at%w.cluster != 0 {
+		return damaged("cluster of the disk at %d: place %d is none of a cluster", off, at)
 	}
 	if err := w.f.refer(w.cluster); err != nil {
 		return err

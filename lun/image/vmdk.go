@@ -133,7 +133,7 @@ func (h *vmdkHead) described(f *file) error {
 func (v *vmdk) Size() int64 { return v.size }
 
 func (v *vmdk) Walk(yield func(off int64, p []byte) error) error {
-	v.f.left = v.f.size + v.grain // the last may be cut off
+	v.f.left = v.f.size + v.grain // of the last, what is past the end of the disk may not be there
 	w := &vmdkWalk{vmdk: v, buf: make([]byte, min(v.grain, piece)), yield: yield}
 	for i := range v.directory.n {
 		e, err := v.directory.get(i)
@@ -184,9 +184,6 @@ func (w *vmdkWalk) table(at, off int64) error {
 // one hands on the grain at a place of the file.
 func (w *vmdkWalk) one(at, off int64) error {
 	n := min(w.grain, w.size-off)
-	if at >= w.f.size {
-		return damaged("grain of the disk at %d: place %d in the file of %d", off, at, w.f.size)
-	}
 	if w.compressed {
 		return w.packed(at, off, n)
 	}
