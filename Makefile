@@ -1,5 +1,5 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: quickstart test build gen fuzz conformance bench-iscsi bench-store bench-switch bench-switch-vm soak soak-kill soak-iscsi soak-switch soak-gap lint clean
+.PHONY: quickstart test build gen fuzz conformance bench-iscsi bench-store bench-switch bench-switch-vm bench-ports soak soak-kill soak-iscsi soak-switch soak-gap lint clean
 
 export CGO_ENABLED = 0
 
@@ -46,6 +46,10 @@ bench-switch:
 # The same in a VM with Debian's kernel, whose bridge knows VLANs. The machine is emulated, so that it is slow.
 bench-switch-vm:
 	test/bench/run-switch-vm
+
+# 1,000 ports made beside ip -batch, looked at again, and removed; by hand.
+bench-ports:
+	go test ./vswitch/ebpf -run xxx -bench BenchmarkPorts -benchtime 5x
 
 # Power cuts of the thin engine, over damage too, many more than a test takes; by hand.
 soak:

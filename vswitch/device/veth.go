@@ -13,18 +13,27 @@ import (
 )
 
 func (d *Devices) createVeth(sw, name string, p vswitch.Port) (netlink.Link, error) {
-	l, err := d.room(sw, name)
-	if err != nil {
-		return nil, err
+	l, err := d.makeVethIn(sw, name, p)
+	if !errors.Is(err, fs.ErrExist) {
+		return l, err
 	}
-	if l != nil {
-		return l, d.configure(l, p)
+	// Rarely is there something of that name, so that it is looked at only now.
+	there, look := d.room(sw, name)
+	switch {
+	case look != nil:
+		return nil, look
+	case there != nil:
+		return there, d.configure(there, p)
 	}
+	return d.makeVethIn(sw, name, p)
+}
+
+func (d *Devices) makeVethIn(sw, name string, p vswitch.Port) (netlink.Link, error) {
 	far, err := link.EnsureNamespace(p.Netns)
 	if err != nil {
 		return nil, err
 	}
-	l, err = d.makeVeth(far, sw, name, p)
+	l, err := d.makeVeth(far, sw, name, p)
 	if err = errors.Join(err, far.Close()); err != nil {
 		// Nothing is left of a port that could not be made.
 		return nil, errors.Join(err, link.ReleaseNamespace(p.Netns))
@@ -38,7 +47,7 @@ func (d *Devices) makeVeth(far *link.Space, sw, name string, p vswitch.Port) (ne
 		v.FarMAC = net.HardwareAddr(p.MAC[:])
 	}
 	if err := d.host.AddVeth(v); err != nil {
-		return nil, farTaken(far, p, err)
+		return nil, d.taken(far, name, p, err)
 	}
 	l, err := d.host.Link(name)
 	if err != nil {
@@ -52,9 +61,13 @@ func (d *Devices) makeVeth(far *link.Space, sw, name string, p vswitch.Port) (ne
 	return l, nil
 }
 
-// farTaken explains which of the two names of a pair was taken.
-func farTaken(far *link.Space, p vswitch.Port, err error) error {
+// taken explains which of the two names of a pair was taken; the error is an
+// fs.ErrExist when it is the near one's.
+func (d *Devices) taken(far *link.Space, name string, p vswitch.Port, err error) error {
 	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if _, look := d.host.Link(name); look == nil {
 		return err
 	}
 	if _, look := far.Link(p.IfName); look == nil {
@@ -69,10 +82,8 @@ func (d *Devices) furnish(far *link.Space, near netlink.Link, p vswitch.Port, a 
 	if err := link.DisableIPv6(near.Attrs().Name); err != nil {
 		return err
 	}
-	end, err := far.Link(p.IfName)
-	if err != nil {
-		return err
-	}
+	// As new as it is, it is known by its number alone, without another look.
+	end := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: p.IfName, Index: near.Attrs().ParentIndex}}
 	if err := far.SetAlias(end, a); err != nil {
 		return err
 	}

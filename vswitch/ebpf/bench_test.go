@@ -12,10 +12,11 @@ import (
 )
 
 // benchPorts is how many ports are made between two measurements.
-const benchPorts = 250
+const benchPorts = 1000
 
 // BenchmarkPorts makes ports in one namespace, and the same devices with ip
-// -batch and tc -batch, in turn. The metric x/batch is the quotient.
+// -batch and tc -batch, in turn. The metric x/batch is the quotient; ms/again is a
+// pass that finds nothing to do, and ms/removal all of them going.
 func BenchmarkPorts(b *testing.B) {
 	nettest.Namespace(b, "bench")
 	d, err := New(quiet, "here")
@@ -23,13 +24,38 @@ func BenchmarkPorts(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer d.Close()
-	var ours, theirs time.Duration
+	var ours, again, removal, theirs time.Duration
 	for b.Loop() {
 		ours += makePorts(b, d)
+		again += lookAgain(b, d)
+		start := time.Now()
+		if err := d.Do(b.Context(), vswitch.DelSwitch{Name: "lab", Dataplane: vswitch.EBPF}); err != nil {
+			b.Fatal(err)
+		}
+		removal += time.Since(start)
 		theirs += batchPorts(b)
 	}
 	b.ReportMetric(float64(ours)/float64(theirs), "x/batch")
 	b.ReportMetric(float64(ours.Microseconds())/float64(b.N*benchPorts), "µs/port")
+	b.ReportMetric(float64(again.Milliseconds())/float64(b.N), "ms/again")
+	b.ReportMetric(float64(removal.Milliseconds())/float64(b.N), "ms/removal")
+}
+
+// lookAgain is how long a pass takes that finds everything as it is wanted.
+func lookAgain(b *testing.B, d *Driver) time.Duration {
+	b.Helper()
+	start := time.Now()
+	have, err := d.Observe(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	if steps := vswitch.Diff(have, have); len(steps) > 0 || len(have.Switches["lab"].Ports) != benchPorts {
+		b.Fatalf("of %d ports there is %v to do", len(have.Switches["lab"].Ports), steps)
+	}
+	if err := d.Commit(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	return time.Since(start)
 }
 
 // makePorts is how long the steps of a switch with its ports take.
@@ -49,9 +75,7 @@ func makePorts(b *testing.B, d *Driver) time.Duration {
 	if err := d.Commit(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	took := time.Since(start)
-	do(vswitch.DelSwitch{Name: "lab", Dataplane: vswitch.EBPF})
-	return took
+	return time.Since(start)
 }
 
 // batchPorts is how long ip and tc take for devices of the same kind: both ends

@@ -39,11 +39,15 @@ func (d *Driver) setPort(sw, name string, p vswitch.Port) error {
 }
 
 func (d *Driver) joinPort(plane *plane, l netlink.Link, name string, p vswitch.Port) error {
-	l, err := d.host.LinkByIndex(l.Attrs().Index) // its MTU may be another by now
-	if err != nil {
-		return fmt.Errorf("port %q: read its device: %w", name, err)
+	mtu := cmp.Or(p.MTU, vswitch.DefaultMTU)
+	if p.Kind == vswitch.Device || p.Kind == "" { // whose MTU may be the host's choice
+		now, err := d.host.LinkByIndex(l.Attrs().Index)
+		if err != nil {
+			return fmt.Errorf("port %q: read its device: %w", name, err)
+		}
+		mtu = now.Attrs().MTU
 	}
-	m := member{mtu: l.Attrs().MTU, pvid: p.PVID, tagged: p.Tagged, isolated: p.Isolated, down: p.Down, security: p.Security}
+	m := member{mtu: mtu, pvid: p.PVID, tagged: p.Tagged, isolated: p.Isolated, down: p.Down, security: p.Security}
 	if p.Kind == vswitch.Veth {
 		m.far = cmp.Or(p.MAC, vswitch.MAC(d.devices.MAC("port", plane.name, name)))
 	}
