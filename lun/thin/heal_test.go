@@ -285,6 +285,13 @@ func TestBackgroundTogether(t *testing.T) {
 					}
 					return err
 				},
+				func() error { // as `lun check` does, which finds nothing in a healthy pool whatever goes on
+					bad, err := p.ScrubAll(t.Context(), func(int64) {})
+					for _, b := range bad {
+						err = errors.Join(err, b.Err)
+					}
+					return err
+				},
 				func() error { _, err := p.Trim(t.Context(), 1<<20); return err },
 				func() error { p.List(); return nil },
 			} {
