@@ -17,6 +17,7 @@ type Desired struct {
 	ISCSI   iscsi.State
 
 	Schedules lun.Schedules
+	QoS       lun.QoS
 }
 
 // due is the next moment after now at which time alone makes a difference, zero

@@ -51,6 +51,7 @@ func Resolve(c *config.Config, h Host) (Desired, []Problem) {
 		ISCSI:   r.iscsi(),
 	}
 	d.Schedules = r.schedules(d)
+	d.QoS = r.qos(d)
 	slices.SortStableFunc(r.problems, func(a, b Problem) int { return cmp.Compare(a.Object, b.Object) })
 	return d, r.problems
 }
@@ -217,6 +218,43 @@ func (r *resolver) schedules(d Desired) lun.Schedules {
 		s.Of[name] = lun.Schedule{Every: x.Every, Keep: x.Keep, Held: held(d.ISCSI, name)}
 	}
 	return s
+}
+
+// qos is the promises to LUNs and targets, and the LUNs of the pools in which some
+// are made: all of those share what is left.
+func (r *resolver) qos(d Desired) lun.QoS {
+	q := lun.QoS{LUNs: map[string]lun.Share{}, Targets: map[string]lun.Policy{}}
+	through := map[string]string{}
+	for _, name := range byName(d.ISCSI.Targets) {
+		p := policy(r.cfg.Targets[name].QoS)
+		if p == (lun.Policy{}) {
+			continue
+		}
+		q.Targets[name] = p
+		for _, ref := range d.ISCSI.Targets[name].LUNs {
+			of, _, snapshot := lun.SplitSnapshot(ref)
+			if !snapshot {
+				of = ref
+			}
+			through[of] = name
+		}
+	}
+	shares, ranked := map[string]lun.Share{}, map[string]bool{}
+	for _, name := range byName(d.LUN.LUNs) {
+		s := lun.Share{Policy: policy(r.cfg.LUNs[name].QoS), Pool: d.LUN.LUNs[name].Pool, Target: through[name]}
+		shares[name] = s
+		ranked[s.Pool] = ranked[s.Pool] || s.Ranked() || q.Targets[s.Target].Ranked()
+	}
+	for name, s := range shares {
+		if ranked[s.Pool] || s.Policy != (lun.Policy{}) || s.Target != "" {
+			q.LUNs[name] = s
+		}
+	}
+	return q
+}
+
+func policy(q config.QoS) lun.Policy {
+	return lun.Policy{Limit: lun.Rate(q.Limit), Burst: q.Burst, Reservation: lun.Rate(q.Reservation), Shares: q.Shares}
 }
 
 // held is the snapshots of a LUN that targets serve, sorted.

@@ -135,6 +135,7 @@ type LUN struct {
 	Targets   []string `json:"targets" doc:"the targets that serve it, as IQN:NUMBER"`
 
 	Schedule *Schedule `json:"schedule,omitempty" doc:"of its snapshots by time; absent without one"`
+	QoS      *QoS      `json:"qos,omitempty" doc:"what it is promised; absent where it has no limit, and nobody in its pool was promised anything"`
 
 	IO // of all sessions that see it
 }
@@ -147,6 +148,23 @@ type Schedule struct {
 	Last   *time.Time `json:"last,omitempty" doc:"when the newest was made; absent before the first"`
 	Next   time.Time  `json:"next" doc:"when the next is due"`
 	Failed string     `json:"failed,omitempty" doc:"why the one that is due is not there, or none can be made; it is tried again"`
+}
+
+// QoS is what a LUN is promised of its pool and allowed to take.
+type QoS struct {
+	Limit       Rate    `json:"limit"`
+	Burst       float64 `json:"burst" doc:"seconds for which what is not used of the limit is saved"`
+	Reservation Rate    `json:"reservation"`
+	Shares      int     `json:"shares" doc:"its part of what is not reserved, towards others' in the pool"`
+	Target      string  `json:"target,omitempty" doc:"the target whose promises hold for it, too"`
+	Delayed     int64   `json:"delayed" doc:"accesses that waited for their turn"`
+	Waited      float64 `json:"waited" doc:"seconds that all of those waited together"`
+}
+
+// Rate is accesses and bytes a second, each 0 where it does not matter.
+type Rate struct {
+	IOPS      int64 `json:"iops"`
+	Bandwidth int64 `json:"bandwidth"`
 }
 
 // Origin is where an object comes from.

@@ -24,6 +24,7 @@ import (
 	"ripstop/iscsi/scsi"
 	"ripstop/iscsi/target"
 	"ripstop/lun"
+	"ripstop/lun/qos"
 	"ripstop/lun/raw"
 	"ripstop/lun/thin/engine"
 	"ripstop/lun/thin/store"
@@ -54,6 +55,7 @@ type drivers struct {
 	ring     *uring.Ring    // nil where the kernel has none for us
 	thin     *engine.Engine // the part of lun that has snapshots
 	lun      *lun.Mux
+	qos      *qos.Scheduler // whose access to a pool is next
 	iscsi    *target.Server
 	kept     records // reservations
 	accounts *accounts
@@ -89,6 +91,7 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 		lun.Raw:  raw.New(log, raw.Options{StateDir: state, Ring: d.ring, OnResize: resized, OnFault: faulty}),
 		lun.Thin: d.thin,
 	})
+	d.qos = qos.New()
 	d.accounts = &accounts{log: log, fill: d.lun.Fill}
 	d.kept = records{keep.New(filepath.Join(state, "reservations"))}
 	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: d.kept, Reap: d.reap})
@@ -151,6 +154,10 @@ func (d *drivers) parts() []controller.Part {
 			Name: "snapshots", Pick: func(d controller.Desired) lun.Schedules { return d.Schedules },
 			Diff: lun.DiffSchedules, Describe: lun.Schedules.Describe, Fit: lun.Schedules.Under,
 		}, newScheduler(d)),
+		controller.Bind(controller.Subsystem[lun.QoS, lun.QoSStep]{
+			Name: "qos", Pick: func(d controller.Desired) lun.QoS { return d.QoS },
+			Diff: lun.DiffQoS, Describe: lun.QoS.Describe,
+		}, d.qos),
 		controller.Bind(controller.Subsystem[iscsi.State, iscsi.Step]{
 			Name: "iscsi", Pick: func(d controller.Desired) iscsi.State { return d.ISCSI },
 			Diff: iscsi.Diff, Describe: iscsi.State.Describe,
@@ -187,7 +194,10 @@ func (d *drivers) tasks() []run.Task {
 	tasks = append(tasks, run.Task{Name: "thin pools", Run: d.thin.Serve})
 	tasks = append(tasks, run.Task{Name: "pool accounts", Run: func(ctx context.Context, ready func()) error {
 		ready()
-		return every(ctx, accountsEvery, func() { d.accounts.look(time.Now()) })
+		return every(ctx, accountsEvery, func() {
+			d.accounts.look(time.Now())
+			d.qos.Keep(func(name string) bool { _, err := d.lun.Volume(name); return err == nil })
+		})
 	}})
 	if d.ring != nil {
 		tasks = append(tasks, run.Task{Name: "disk ring", Run: d.ring.Serve})
@@ -273,6 +283,7 @@ func (d *drivers) works(ctx context.Context) func(vswitch.Dataplane) error {
 
 // close lets go of what the process holds; the kernel keeps what it has.
 func (d *drivers) close() error {
+	d.qos.Close() // nobody waits for a limit any more
 	return errors.Join(d.iscsi.Close(), d.lun.Close(), d.closeRing(), d.vpn.Release(), d.guard.Close(), d.ebpf.Close(), d.host.Close())
 }
 
@@ -289,10 +300,7 @@ func (d *drivers) unit(name string) (scsi.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f, ok := v.(fastVolume); ok {
-		return fastDevice{device{v}, f}, nil
-	}
-	return device{v}, nil
+	return device{d.qos.Volume(name, v)}, nil
 }
 
 // deleteLUN destroys the data of a LUN, and what initiators reserved of it.
@@ -321,22 +329,17 @@ func (r records) Save(id [16]byte, record []byte) error { return r.dir.Save(reco
 
 func recordName(id [16]byte) string { return hex.EncodeToString(id[:]) }
 
-// device is a lun.Volume in the target's words. It is comparable: two of one
-// volume are equal.
-type device struct{ v lun.Volume }
+// device is a volume in the target's words. It is comparable: two of one volume
+// are equal.
+type device struct{ v *qos.Volume }
 
 func (d device) Info() scsi.Info {
 	i := d.v.Info()
 	return scsi.Info{Name: i.Name, ID: i.ID, Size: i.Size, BlockSize: i.BlockSize, ReadOnly: i.ReadOnly}
 }
 
-// Usage is unknown, all zeros, where the engine does not count it.
 func (d device) Usage() scsi.Usage {
-	g, ok := d.v.(lun.Gauge)
-	if !ok {
-		return scsi.Usage{}
-	}
-	u := g.Usage()
+	u := d.v.Usage()
 	return scsi.Usage{PoolSize: u.PoolSize, PoolUsed: u.PoolUsed, Used: u.Used}
 }
 
@@ -366,34 +369,22 @@ func (d device) Extents(ctx context.Context, off, n int64, yield func(off, n int
 	return sense(d.v.Extents(ctx, off, n, yield))
 }
 
-// fastVolume does without waiting what it can.
-type fastVolume interface {
-	lun.Prompt
-	lun.Queue
-}
-
-// fastDevice is the device of a fastVolume.
-type fastDevice struct {
-	device
-	fast fastVolume
-}
-
-func (d fastDevice) TryReadAt(p []byte, off int64) (bool, error) {
-	done, err := d.fast.TryReadAt(p, off)
+func (d device) TryReadAt(p []byte, off int64) (bool, error) {
+	done, err := d.v.TryReadAt(p, off)
 	return done, sense(err)
 }
 
-func (d fastDevice) TryWriteAt(p []byte, off int64) (bool, error) {
-	done, err := d.fast.TryWriteAt(p, off)
+func (d device) TryWriteAt(p []byte, off int64) (bool, error) {
+	done, err := d.v.TryWriteAt(p, off)
 	return done, sense(err)
 }
 
-func (d fastDevice) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
-	return d.fast.StartReadAt(p, off, done)
+func (d device) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
+	return d.v.StartReadAt(p, off, done)
 }
 
-func (d fastDevice) StartWriteAt(p []byte, off int64, done func(ok bool)) bool {
-	return d.fast.StartWriteAt(p, off, done)
+func (d device) StartWriteAt(p []byte, off int64, done func(ok bool)) bool {
+	return d.v.StartWriteAt(p, off, done)
 }
 
 // sense says in the target's words what a store said in its own. The hot path,

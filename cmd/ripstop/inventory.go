@@ -17,6 +17,7 @@ import (
 	"ripstop/internal/hist"
 	"ripstop/iscsi"
 	"ripstop/lun"
+	"ripstop/lun/qos"
 	"ripstop/vswitch"
 )
 
@@ -246,7 +247,11 @@ func (i inventory) luns(ctx context.Context) ([]v1.LUN, error) {
 	}
 	at := servedBy(serving)
 	file, made := i.config(), i.made()
-	totals := i.drivers.iscsi.Totals()
+	promised, err := i.drivers.qos.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	totals, delays := i.drivers.iscsi.Totals(), i.drivers.qos.Delays()
 	schedules := i.schedules(file, time.Now())
 	var all []v1.LUN
 	for _, l := range i.drivers.lun.Stats().LUNs {
@@ -257,6 +262,7 @@ func (i inventory) luns(ctx context.Context) ([]v1.LUN, error) {
 			origin = v1.FromVerb
 		}
 		out, passed := lunOf(l, origin, at[l.Name]), totals.LUNs[l.Name]
+		out.QoS = qosOf(promised, delays, l.Name)
 		out.IO = ioOf(&passed)
 		out.Schedule = schedules[l.Name]
 		all = append(all, out)
@@ -292,6 +298,19 @@ func lunOf(l lun.LUNStats, origin v1.Origin, at []string) v1.LUN {
 	return v1.LUN{
 		Name: l.Name, Pool: l.Pool, Size: l.Size, Used: l.Used, Block: l.BlockSize, Thick: l.Thick, Exclusive: l.Exclusive, Shared: l.Shared,
 		ID: hex.EncodeToString(l.ID[:]), Origin: origin, Fault: l.Fault, Targets: targets,
+	}
+}
+
+// qosOf is what a LUN was promised, nil without a promise in its pool.
+func qosOf(all lun.QoS, delays map[string]qos.Delay, name string) *v1.QoS {
+	s, ok := all.Of(name)
+	if !ok {
+		return nil
+	}
+	waits := delays[name]
+	return &v1.QoS{
+		Limit: v1.Rate(s.Limit), Burst: s.Burst.Seconds(), Reservation: v1.Rate(s.Reservation), Shares: cmp.Or(s.Shares, lun.DefaultShares),
+		Target: s.Target, Delayed: waits.Accesses, Waited: waits.Waited.Seconds(),
 	}
 }
 

@@ -43,6 +43,7 @@ func TestAttach(t *testing.T)    { script(t, "attach") }
 func TestSnapshots(t *testing.T) { script(t, "snapshots") }
 func TestSchedules(t *testing.T) { script(t, "schedules") }
 func TestCheck(t *testing.T)     { script(t, "check") }
+func TestPromises(t *testing.T)  { script(t, "promises") }
 func TestSecurity(t *testing.T)  { script(t, "security") }
 func TestAdopt(t *testing.T)     { script(t, "adopt") }
 func TestTrace(t *testing.T)     { script(t, "trace") }

@@ -40,6 +40,7 @@ func (c *checker) checkStore() {
 			c.takesSnapshots(s.spot, l.Pool)
 			out.Snapshots = Schedule{Every: time.Duration(s.Every.v), Keep: int(s.Keep.v)}
 		}
+		out.QoS = c.qos(&l.rawQoS)
 		c.cfg.LUNs[n] = out
 	}
 	for n, p := range promises {

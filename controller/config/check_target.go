@@ -12,6 +12,7 @@ const anyInitiator = "any"
 
 func (c *checker) checkTargets() {
 	names, served := map[string]spot{}, map[lunRef]spot{}
+	var targets []*rawTarget
 	for written, t := range c.raw.Targets.all() {
 		n, ok := c.takeIQN(names, written, t.spot)
 		out := Target{
@@ -20,11 +21,14 @@ func (c *checker) checkTargets() {
 			Initiators: map[string]Initiator{},
 		}
 		c.initiators(t, &out)
+		out.QoS = c.qos(&t.rawQoS)
+		targets = append(targets, t)
 		if ok {
 			c.cfg.Targets[n] = out
 		}
 	}
 	c.checkListeners()
+	c.checkShared(targets)
 }
 
 // checkListeners refuses an address portal where a VLAN's or tunnel's portal

@@ -89,7 +89,19 @@ type LUN struct {
 	Thick bool  // room for all of it is kept
 
 	Snapshots Schedule
+	QoS       QoS
 }
+
+// QoS is what a LUN or a target is promised and allowed; zero is nothing.
+type QoS struct {
+	Limit       Rate
+	Burst       time.Duration // that the limit may be saved for, whole seconds
+	Reservation Rate
+	Shares      int // 1–10000, 0 when the file does not say
+}
+
+// Rate is accesses and bytes a second, each 0 where the file does not say.
+type Rate struct{ IOPS, Bandwidth int64 }
 
 // Schedule is the snapshots of a LUN that are made by time; zero is none.
 type Schedule struct {
@@ -103,6 +115,7 @@ type Target struct {
 	LUNs       map[uint16]string // LUN number, 0–16383, to the LUN's name, or to LUN@SNAPSHOT
 	Initiators map[string]Initiator
 	Any        *Initiator // everyone else; nil refuses them
+	QoS        QoS        // of all its LUNs together
 }
 
 // Portal is one place where a target is reached. Exactly one of VLAN, Tunnel

@@ -64,7 +64,7 @@ func (d *decoder) structure(dst reflect.Value, n *yaml.Node, at spot) {
 			continue
 		}
 		seen[name] = key
-		d.field(dst.Field(f.index), val, below)
+		d.field(dst.FieldByIndex(f.index), val, below)
 	}
 	for name, f := range fields {
 		if f.required && seen[name] == nil {
@@ -142,7 +142,7 @@ func cut(s string) string {
 
 // field describes one key of a raw struct.
 type field struct {
-	index    int
+	index    []int
 	required bool
 }
 
@@ -153,10 +153,9 @@ func (d *decoder) fieldsOf(t reflect.Type) map[string]field {
 	}
 	fields := map[string]field{}
 	d.fields[t] = fields
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for _, f := range reflect.VisibleFields(t) {
 		if name := f.Tag.Get("yaml"); name != "" {
-			fields[name] = field{i, f.Tag.Get("jsonschema") == "required"}
+			fields[name] = field{f.Index, f.Tag.Get("jsonschema") == "required"}
 		}
 	}
 	return fields

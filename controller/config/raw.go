@@ -10,7 +10,6 @@ package config
 var unbuilt = map[string]string{
 	"bgp":                      "no BGP engine is built yet: leave the section out",
 	"switches.*.ports.*.limit": "limits of ports are not built yet: leave the key out",
-	"luns.*.limit":             "limits of LUNs are not built yet: leave the key out",
 }
 
 type rawFile struct {
@@ -120,7 +119,7 @@ type rawLUN struct {
 	Size  value[size]    `yaml:"size" jsonschema:"required" jsonschema_description:"Bytes that initiators see, as 2GiB; a multiple of the block."`
 	Block value[block]   `yaml:"block" jsonschema_description:"Logical block size, 512 or 4096 (default)."`
 	Thick value[boolean] `yaml:"thick" jsonschema_description:"Keeps room of the pool, of kind thin, for all of its blocks."`
-	Limit *rawLimit      `yaml:"limit" jsonschema_description:"Most I/O. Not built yet."`
+	rawQoS
 
 	Snapshots *rawSchedule `yaml:"snapshots" jsonschema_description:"Snapshots that are made by time and deleted when newer ones have come. Others stay as they are."`
 }
@@ -131,17 +130,32 @@ type rawSchedule struct {
 	Keep  value[kept]     `yaml:"keep" jsonschema:"required" jsonschema_description:"How many of them stay, 1 to 1000."`
 }
 
+// rawQoS is what a LUN or a target is promised.
+type rawQoS struct {
+	Limit       *rawLimit       `yaml:"limit" jsonschema_description:"Most I/O, even when nobody else wants any."`
+	Reservation *rawReservation `yaml:"reservation" jsonschema_description:"I/O that it gets before others in its pool."`
+	Shares      value[shares]   `yaml:"shares" jsonschema_description:"Its part of what the pool can do beyond reservations, towards others that want some: 1 to 10000, 100 unless set."`
+}
+
 type rawLimit struct {
 	spot
-	IOPS      value[iops] `yaml:"iops" jsonschema_description:"Most commands a second."`
-	Bandwidth value[rate] `yaml:"bandwidth" jsonschema_description:"Most bytes a second, as 200MiB/s."`
+	IOPS      value[iops]     `yaml:"iops" jsonschema_description:"Most commands a second."`
+	Bandwidth value[rate]     `yaml:"bandwidth" jsonschema_description:"Most bytes a second, as 200MiB/s."`
+	Burst     value[interval] `yaml:"burst" jsonschema_description:"How long what is not used of the limit may be saved to be used at once later, as 10s. Nothing unless set."`
+}
+
+type rawReservation struct {
+	spot
+	IOPS      value[iops] `yaml:"iops" jsonschema_description:"Commands a second."`
+	Bandwidth value[rate] `yaml:"bandwidth" jsonschema_description:"Bytes a second, as 20MiB/s."`
 }
 
 type rawTarget struct {
 	spot
-	Portals    list[rawPortal]      `yaml:"portals" jsonschema:"required" jsonschema_description:"Where the target is reached."`
-	LUNs       table[value[lunRef]] `yaml:"luns" jsonschema_description:"LUN numbers, 0 to 16383, and the LUNs behind them, or as LUN@SNAPSHOT a snapshot, which is read-only."`
-	Initiators table[rawInitiator]  `yaml:"initiators" jsonschema_description:"Who may log in, by iSCSI name: nobody but these. any is everyone else."`
+	Portals list[rawPortal]      `yaml:"portals" jsonschema:"required" jsonschema_description:"Where the target is reached."`
+	LUNs    table[value[lunRef]] `yaml:"luns" jsonschema_description:"LUN numbers, 0 to 16383, and the LUNs behind them, or as LUN@SNAPSHOT a snapshot, which is read-only."`
+	rawQoS
+	Initiators table[rawInitiator] `yaml:"initiators" jsonschema_description:"Who may log in, by iSCSI name: nobody but these. any is everyone else."`
 }
 
 type rawPortal struct {

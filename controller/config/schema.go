@@ -113,6 +113,8 @@ func numberSchema(zero any) *jsonschema.Schema {
 		return between(1, 1<<32-2)
 	case iops:
 		return between(1, 1e9)
+	case shares:
+		return between(1, 10000)
 	case kept:
 		return between(1, 1000)
 	case lunNumber:

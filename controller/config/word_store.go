@@ -191,6 +191,15 @@ func (v *iops) parse(s string) error {
 	return err
 }
 
+// shares is a part towards others' parts.
+type shares int
+
+func (v *shares) parse(s string) error {
+	n, err := number(s, 1, 10000)
+	*v = shares(n)
+	return err
+}
+
 // lunNumber fits the 14 bits of flat space addressing (SAM-5 section 4.7.7.3).
 type lunNumber uint16
 
