@@ -37,6 +37,12 @@ type Rate struct {
 	Bandwidth int64 // bytes a second
 }
 
+// Delay is what waiting for its turn has cost a LUN since it has a Share.
+type Delay struct {
+	Accesses int64         // that waited
+	Waited   time.Duration // all of them together
+}
+
 // DefaultShares is the part of who has no shares of its own.
 const DefaultShares = 100
 

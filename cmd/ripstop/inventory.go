@@ -17,7 +17,6 @@ import (
 	"ripstop/internal/hist"
 	"ripstop/iscsi"
 	"ripstop/lun"
-	"ripstop/lun/qos"
 	"ripstop/vswitch"
 )
 
@@ -302,7 +301,7 @@ func lunOf(l lun.LUNStats, origin v1.Origin, at []string) v1.LUN {
 }
 
 // qosOf is what a LUN was promised, nil without a promise in its pool.
-func qosOf(all lun.QoS, delays map[string]qos.Delay, name string) *v1.QoS {
+func qosOf(all lun.QoS, delays map[string]lun.Delay, name string) *v1.QoS {
 	s, ok := all.Of(name)
 	if !ok {
 		return nil

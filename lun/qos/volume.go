@@ -3,7 +3,6 @@ package qos
 import (
 	"context"
 	"sync/atomic"
-	"time"
 
 	"ripstop/lun"
 )
@@ -61,19 +60,13 @@ func (s *Scheduler) Keep(in func(name string) bool) {
 	}
 }
 
-// Delay is what waiting for turns has cost a LUN since its policy is there.
-type Delay struct {
-	Accesses int64         // that waited
-	Waited   time.Duration // all of them together
-}
-
 // Delays is what waiting cost, by LUN.
-func (s *Scheduler) Delays() map[string]Delay {
+func (s *Scheduler) Delays() map[string]lun.Delay {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make(map[string]Delay, len(s.flows))
+	out := make(map[string]lun.Delay, len(s.flows))
 	for name, f := range s.flows {
-		out[name] = Delay{f.delayed, f.waited}
+		out[name] = lun.Delay{Accesses: f.delayed, Waited: f.waited}
 	}
 	return out
 }
