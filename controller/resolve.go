@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"path/filepath"
 	"slices"
 
@@ -36,6 +37,9 @@ type resolver struct {
 	host     Host
 	cfg      *config.Config
 	problems []Problem
+
+	policies map[string]*vswitch.Policy // by VLAN and groups
+	groups   map[string][]netip.Prefix  // the addresses of a group's ports, by group and VLAN
 }
 
 // Resolve turns a valid file into what the host shall be. An object that cannot
@@ -137,6 +141,11 @@ func (r *resolver) port(p config.Port) (vswitch.Port, error) {
 		out.Tagged = append(out.Tagged, r.vlanID(v))
 	}
 	slices.Sort(out.Tagged)
+	filters, err := r.filters(p)
+	if err != nil {
+		return out, err
+	}
+	out.Filters = filters
 	uid, err := r.uid(p.TapUser)
 	out.User = uid
 	return out, err

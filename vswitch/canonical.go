@@ -11,7 +11,7 @@ import (
 // and of a gateway, is this.
 const DefaultMTU = 1500
 
-// Canonical is a copy of s that shares nothing with it and in which what means
+// Canonical is a copy of s that shares nothing with it but policies, and in which what means
 // the same is the same: lists sorted and without repetition, the default IfName
 // and MTU spelled one way, no nil maps. Drivers observe canonical states.
 func (s State) Canonical() State {
@@ -45,6 +45,9 @@ func (p Port) canonical() Port {
 	}
 	p.Addresses = sorted(p.Addresses, comparePrefix)
 	p.Security = p.Security.canonical()
+	if p.Filters = maps.Clone(p.Filters); len(p.Filters) == 0 {
+		p.Filters = nil
+	}
 	p.Tagged = sorted(without(p.Tagged, []uint16{p.PVID}), cmp.Compare)
 	return p
 }
@@ -77,7 +80,7 @@ func (p Port) DeviceName(port string) string {
 // same compares canonical ports.
 func (p Port) same(q Port) bool {
 	return p.identity() == q.identity() && p.setting() == q.setting() &&
-		p.Security.same(q.Security) && slices.Equal(p.Addresses, q.Addresses) && slices.Equal(p.Tagged, q.Tagged)
+		p.Security.same(q.Security) && sameFilters(p.Filters, q.Filters) && slices.Equal(p.Addresses, q.Addresses) && slices.Equal(p.Tagged, q.Tagged)
 }
 
 // identity is what a port cannot change and stay the same port.

@@ -49,6 +49,9 @@ func (p Port) describe() string {
 	if s := p.Security.String(); s != "" && p.PVID != NotAttached {
 		words = append(words, s)
 	}
+	if g := p.groups(); g != "" && p.PVID != NotAttached {
+		words = append(words, g)
+	}
 	if p.MTU != 0 {
 		words = append(words, fmt.Sprintf("mtu %d", p.MTU))
 	}

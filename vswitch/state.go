@@ -124,6 +124,9 @@ type Port struct {
 	Down     bool     // administratively down
 
 	Security Security
+	// Filters is what the port's groups say in each of its VLANs in which it has
+	// some; without a policy everything passes.
+	Filters map[uint16]*Policy
 
 	// Fault is why the port as observed takes no frames though it is up, and what
 	// to do about it; "" while it does. No configuration wants one, and no step

@@ -232,6 +232,7 @@ func (s SetPort) Disturbs() string {
 		out = append(out, "cuts "+s.Name+" off from other isolated ports")
 	}
 	out = append(out, s.To.Security.tightens(s.From.Security, s.Name)...)
+	out = append(out, s.filters()...)
 	return strings.Join(out, "; ")
 }
 

@@ -60,6 +60,7 @@ func (s AddPort) String() string {
 		l.add("tc qdisc add dev %s clsact", dev)
 		l.guard("add", dev, s.Switch, s.Port)
 	}
+	l.groups(dev, Port{}, s.Port)
 	if !s.Port.Down {
 		l.add("ip link set dev %s up", dev)
 	}
@@ -120,18 +121,34 @@ func (l *lines) filter(verb, dev, membership string) {
 	l.add("tc filter %s dev %s ingress bpf direct-action object-file ripstop-switch.o section tc # %s", verb, dev, membership)
 }
 
+// groups is the commands that put the programs of a port's groups at its device,
+// or take them away.
+func (l *lines) groups(dev string, from, to Port) {
+	switch {
+	case len(to.Filters) > 0 && (len(from.Filters) == 0 || from.PVID == NotAttached):
+		l.add("tc filter replace dev %s ingress bpf direct-action object-file ripstop-filter.o section tc # from the port", dev)
+		l.add("tc filter replace dev %s egress bpf direct-action object-file ripstop-filter.o section tc # to the port", dev)
+	case len(to.Filters) == 0 && len(from.Filters) > 0:
+		l.add("tc filter del dev %s egress pref 29296", dev)
+		l.add("tc filter del dev %s ingress pref 29295", dev)
+	}
+}
+
 // guard is the command that has a port of a bridge run the program that drops
 // what the port may not send.
 func (l *lines) guard(verb, dev, sw string, p Port) {
 	l.add("tc filter %s dev %s ingress bpf direct-action object-file ripstop-guard.o section tc # %s: %s", verb, dev, sw, p.treatment())
 }
 
-// treatment is how the program treats a port: its VLANs and its security.
+// treatment is how the program treats a port: its VLANs, its security and its groups.
 func (p Port) treatment() string {
-	if s := p.Security.String(); s != "" {
-		return p.membership() + " " + s
+	words := []string{p.membership()}
+	for _, s := range []string{p.Security.String(), p.groups()} {
+		if s != "" {
+			words = append(words, s)
+		}
 	}
-	return p.membership()
+	return strings.Join(words, " ")
 }
 
 // membership is the VLANs of a port in words.
@@ -171,10 +188,11 @@ func (s SetPort) String() string {
 		}
 		if s.From.PVID == NotAttached {
 			l.guard("replace", dev, s.Switch, s.To)
-		} else if !s.From.Security.same(s.To.Security) {
+		} else if !s.From.Security.same(s.To.Security) || !sameFilters(s.From.Filters, s.To.Filters) {
 			l.add("# %s: the guard of %s becomes %s", s.Switch, dev, s.To.treatment())
 		}
 	}
+	l.groups(dev, s.From, s.To)
 	if s.From.MAC != s.To.MAC && s.To.MAC != (MAC{}) {
 		l.add("ip -n %s link set dev %s address %s", s.To.Netns, s.To.IfName, s.To.MAC)
 	}

@@ -41,6 +41,7 @@ type Port struct {
 	Drops     map[string]uint64         `json:"drops" doc:"frames dropped, by reason"`
 	VLANDrops map[int]map[string]uint64 `json:"vlanDrops" doc:"the same by VLAN id; 0 is what was dropped before one was known"`
 	Security  PortSecurity              `json:"security" doc:"what the port may send"`
+	Groups    []string                  `json:"groups" doc:"security groups, the port's and those of its VLANs"`
 	Shut      bool                      `json:"shut" doc:"nothing is taken from the port for now: its BPDU guard saw one"`
 }
 

@@ -110,7 +110,13 @@ func portOf(sw, name string, p vswitch.Port, c vswitch.PortCounters) v1.Port {
 		PVID: int(p.PVID), Origin: v1.FromFile, Tagged: []int{}, Isolated: p.Isolated, Down: p.Down,
 		RxFrames: c.RxFrames, RxBytes: c.RxBytes, TxFrames: c.TxFrames, TxBytes: c.TxBytes, Drops: c.Drops,
 		VLANDrops: map[int]map[string]uint64{}, Security: securityOf(p.Security), Shut: c.Shut,
+		Groups: []string{},
 	}
+	for _, f := range p.Filters {
+		out.Groups = append(out.Groups, f.Groups...)
+	}
+	slices.Sort(out.Groups)
+	out.Groups = slices.Compact(out.Groups)
 	for vid, lost := range c.VLANDrops {
 		out.VLANDrops[int(vid)] = lost
 	}

@@ -25,7 +25,7 @@ func newChecker(r *report, raw *rawFile) *checker {
 		report: r,
 		raw:    raw,
 		cfg: &Config{
-			VLANs: map[string]VLAN{}, Switches: map[string]Switch{}, Tunnels: map[string]Tunnel{},
+			VLANs: map[string]VLAN{}, Groups: map[string]Group{}, Switches: map[string]Switch{}, Tunnels: map[string]Tunnel{},
 			Pools: map[string]Pool{}, LUNs: map[string]LUN{}, Targets: map[string]Target{},
 		},
 		devices: map[string]spot{},
@@ -43,6 +43,7 @@ func (c *checker) version(files []File) {
 
 // check goes from what others refer to, to what refers to it.
 func (c *checker) check() {
+	c.checkGroups()
 	for n, sw := range c.raw.Switches.all() {
 		c.device(n, c.raw.Switches.at[n])
 		c.cfg.Switches[n] = c.checkSwitch(n, sw)
@@ -55,6 +56,7 @@ func (c *checker) check() {
 	c.checkListen()
 	c.checkAddresses()
 	c.checkOwners()
+	c.checkMembers()
 	c.checkStore()
 	c.checkTargets()
 }
@@ -117,7 +119,7 @@ func (c *checker) checkVLANs() {
 		} else if v.ID.ok {
 			ids[v.ID.v] = n
 		}
-		vlan := VLAN{ID: uint16(v.ID.v), Gateways: prefixes(v.Gateway)}
+		vlan := VLAN{ID: uint16(v.ID.v), Gateways: prefixes(v.Gateway), Groups: c.groupsOf(v.Groups)}
 		known(c.report, c.raw.Switches, "switch", v.Switch)
 		if v.Gateway.given {
 			c.device(n, v.spot)

@@ -13,6 +13,7 @@ import (
 // sorted unless its order has a meaning. Maps are never nil.
 type Config struct {
 	VLANs    map[string]VLAN
+	Groups   map[string]Group
 	Switches map[string]Switch
 	Tunnels  map[string]Tunnel
 	Pools    map[string]Pool
@@ -25,6 +26,29 @@ type VLAN struct {
 	ID       uint16         // 1–4094
 	Gateways []netip.Prefix // the host's own addresses in the VLAN, host part kept
 	Switch   string         // the switch that serves the gateway, "" without one
+	Groups   []string       // of every port, for its frames in the VLAN
+}
+
+// Group is a security group: which connections may begin at a port that has it.
+type Group struct {
+	Log   bool
+	Rules []Rule // in the file's order, which has no meaning
+}
+
+// Rule is one rule of a group. What it does not name is any.
+type Rule struct {
+	Deny      bool
+	Direction vswitch.Direction
+	Protocol  uint8          // or vswitch.AnyProtocol
+	Services  []Range        // of ports, or of 256 times a type of ICMP plus its code
+	CIDRs     []netip.Prefix // of the other side, masked
+	Groups    []string       // of the other side
+	VLANs     []string
+}
+
+// Range is First to Last, both included.
+type Range struct {
+	First, Last uint16
 }
 
 // Switch is one VLAN-aware switch.
@@ -52,6 +76,7 @@ type Port struct {
 	Down     bool
 
 	Security vswitch.Security // what the port may send
+	Groups   []string         // security groups, sorted
 }
 
 // Tunnel is one WireGuard interface.

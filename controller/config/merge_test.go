@@ -73,7 +73,7 @@ func TestConfig(t *testing.T) {
 		name      string
 		got, want any
 	}{
-		{"vlan", c.VLANs["blue"], VLAN{10, []netip.Prefix{p("10.10.0.1/24"), p("fd00:10::1/64")}, "lab"}},
+		{"vlan", c.VLANs["blue"], VLAN{ID: 10, Gateways: []netip.Prefix{p("10.10.0.1/24"), p("fd00:10::1/64")}, Switch: "lab"}},
 		{"vlan without gateway", c.VLANs["red"], VLAN{ID: 20}},
 		{"served by the only one", c.VLANs["san"].Switch, "lab"},
 		{"dataplane", c.Switches["lab"].Dataplane, vswitch.Auto},
@@ -82,8 +82,15 @@ func TestConfig(t *testing.T) {
 			Addresses: []netip.Prefix{p("10.10.0.2/24"), p("fd00:10::2/64")}, MAC: vswitch.MAC{2, 0, 0x5e, 0, 0x53, 1},
 			Security: vswitch.Security{
 				AllowedMACs: []vswitch.MAC{{2, 0, 0x5e, 0, 0x53, 1}}, AllowedIPs: []netip.Prefix{p("10.10.0.2/32"), p("fd00:10::2/128")},
-				MACLimit: 16, Storm: vswitch.Storm{Broadcast: 200, Multicast: 500, UnknownUnicast: 200}, BPDUGuard: true}}},
+				MACLimit: 16, Storm: vswitch.Storm{Broadcast: 200, Multicast: 500, UnknownUnicast: 200}, BPDUGuard: true}, Groups: []string{"web"}}},
 		{"tap", c.Switches["lab"].Ports["vm1"], Port{Kind: vswitch.Tap, TapUser: "root", VLAN: "blue"}},
+		{"groups of a port", c.Switches["lab"].Ports["web"].Groups, []string{"web"}},
+		{"group", c.Groups["web"], Group{Log: true, Rules: []Rule{
+			{Direction: vswitch.In, Protocol: 6, Services: []Range{{80, 80}, {443, 443}, {8000, 8100}}},
+			{Direction: vswitch.In, Protocol: 1, Services: []Range{{8 << 8, 8<<8 | 255}, {3<<8 | 4, 3<<8 | 4}}},
+			{Direction: vswitch.Out, Protocol: 6, Services: []Range{{5432, 5432}}, Groups: []string{"web"}, VLANs: []string{"blue"}},
+			{Deny: true, Direction: vswitch.In, Protocol: vswitch.AnyProtocol, CIDRs: []netip.Prefix{p("10.10.0.66/32"), p("fd00:10::66/128")}},
+		}}},
 		{"device", c.Switches["lab"].Ports["up"], Port{Kind: vswitch.Device, Device: "eth1", Trunk: []string{"blue", "san"}, Native: "red", Security: vswitch.Security{Trusted: true}}},
 		{"tunnel port", c.Tunnels["site"].Listen, uint16(51820)},
 		{"tunnel mtu", c.Tunnels["site"].MTU, 1420},

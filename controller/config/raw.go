@@ -15,6 +15,7 @@ var unbuilt = map[string]string{
 type rawFile struct {
 	Version  value[version]   `yaml:"version" jsonschema_description:"Version of this file format: 1. At least one file of a configuration says it."`
 	VLANs    table[rawVLAN]   `yaml:"vlans" jsonschema_description:"Names for VLAN ids, and what this host serves in them."`
+	Groups   table[rawGroup]  `yaml:"groups" jsonschema_description:"Security groups by name: which connections the ports that name them may have."`
 	Switches table[rawSwitch] `yaml:"switches" jsonschema_description:"VLAN-aware switches by name."`
 	Tunnels  table[rawTunnel] `yaml:"tunnels" jsonschema_description:"WireGuard tunnels by name, which is also the device's name."`
 	BGP      *rawBGP          `yaml:"bgp" jsonschema_description:"BGP towards the routers around. Not built yet."`
@@ -28,6 +29,25 @@ type rawVLAN struct {
 	ID      value[vlanID]  `yaml:"id" jsonschema:"required" jsonschema_description:"802.1Q id, 1 to 4094."`
 	Gateway many[hostAddr] `yaml:"gateway" jsonschema_description:"The host's own address in the VLAN, or a list of them, with prefix length. Makes a device of the VLAN's name."`
 	Switch  value[name]    `yaml:"switch" jsonschema_description:"The switch that serves the gateway. Needed only where more than one could."`
+	Groups  many[name]     `yaml:"groups" jsonschema_description:"Security groups of every port of the VLAN, for its frames in the VLAN; one or a list."`
+}
+
+type rawGroup struct {
+	spot
+	Log   value[boolean] `yaml:"log" jsonschema_description:"The daemon's log tells dropped frames, at most 10 a second for each port. false unless set."`
+	Rules list[rawRule]  `yaml:"rules" jsonschema:"required" jsonschema_description:"What is allowed; all else is dropped, but answers. A deny beats every allow."`
+}
+
+type rawRule struct {
+	spot
+	Allow    value[way]      `yaml:"allow" jsonschema_description:"in: connections to the port may begin; out: connections from it."`
+	Deny     value[way]      `yaml:"deny" jsonschema_description:"in: no connection to the port begins, whatever is allowed; out: none from it."`
+	Protocol value[protocol] `yaml:"protocol" jsonschema_description:"tcp, udp, icmp, icmpv6, sctp, udplite, dccp, gre, esp, ah, igmp or IANA's number, 0 to 254. Without it any."`
+	Ports    many[portRange] `yaml:"ports" jsonschema_description:"Ports of the receiver, as 80 or 8000-8100; one or a list. Without it any."`
+	Types    many[icmpType]  `yaml:"types" jsonschema_description:"Types of ICMP, as 8 for echo requests, or type and code, as 3/4; one or a list. Without it any."`
+	CIDR     many[anyPrefix] `yaml:"cidr" jsonschema_description:"Prefixes of the other side; one or a list. Without it, and without group, anybody."`
+	Group    many[name]      `yaml:"group" jsonschema_description:"The other side is a port of this group, by its addresses; one or a list."`
+	VLAN     many[name]      `yaml:"vlan" jsonschema_description:"Only in these VLANs; one or a list."`
 }
 
 type rawSwitch struct {
@@ -57,6 +77,7 @@ type rawPort struct {
 	MACLimit     value[macLimit]  `yaml:"mac-limit" jsonschema_description:"How many stations are learned at the port, 1 to 65535, 4096 unless set. Frames of further ones are dropped."`
 	StormControl *rawStormControl `yaml:"storm-control" jsonschema_description:"Most frames a second from the port of each kind that goes to all ports of a VLAN."`
 	BPDUGuard    value[boolean]   `yaml:"bpdu-guard" jsonschema_description:"A bridge protocol data unit shuts the port: nothing is taken from it for 300 s after the last one."`
+	Groups       many[name]       `yaml:"groups" jsonschema_description:"Security groups of the port; one or a list. With one, only what their rules allow passes."`
 	Trusted      value[boolean]   `yaml:"trusted" jsonschema_description:"The port may serve DHCP and DHCPv6, and send router advertisements and redirects. true for device, else false unless set."`
 }
 

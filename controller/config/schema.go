@@ -3,10 +3,14 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/invopop/jsonschema"
+
+	"ripstop/vswitch"
 )
 
 // Schema is the file's JSON Schema (draft 2020-12), for editors. It knows what
@@ -53,6 +57,18 @@ func wordSchema(t reflect.Type) *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "boolean"}
 	case dataplane:
 		return words("auto", "bridge", "ebpf")
+	case way:
+		return words("in", "out")
+	case protocol:
+		named := []any{}
+		for _, n := range slices.Sorted(maps.Keys(protocols)) {
+			named = append(named, n)
+		}
+		return anyOf(words(named...), between(0, vswitch.AnyProtocol-1))
+	case portRange:
+		return anyOf(pattern(`^[0-9]{1,5}(-[0-9]{1,5})?$`, "8000-8100"), between(0, 65535))
+	case icmpType:
+		return anyOf(pattern(`^[0-9]{1,3}(/[0-9]{1,3})?$`, "3/4"), between(0, 255))
 	case updown:
 		return words("up", "down")
 	case kind:

@@ -2,6 +2,7 @@ package config
 
 import (
 	"iter"
+	"slices"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -77,6 +78,11 @@ func (m many[T]) valid() iter.Seq[value[T]] {
 			}
 		}
 	}
+}
+
+// sound tells whether all that was written is valid.
+func (m many[T]) sound() bool {
+	return !slices.ContainsFunc(m.items, func(v value[T]) bool { return !v.ok }) && m.given == (len(m.items) > 0)
 }
 
 // list is a list of structs.

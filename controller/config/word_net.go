@@ -2,8 +2,10 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,6 +57,88 @@ func (v *perSecond) parse(s string) error {
 	n, err := number(s, 1, 1e9)
 	*v = perSecond(n)
 	return err
+}
+
+// way is a direction as a port sees it.
+type way vswitch.Direction
+
+func (v *way) parse(s string) error {
+	*v = way(vswitch.Out)
+	if s == "in" {
+		*v = way(vswitch.In)
+	}
+	return oneOf(s, "in", "out")
+}
+
+// protocols is the names that the file knows of IANA's protocol numbers.
+var protocols = map[string]uint8{
+	"icmp": 1, "igmp": 2, "tcp": 6, "udp": 17, "dccp": 33, "gre": 47, "esp": 50, "ah": 51, "icmpv6": 58, "sctp": 132, "udplite": 136,
+}
+
+func protocolName(number uint8) string {
+	for n, p := range protocols {
+		if p == number {
+			return n
+		}
+	}
+	return ""
+}
+
+type protocol uint8
+
+func (v *protocol) parse(s string) error {
+	if n, ok := protocols[s]; ok {
+		*v = protocol(n)
+		return nil
+	}
+	n, err := number(s, 0, vswitch.AnyProtocol-1)
+	if err != nil {
+		return oneOf(s, slices.Sorted(maps.Keys(protocols))...)
+	}
+	*v = protocol(n)
+	return nil
+}
+
+type portRange Range
+
+func (v *portRange) parse(s string) error {
+	first, last, ranged := strings.Cut(s, "-")
+	if !ranged {
+		last = first
+	}
+	a, err := number(first, 0, 65535)
+	if err != nil {
+		return fmt.Errorf("port %w", err)
+	}
+	b, err := number(last, 0, 65535)
+	if err != nil {
+		return fmt.Errorf("port %w", err)
+	}
+	if b < a {
+		return fmt.Errorf("%s ends before it begins: write %d-%d", quoted(s), b, a)
+	}
+	*v = portRange{uint16(a), uint16(b)}
+	return nil
+}
+
+// icmpType is all codes of a type, or one.
+type icmpType Range
+
+func (v *icmpType) parse(s string) error {
+	kind, code, one := strings.Cut(s, "/")
+	a, err := number(kind, 0, 255)
+	if err != nil {
+		return fmt.Errorf("type %w", err)
+	}
+	*v = icmpType{uint16(a << 8), uint16(a<<8 | 255)}
+	if one {
+		b, err := number(code, 0, 255)
+		if err != nil {
+			return fmt.Errorf("code %w", err)
+		}
+		*v = icmpType{uint16(a<<8 | b), uint16(a<<8 | b)}
+	}
+	return nil
 }
 
 type asn uint32

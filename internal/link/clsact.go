@@ -31,6 +31,11 @@ func (s *Space) Filters(ifindex int) ([]netlink.Filter, error) {
 	return s.filtersAt(ifindex, netlink.HANDLE_MIN_INGRESS)
 }
 
+// FiltersOut is the same at the link's egress.
+func (s *Space) FiltersOut(ifindex int) ([]netlink.Filter, error) {
+	return s.filtersAt(ifindex, netlink.HANDLE_MIN_EGRESS)
+}
+
 func (s *Space) filtersAt(ifindex int, parent uint32) ([]netlink.Filter, error) {
 	l := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
 	list, err := Dump(func() ([]netlink.Filter, error) { return s.FilterList(l, parent) })

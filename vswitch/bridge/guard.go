@@ -17,6 +17,8 @@ type Guard interface {
 	// Observe is the ports of a switch as the guard treats them, the PVID being
 	// vswitch.NotAttached where it does not, and the gateways that it knows.
 	Observe(sw string, found device.Switch) (ports map[string]vswitch.Port, gateways map[string]bool, err error)
+	// Prepare has a port that is about to join VLANs follow its groups there.
+	Prepare(sw, name string, l netlink.Link, p vswitch.Port) error
 	// SetPort guards a port's device from now on as p says.
 	SetPort(sw, name string, l netlink.Link, p vswitch.Port) error
 	// SetGateway has no port send from the device's address in the VLAN.

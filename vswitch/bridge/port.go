@@ -52,6 +52,9 @@ func (d *Driver) setPort(s vswitch.SetPort) error {
 // while it becomes a trunk after them: in between it drops too much, never too
 // little.
 func (d *Driver) join(br, l netlink.Link, name string, from, p vswitch.Port) error {
+	if err := d.guard.Prepare(br.Attrs().Name, name, l, p); err != nil {
+		return err
+	}
 	if l.Attrs().MasterIndex != br.Attrs().Index {
 		if err := d.host.LinkSetMaster(l, br); err != nil {
 			return fmt.Errorf("put %q into bridge %q: %w", l.Attrs().Name, br.Attrs().Name, err)

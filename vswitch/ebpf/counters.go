@@ -98,5 +98,8 @@ func (p *plane) portLosses() (map[uint32]map[uint16]map[string]uint64, error) {
 	if err := all.Err(); err != nil {
 		return nil, fmt.Errorf("read map %q of switch %q: %w", planeMapDrops, p.name, err)
 	}
+	if p.groups != nil {
+		return out, p.groups.losses(out)
+	}
 	return out, nil
 }

@@ -121,7 +121,7 @@ func (d *Driver) commit(p *plane) error {
 	if err := p.commit(); err != nil {
 		return err
 	}
-	return d.renew(p)
+	return errors.Join(d.renew(p), d.renewGroups(p))
 }
 
 // renew makes all filters of a switch run this package's program. Each is
@@ -204,12 +204,23 @@ func (d *Driver) plane(name string) (*plane, error) {
 // join makes a device a member of the switch.
 func (d *Driver) join(p *plane, l netlink.Link, at place, m member) error {
 	m.ifindex = l.Attrs().Index
+	if slot, ok := p.slots[uint32(m.ifindex)]; ok {
+		if err := d.prepareGroups(p, m.ifindex, slot, m.pvid, m.filters); err != nil {
+			return err
+		}
+	}
 	slot, err := p.put(m)
 	if err != nil {
 		return err
 	}
 	p.places[uint32(m.ifindex)] = at
-	return d.attach(p, m.ifindex, slot)
+	if err := d.prepareGroups(p, m.ifindex, slot, m.pvid, m.filters); err != nil {
+		return err
+	}
+	if err := d.attach(p, m.ifindex, slot); err != nil {
+		return err
+	}
+	return d.settleGroups(p, m.ifindex, slot, m.filters)
 }
 
 func (d *Driver) attach(p *plane, ifindex int, slot uint32) error {

@@ -1,3 +1,4 @@
 package ebpf
 
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -target bpfel -type reason -type layout -type port_flag -type port -type trunk -type station -type sighting -type activity -type allowed_mac -type allowed_ip -type place -type traffic -type losses -type identity -type form -type lesson -type verdict -type copy plane bpf/switch.c -- -mcpu=v3 -O2 -Wall -Wextra -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -target bpfel -type filter_reason -type filter_layout -type direction -type policy_table -type flow -type flow_kind -type connection -type connection_state -type filter_port -type binding -type policy_key -type policy_value -type filter_place -type filter_losses -type filter_event -type filter_identity filter bpf/filter.c -- -mcpu=v3 -O2 -Wall -Wextra -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu

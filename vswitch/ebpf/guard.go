@@ -51,7 +51,7 @@ func (g *Guard) Observe(name string, found device.Switch) (map[string]vswitch.Po
 func (g *Guard) observe(name string, found device.Switch) (map[string]vswitch.Port, map[string]bool, error) {
 	var ports map[string]vswitch.Port
 	gateways := map[string]bool{}
-	hooks, err := g.d.hooks(found)
+	hooks, groups, err := g.d.hooks(found)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -63,6 +63,9 @@ func (g *Guard) observe(name string, found device.Switch) (map[string]vswitch.Po
 		p = &plane{}
 		p.reset()
 	} else if err := p.read(); err != nil {
+		return nil, nil, err
+	}
+	if err := g.d.observeGroups(p, groups); err != nil {
 		return nil, nil, err
 	}
 	sound, err := p.sound(g.d.spec, hooks)
@@ -101,6 +104,31 @@ func (g *Guard) plane(sw string) (*plane, error) {
 		}
 	}
 	return g.d.planes[sw], nil
+}
+
+// Prepare has a port that is about to join VLANs follow its groups there.
+func (g *Guard) Prepare(sw, name string, l netlink.Link, p vswitch.Port) error {
+	if len(p.Filters) == 0 {
+		return nil
+	}
+	g.d.mu.Lock()
+	defer g.d.mu.Unlock()
+	plane, err := g.plane(sw)
+	if err != nil {
+		return err
+	}
+	ifindex := l.Attrs().Index
+	slot, ok := plane.slots[uint32(ifindex)]
+	if !ok {
+		if slot, err = plane.put(member{ifindex: ifindex, mtu: l.Attrs().MTU, down: true}); err != nil {
+			return fmt.Errorf("port %q: %w", name, err)
+		}
+		plane.places[uint32(ifindex)] = place{name: name}
+	}
+	if err := g.d.prepareGroups(plane, ifindex, slot, p.PVID, p.Filters); err != nil {
+		return fmt.Errorf("port %q: %w", name, err)
+	}
+	return nil
 }
 
 // SetPort guards the device of a port, or changes how.

@@ -54,7 +54,7 @@ func attach(h *link.Space, ifindex int, prog *ebpf.Program, slot uint32) error {
 		return err
 	}
 	if !fresh { // what is new is empty
-		if _, _, err := find(h, ifindex); err != nil {
+		if _, _, _, err := find(h, ifindex); err != nil {
 			return err
 		}
 	}
@@ -67,19 +67,20 @@ func attach(h *link.Space, ifindex int, prog *ebpf.Program, slot uint32) error {
 	return nil
 }
 
-// find looks for our filter on a device.
-func find(h *link.Space, ifindex int) (hook, bool, error) {
+// find looks for our filter on a device, and gives all at ingress.
+func find(h *link.Space, ifindex int) (hook, bool, []netlink.Filter, error) {
 	all, err := h.Filters(ifindex)
 	if err != nil {
-		return hook{}, false, err
+		return hook{}, false, nil, err
 	}
 	before, err := tcxBefore(ifindex)
 	if err != nil {
-		return hook{}, false, err
+		return hook{}, false, nil, err
 	}
+	groups := hookAt(all, fromPriority, fromName)
 	for _, f := range all {
 		a := f.Attrs()
-		if a.Priority < filterPriority {
+		if a.Priority < filterPriority && (a.Priority != fromPriority || groups.program == 0) {
 			before = fmt.Sprintf("a filter of priority %d (%s)", a.Priority, f.Type())
 		}
 		if a.Priority != filterPriority || a.Handle != filterHandle {
@@ -87,11 +88,11 @@ func find(h *link.Space, ifindex int) (hook, bool, error) {
 		}
 		b, ok := f.(*netlink.BpfFilter)
 		if !ok || b.Name != filterName {
-			return hook{}, false, &takenError{}
+			return hook{}, false, all, &takenError{}
 		}
-		return hook{ebpf.ProgramID(b.Id), b.ClassId, before}, true, nil
+		return hook{ebpf.ProgramID(b.Id), b.ClassId, before}, true, all, nil
 	}
-	return hook{}, false, nil
+	return hook{}, false, all, nil
 }
 
 // tcxBefore names a program on the device's tcx hook, which comes before all
@@ -112,7 +113,7 @@ func tcxBefore(ifindex int) (string, error) {
 
 // detach takes our filter from a device, and the qdisc when nothing else is in it.
 func detach(h *link.Space, ifindex int) error {
-	_, ok, err := find(h, ifindex)
+	_, ok, _, err := find(h, ifindex)
 	var taken *takenError
 	if errors.As(err, &taken) {
 		return nil

@@ -352,7 +352,7 @@ func TestHalfUpgraded(t *testing.T) {
 	}
 	id := programID(t, next.planes["lab"].prog)
 	for _, dev := range []string{"web", "db", "red", "lab.10"} {
-		if h, ok, err := find(next.host, int(index(t, dev))); err != nil || !ok || h.program != id {
+		if h, ok, _, err := find(next.host, int(index(t, dev))); err != nil || !ok || h.program != id {
 			t.Errorf("%s has program %d, %v; want %d", dev, h.program, err, id)
 		}
 	}
@@ -437,7 +437,7 @@ func TestHalfInherited(t *testing.T) {
 	}
 	id := programID(t, next.planes["lab"].prog)
 	for _, dev := range []string{"web", "db", "red", "lab.10"} {
-		if h, ok, err := find(next.host, int(index(t, dev))); err != nil || !ok || h.program != id {
+		if h, ok, _, err := find(next.host, int(index(t, dev))); err != nil || !ok || h.program != id {
 			t.Errorf("%s has program %d, %v; want %d", dev, h.program, err, id)
 		}
 	}

@@ -55,7 +55,7 @@ func ofBridge(name string, s device.Switch) bool {
 
 func (d *Driver) observe(name string, found device.Switch) (vswitch.Switch, error) {
 	sw := vswitch.Switch{Dataplane: vswitch.EBPF, Ports: map[string]vswitch.Port{}, Gateways: map[string]vswitch.Gateway{}}
-	hooks, err := d.hooks(found)
+	hooks, groups, err := d.hooks(found)
 	if err != nil {
 		return sw, err
 	}
@@ -68,6 +68,9 @@ func (d *Driver) observe(name string, found device.Switch) (vswitch.Switch, erro
 		p = &plane{}
 		p.reset()
 	} else if err := errors.Join(p.read(), p.compare()); err != nil {
+		return sw, err
+	}
+	if err := d.observeGroups(p, groups); err != nil {
 		return sw, err
 	}
 	sound, err := p.sound(d.spec, hooks)
@@ -91,24 +94,31 @@ func (d *Driver) observe(name string, found device.Switch) (vswitch.Switch, erro
 	return sw, nil
 }
 
-// hooks is our filters on the devices of a switch, by ifindex.
-func (d *Driver) hooks(found device.Switch) (map[uint32]hook, error) {
+// hooks is our filters on the devices of a switch, by ifindex, and those of groups.
+func (d *Driver) hooks(found device.Switch) (map[uint32]hook, map[uint32]groupHooks, error) {
 	var all []netlink.Link
 	for _, p := range found.Ports {
 		all = append(all, p.Link)
 	}
-	out := map[uint32]hook{}
+	out, groups := map[uint32]hook{}, map[uint32]groupHooks{}
 	for _, l := range append(all, found.Others...) {
-		h, ok, err := find(d.host, l.Attrs().Index)
+		h, ok, ingress, err := find(d.host, l.Attrs().Index)
 		var taken *takenError
 		if err != nil && !errors.As(err, &taken) {
-			return nil, fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
+			return nil, nil, fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
 		}
 		if ok {
 			out[uint32(l.Attrs().Index)] = h
 		}
+		g, err := d.findGroupHooks(l.Attrs().Index, ingress)
+		if err != nil {
+			return nil, nil, fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
+		}
+		if g != (groupHooks{}) {
+			groups[uint32(l.Attrs().Index)] = g
+		}
 	}
-	return out, nil
+	return out, groups, nil
 }
 
 // adopt is the kernel's side of a switch: the one in use, or that which the
@@ -214,7 +224,10 @@ func (p *plane) sound(spec *ebpf.CollectionSpec, hooks map[uint32]hook) (map[uin
 
 // shares tells whether another program works on the same maps: one of a process
 // that died while it replaced the other.
-func (p *plane) shares(id ebpf.ProgramID) (bool, error) {
+func (p *plane) shares(id ebpf.ProgramID) (bool, error) { return worksOn(id, p.program, p.maps.Ports) }
+
+// worksOn tells whether a program has a name and uses a map.
+func worksOn(id ebpf.ProgramID, name string, m *ebpf.Map) (bool, error) {
 	prog, err := ebpf.NewProgramFromID(id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // gone since its filter was seen
@@ -226,13 +239,13 @@ func (p *plane) shares(id ebpf.ProgramID) (bool, error) {
 	if err = errors.Join(err, prog.Close()); err != nil {
 		return false, err
 	}
-	ours, err := p.maps.Ports.Info()
+	ours, err := m.Info()
 	if err != nil {
 		return false, err
 	}
 	want, _ := ours.ID()
 	ids, _ := theirs.MapIDs()
-	return theirs.Name == p.program && slices.Contains(ids, want), nil
+	return theirs.Name == name && slices.Contains(ids, want), nil
 }
 
 // portsOf is the ports as the switch treats them, with their faults.
@@ -271,13 +284,15 @@ func (p *plane) port(name string, found device.Port, sound map[uint32]hook) vswi
 	slot := p.slots[ifindex]
 	have, trunk := p.ports[slot], p.trunks[slot]
 	down := have.Flags&planePortFlagPORT_DOWN != 0
-	if _, ok := sound[ifindex]; !ok || have.MaxFrame != uint32(l.MTU+frameOverhead) || down && !port.Down {
+	filters, whole := p.filtersOf(slot, ifindex, p.groupHooks[ifindex])
+	if _, ok := sound[ifindex]; !ok || !whole || have.MaxFrame != uint32(l.MTU+frameOverhead) || down && !port.Down {
 		port.PVID = vswitch.NotAttached
 		return port
 	}
 	port.PVID, port.Tagged = have.Pvid, trunk.list()
 	port.Isolated = have.Flags&planePortFlagPORT_ISOLATED != 0
 	port.Security = p.security(slot)
+	port.Filters = filters
 	return port
 }
 

@@ -41,11 +41,14 @@ type plane struct {
 	dirty  map[uint16]bool           // VLANs whose flood list has to be written
 	stale  bool                      // the FDB may name ports that have left a VLAN
 
-	places   map[uint32]place          // what each device is, by ifindex
-	hooks    map[uint32]ebpf.ProgramID // program of each device's filter, by ifindex
-	vanished []uint32                  // ifindexes that have slots and no device any more
-	checked  bool                      // the program is this package's newest
-	fresh    *relic                    // of which the maps are a copy, until the first commit
+	places        map[uint32]place          // what each device is, by ifindex
+	hooks         map[uint32]ebpf.ProgramID // program of each device's filter, by ifindex
+	groups        *groupFilter              // of ports that have some, nil before the first
+	groupHooks    map[uint32]groupHooks     // as they were seen, by ifindex
+	groupPrograms map[ebpf.ProgramID]bool   // those that were seen, and whether they work on the maps of groups
+	vanished      []uint32                  // ifindexes that have slots and no device any more
+	checked       bool                      // the program is this package's newest
+	fresh         *relic                    // of which the maps are a copy, until the first commit
 }
 
 // place is a port or a gateway of a switch.
@@ -196,7 +199,7 @@ func (p *plane) id() (ebpf.ProgramID, error) {
 
 // close lets go of the program and the maps. Those that filters hold live on.
 func (p *plane) close() error {
-	err := errors.Join(closeAll(p.maps.byName()), p.release())
+	err := errors.Join(closeAll(p.maps.byName()), p.release(), p.groups.close())
 	if p.prog != nil {
 		err = errors.Join(err, p.prog.Close())
 	}

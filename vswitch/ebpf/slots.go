@@ -28,7 +28,8 @@ type member struct {
 	isolated bool
 	down     bool
 	security vswitch.Security
-	far      vswitch.MAC   // of a veth's other end, zero for others
+	far      vswitch.MAC // of a veth's other end, zero for others
+	filters  map[uint16]*vswitch.Policy
 	own      []vswitch.MAC // what nobody else may send from; the port may send from others, too
 }
 
@@ -194,6 +195,11 @@ func (p *plane) clear(ifindex uint32) error {
 	}
 	if err := errors.Join(p.disallow(slot, nil, nil), p.forgetActivity(slot)); err != nil {
 		return err
+	}
+	if p.groups != nil {
+		if err := p.groups.clear(slot); err != nil {
+			return err
+		}
 	}
 	p.touch(slot)
 	delete(p.slots, ifindex)

@@ -62,6 +62,8 @@ func Suite(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitc
 		{"floods are limited", suite.storm},
 		{"a loop is bounded by storm control", suite.loop},
 		{"a BPDU shuts a port with a guard", suite.bpduGuard},
+		{"groups say what connections a port has", suite.groups},
+		{"groups change under connections", suite.groupsChange},
 		{"no station has an impossible address", suite.badSource},
 		{"a station moves", suite.move},
 		{"a port changes its VLAN", suite.changeVLAN},
