@@ -129,18 +129,19 @@ type fate struct {
 	err  error
 }
 
+// fates looks at the steps that there are: what failed before and has none left is
+// well again, whatever its backoff.
 func fates(outcomes []reconcile.Outcome, failed map[string]error) map[string]fate {
 	f := map[string]fate{}
-	for id, err := range failed {
-		f[id] = fate{err: err}
-	}
 	for _, o := range outcomes {
 		id := o.Step.Object()
 		switch {
-		case o.Err == nil && f[id].err == nil:
-			f[id] = fate{done: true}
-		case o.Err != nil && !errors.Is(o.Err, reconcile.ErrWaits):
+		case errors.Is(o.Err, reconcile.ErrWaits):
+			f[id] = fate{err: failed[id]}
+		case o.Err != nil:
 			f[id] = fate{err: o.Err}
+		case f[id].err == nil:
+			f[id] = fate{done: true}
 		}
 	}
 	return f

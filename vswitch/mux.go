@@ -128,4 +128,27 @@ func (m *Mux) Trace(ctx context.Context, port string, frame []byte) (Trace, erro
 	return Trace{}, &NoPortError{Name: port}
 }
 
+// LoopDetector is a Driver that sends probes to ports with loop detection.
+type LoopDetector interface {
+	// DetectLoops sends one round of them and tells whether, since the last call,
+	// ports were shut or have opened again. A round each third of a second finds a
+	// loop within a second.
+	DetectLoops(ctx context.Context) (changed bool, err error)
+}
+
+// DetectLoops has every driver do it that can.
+func (m *Mux) DetectLoops(ctx context.Context) (changed bool, err error) {
+	var errs []error
+	for _, plane := range m.planes() {
+		d, ok := m.drivers[plane].(LoopDetector)
+		if !ok {
+			continue
+		}
+		other, err := d.DetectLoops(ctx)
+		changed = changed || other
+		errs = append(errs, err)
+	}
+	return changed, errors.Join(errs...)
+}
+
 func (m *Mux) planes() []Dataplane { return slices.Sorted(maps.Keys(m.drivers)) }

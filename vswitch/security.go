@@ -28,6 +28,9 @@ type Security struct {
 	Storm     Storm
 	Trusted   bool // may serve DHCP and DHCPv6, and send router advertisements and redirects
 	BPDUGuard bool // a bridge protocol data unit shuts the port for 300 s
+	// LoopDetection has probes sent to the port, and the port shut while one comes
+	// back to the switch in its VLAN.
+	LoopDetection bool
 }
 
 // DefaultMACLimit leaves room for many ports in a switch's FDB of 262,144 stations.
@@ -54,7 +57,7 @@ func (s Security) canonical() Security {
 
 // same compares canonical ones.
 func (s Security) same(o Security) bool {
-	return s.MACLimit == o.MACLimit && s.Storm == o.Storm && s.Trusted == o.Trusted && s.BPDUGuard == o.BPDUGuard &&
+	return s.MACLimit == o.MACLimit && s.Storm == o.Storm && s.Trusted == o.Trusted && s.BPDUGuard == o.BPDUGuard && s.LoopDetection == o.LoopDetection &&
 		slices.Equal(s.AllowedMACs, o.AllowedMACs) && slices.Equal(s.AllowedIPs, o.AllowedIPs)
 }
 
@@ -78,6 +81,7 @@ func (s Security) String() string {
 	add(s.Storm.Multicast != 0, "multicast %d/s", s.Storm.Multicast)
 	add(s.Storm.UnknownUnicast != 0, "unknown-unicast %d/s", s.Storm.UnknownUnicast)
 	add(s.BPDUGuard, "bpdu-guard")
+	add(s.LoopDetection, "loop-detection")
 	add(s.Trusted, "trusted")
 	return strings.Join(words, " ")
 }

@@ -23,7 +23,7 @@ type PortCounters struct {
 	TxFrames, TxBytes uint64
 	Drops             map[string]uint64            // frames dropped, by reason; as far as the dataplane knows
 	VLANDrops         map[uint16]map[string]uint64 // the same by VLAN; 0 is what was dropped before one was known
-	Shut              bool                         // nothing is taken from the port for now: its BPDU guard saw one
+	Shut              bool                         // nothing is taken from the port for now: its BPDU guard saw one, or it is in a loop
 }
 
 // VLANCounters is what entered one VLAN of a switch.

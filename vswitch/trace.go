@@ -75,6 +75,7 @@ var rules = map[string]string{
 	"storm-multicast":       "storm-control.multicast",
 	"storm-unknown-unicast": "storm-control.unknown-unicast",
 	"bpdu-guard":            "bpdu-guard",
+	"loop":                  "loop-detection",
 	"dhcp-guard":            "trusted",
 	"ra-guard":              "trusted",
 }

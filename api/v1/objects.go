@@ -42,7 +42,7 @@ type Port struct {
 	VLANDrops map[int]map[string]uint64 `json:"vlanDrops" doc:"the same by VLAN id; 0 is what was dropped before one was known"`
 	Security  PortSecurity              `json:"security" doc:"what the port may send"`
 	Groups    []string                  `json:"groups" doc:"security groups, the port's and those of its VLANs"`
-	Shut      bool                      `json:"shut" doc:"nothing is taken from the port for now: its BPDU guard saw one"`
+	Shut      bool                      `json:"shut" doc:"nothing is taken from the port for now: its BPDU guard saw one, or it is in a loop"`
 }
 
 // PortSecurity is what a port may send; limits of 0 are none.
@@ -54,6 +54,7 @@ type PortSecurity struct {
 	Multicast      uint32   `json:"multicast" doc:"frames a second"`
 	UnknownUnicast uint32   `json:"unknownUnicast" doc:"frames a second"`
 	BPDUGuard      bool     `json:"bpduGuard"`
+	LoopDetection  bool     `json:"loopDetection"`
 	Trusted        bool     `json:"trusted" doc:"may serve DHCP and be a router"`
 }
 

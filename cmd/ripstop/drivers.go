@@ -39,6 +39,9 @@ import (
 // dataplane's tables. They are not used after their age, gathered or not.
 const ageEvery = 30 * time.Second
 
+// probesEvery is the time between two rounds of probes for loops.
+const probesEvery = 300 * time.Millisecond
+
 // ringDepth is how many accesses to disks may be under way without a thread for
 // each; further ones take one.
 const ringDepth = 512
@@ -179,6 +182,18 @@ func (d *drivers) tasks() []run.Task {
 				}
 				d.awake()
 			}
+		}},
+		{Name: "loop detection", Run: func(ctx context.Context, ready func()) error {
+			ready()
+			return every(ctx, probesEvery, func() {
+				changed, err := d.vswitch.DetectLoops(ctx)
+				if err != nil {
+					d.log.Warn("loop detection incomplete", "error", err)
+				}
+				if changed {
+					d.awake()
+				}
+			})
 		}},
 		{Name: "address ageing", Run: func(ctx context.Context, ready func()) error {
 			ready()

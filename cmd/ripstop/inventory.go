@@ -133,7 +133,7 @@ func securityOf(s vswitch.Security) v1.PortSecurity {
 	out := v1.PortSecurity{
 		AllowedMACs: []string{}, AllowedIPs: texts(s.AllowedIPs), MACLimit: cmp.Or(s.MACLimit, vswitch.DefaultMACLimit),
 		Broadcast: s.Storm.Broadcast, Multicast: s.Storm.Multicast, UnknownUnicast: s.Storm.UnknownUnicast,
-		BPDUGuard: s.BPDUGuard, Trusted: s.Trusted,
+		BPDUGuard: s.BPDUGuard, LoopDetection: s.LoopDetection, Trusted: s.Trusted,
 	}
 	for _, m := range s.AllowedMACs {
 		out.AllowedMACs = append(out.AllowedMACs, m.String())

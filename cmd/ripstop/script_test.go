@@ -48,6 +48,7 @@ func TestSecurity(t *testing.T)  { script(t, "security") }
 func TestAdopt(t *testing.T)     { script(t, "adopt") }
 func TestTrace(t *testing.T)     { script(t, "trace") }
 func TestCapture(t *testing.T)   { script(t, "capture") }
+func TestLoop(t *testing.T)      { script(t, "loop") }
 
 func script(t *testing.T, name string) { testscript.Run(t, scriptParams(name)) }
 

@@ -17,11 +17,12 @@ const maxStatic = 4096
 // that it may send from.
 func (c *checker) checkSecurity(p *rawPort, port Port) vswitch.Security {
 	s := vswitch.Security{
-		AllowedMACs: c.allowedMACs(p),
-		AllowedIPs:  c.allowedIPs(p),
-		MACLimit:    int(p.MACLimit.v),
-		Trusted:     bool(p.Trusted.or(port.Kind == vswitch.Device)),
-		BPDUGuard:   bool(p.BPDUGuard.v),
+		AllowedMACs:   c.allowedMACs(p),
+		AllowedIPs:    c.allowedIPs(p),
+		MACLimit:      int(p.MACLimit.v),
+		Trusted:       bool(p.Trusted.or(port.Kind == vswitch.Device)),
+		BPDUGuard:     bool(p.BPDUGuard.v),
+		LoopDetection: bool(p.LoopDetect.v),
 	}
 	if st := p.StormControl; st != nil {
 		s.Storm = vswitch.Storm{

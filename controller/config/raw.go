@@ -77,6 +77,7 @@ type rawPort struct {
 	MACLimit     value[macLimit]  `yaml:"mac-limit" jsonschema_description:"How many stations are learned at the port, 1 to 65535, 4096 unless set. Frames of further ones are dropped."`
 	StormControl *rawStormControl `yaml:"storm-control" jsonschema_description:"Most frames a second from the port of each kind that goes to all ports of a VLAN."`
 	BPDUGuard    value[boolean]   `yaml:"bpdu-guard" jsonschema_description:"A bridge protocol data unit shuts the port: nothing is taken from it for 300 s after the last one."`
+	LoopDetect   value[boolean]   `yaml:"loop-detection" jsonschema_description:"Probes are sent to the port, and the port is shut while one comes back to the switch in the same VLAN: until 5 s after the last one."`
 	Groups       many[name]       `yaml:"groups" jsonschema_description:"Security groups of the port; one or a list. With one, only what their rules allow passes."`
 	Trusted      value[boolean]   `yaml:"trusted" jsonschema_description:"The port may serve DHCP and DHCPv6, and send router advertisements and redirects. true for device, else false unless set."`
 }

@@ -25,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -44,6 +45,7 @@ type Driver struct {
 	host    *link.Space
 	devices *device.Devices
 	guard   Guard
+	settled atomic.Bool // the ports' states are those of DetectLoops, not of a process before
 }
 
 // New is a Driver for the namespace in which the process runs, which is where

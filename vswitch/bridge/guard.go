@@ -34,6 +34,9 @@ type Guard interface {
 	Commit(ctx context.Context) error
 	// Admit traces a frame from a port up to where the guard passes it on.
 	Admit(ctx context.Context, port string, frame []byte) (vswitch.Trace, error)
+	// DetectLoops sends probes, and tells whether ports were shut or have opened
+	// again, and which are in a loop, by ifindex: to these nothing must be sent.
+	DetectLoops(ctx context.Context) (looped map[int]bool, changed bool, err error)
 	// Counters is of every guarded port, and of the VLANs.
 	Counters(ctx context.Context) (vswitch.Counters, error)
 }

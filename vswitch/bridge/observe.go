@@ -90,7 +90,7 @@ type membership struct {
 	pvid             uint16
 	untagged, tagged []uint16 // sorted
 	isolated         bool
-	forwards         bool // its device is up and has a carrier
+	state            byte // of the bridge's port: forwarding, or not
 }
 
 // carries tells whether the port is a member of a VLAN.
@@ -151,7 +151,9 @@ func parseMembership(b []byte) (index int, m membership, err error) {
 			m.isolated = len(on) > 0 && on[0] != 0
 		}
 		for _, state := range info[nl.IFLA_BRPORT_STATE] {
-			m.forwards = len(state) > 0 && state[0] == forwarding
+			if len(state) > 0 {
+				m.state = state[0]
+			}
 		}
 	}
 	slices.Sort(m.untagged)
@@ -210,9 +212,6 @@ func (m *membership) add(vid, flags uint16) {
 		m.tagged = append(m.tagged, vid)
 	}
 }
-
-// forwarding is BR_STATE_FORWARDING of linux/if_bridge.h.
-const forwarding = 3
 
 // lastVLAN is the highest VLAN that is not reserved (IEEE 802.1Q, table 9-2).
 const lastVLAN = 4094

@@ -51,7 +51,7 @@ func station3(state uint16) []byte {
 
 func TestParse(t *testing.T) {
 	index, m, err := parseMembership(port7())
-	want := membership{pvid: 20, untagged: []uint16{20}, tagged: []uint16{10, 30, 31, 32}, isolated: true, forwards: true}
+	want := membership{pvid: 20, untagged: []uint16{20}, tagged: []uint16{10, 30, 31, 32}, isolated: true, state: forwarding}
 	if err != nil || index != 7 || !reflect.DeepEqual(m, want) {
 		t.Errorf("port %d is %+v, %v; want %+v", index, m, err, want)
 	}

@@ -180,7 +180,7 @@ func (w *walk) egress(name string, l netlink.Link) (vswitch.Egress, string) {
 	switch vid := w.trace.VLAN; {
 	case l.Attrs().Index == w.in.Attrs().Index:
 		return vswitch.Egress{}, "same-port"
-	case !to.carries(vid) || !to.forwards:
+	case !to.carries(vid) || to.state != forwarding:
 		return vswitch.Egress{}, "no-destination"
 	case from.isolated && to.isolated && !w.gateway:
 		return vswitch.Egress{}, "isolated"

@@ -33,6 +33,7 @@ var reasons = [planeReasonREASONS]string{
 	planeReasonREASON_BPDU_GUARD:         "bpdu-guard",
 	planeReasonREASON_DHCP_GUARD:         "dhcp-guard",
 	planeReasonREASON_RA_GUARD:           "ra-guard",
+	planeReasonREASON_LOOP:               "loop",
 }
 
 // vlanTraffic is what entered each VLAN that saw a frame.

@@ -93,7 +93,7 @@ func (p *plane) portCounters(links map[uint32]*netlink.LinkAttrs) ([]vswitch.Por
 				c.Drops[why] += n
 			}
 		}
-		if c.Shut, err = p.shut(p.slots[ifindex], now); err != nil {
+		if _, c.Shut, err = p.activity(p.slots[ifindex], now); err != nil {
 			return nil, err
 		}
 		if l := links[ifindex]; l != nil && l.Statistics != nil {
@@ -107,16 +107,35 @@ func (p *plane) portCounters(links map[uint32]*netlink.LinkAttrs) ([]vswitch.Por
 	return out, nil
 }
 
-// shut tells whether a port's BPDU guard holds back its frames.
-func (p *plane) shut(slot uint32, now time.Duration) (bool, error) {
-	if p.ports[slot].Flags&planePortFlagPORT_BPDU_GUARD == 0 {
-		return false, nil
+// shut is why a port is shut, and what to do about it; "" for one that is not.
+func (p *plane) shut(slot uint32, now time.Duration) (string, error) {
+	a, closed, err := p.activity(slot, now)
+	if err != nil || !closed {
+		return "", err
 	}
-	var a planeActivity
+	if a.Looped == 0 {
+		return "its BPDU guard saw a bridge behind it and has it shut: " +
+			"take the bridge away, and the port opens 300 s after the last BPDU", nil
+	}
+	other := "another port"
+	if a.Looped == slot {
+		other = "itself"
+	} else if a.Looped < maxPorts && p.ports[a.Looped].Ifindex != 0 {
+		other = fmt.Sprintf("port %q", p.places[p.ports[a.Looped].Ifindex].name)
+	}
+	return "it is in a loop with " + other + " and shut for that: " +
+		"take the cable or the bridge between them away, and the port opens 5 s later", nil
+}
+
+// activity is what happened at a port, and whether it is shut.
+func (p *plane) activity(slot uint32, now time.Duration) (a planeActivity, closed bool, err error) {
+	if p.ports[slot].Flags&(planePortFlagPORT_BPDU_GUARD|planePortFlagPORT_LOOP_DETECTION) == 0 {
+		return a, false, nil
+	}
 	if err := p.maps.Activities.Lookup(slot, &a); err != nil {
-		return false, fmt.Errorf("read map %q of switch %q: %w", planeMapActivities, p.name, err)
+		return a, false, fmt.Errorf("read map %q of switch %q: %w", planeMapActivities, p.name, err)
 	}
-	return now < time.Duration(a.Shut), nil
+	return a, now < time.Duration(a.Shut), nil
 }
 
 // Expire removes the stations from the FDBs that have aged out, and tells how

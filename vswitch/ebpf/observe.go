@@ -261,15 +261,12 @@ func (p *plane) portsOf(found device.Switch, sound map[uint32]hook) (map[string]
 			port.Fault = fmt.Sprintf("port %q: on %s, %s comes before the switch's, and what it decides passes the switch by: "+
 				"give it a priority above %d, or remove it", n, f.Link.Attrs().Name, h.before, filterPriority)
 		}
-		if port.Security.BPDUGuard {
-			shut, err := p.shut(p.slots[uint32(f.Link.Attrs().Index)], now)
-			if err != nil {
-				return nil, err
-			}
-			if shut {
-				port.Fault = fmt.Sprintf("port %q: its BPDU guard saw a bridge behind it and has it shut: "+
-					"take the bridge away, and the port opens 300 s after the last BPDU", n)
-			}
+		why, err := p.shut(p.slots[uint32(f.Link.Attrs().Index)], now)
+		if err != nil {
+			return nil, err
+		}
+		if why != "" {
+			port.Fault = fmt.Sprintf("port %q: %s", n, why)
 		}
 		out[n] = port
 	}

@@ -47,6 +47,9 @@ type plane struct {
 	groupHooks    map[uint32]groupHooks     // as they were seen, by ifindex
 	groupPrograms map[ebpf.ProgramID]bool   // those that were seen, and whether they work on the maps of groups
 	vanished      []uint32                  // ifindexes that have slots and no device any more
+	nonces        map[uint32]uint64         // of the probes of each slot
+	round         int                       // of probes
+	closed        map[uint32]string         // why ports were shut when DetectLoops looked last, by ifindex
 	checked       bool                      // the program is this package's newest
 	fresh         *relic                    // of which the maps are a copy, until the first commit
 }
@@ -110,7 +113,8 @@ func mapsOf(get func(name string) *ebpf.Map) planeMaps {
 	return planeMaps{
 		Activities: get(planeMapActivities), AllowedIps: get(planeMapAllowedIps), AllowedMacs: get(planeMapAllowedMacs),
 		Drops: get(planeMapDrops), Fdb: get(planeMapFdb), Floods: get(planeMapFloods), Handed: get(planeMapHanded), Learned: get(planeMapLearned),
-		Ports: get(planeMapPorts), Self: get(planeMapSelf), Trunks: get(planeMapTrunks), Vlans: get(planeMapVlans),
+		Nonces: get(planeMapNonces),
+		Ports:  get(planeMapPorts), Self: get(planeMapSelf), Trunks: get(planeMapTrunks), Vlans: get(planeMapVlans),
 	}
 }
 
@@ -210,7 +214,8 @@ func (m *planeMaps) byName() map[string]*ebpf.Map {
 	all := map[string]*ebpf.Map{
 		planeMapActivities: m.Activities, planeMapAllowedIps: m.AllowedIps, planeMapAllowedMacs: m.AllowedMacs,
 		planeMapDrops: m.Drops, planeMapFdb: m.Fdb, planeMapFloods: m.Floods, planeMapHanded: m.Handed, planeMapLearned: m.Learned,
-		planeMapPorts: m.Ports, planeMapSelf: m.Self, planeMapTrunks: m.Trunks, planeMapVlans: m.Vlans,
+		planeMapNonces: m.Nonces,
+		planeMapPorts:  m.Ports, planeMapSelf: m.Self, planeMapTrunks: m.Trunks, planeMapVlans: m.Vlans,
 	}
 	maps.DeleteFunc(all, func(_ string, m *ebpf.Map) bool { return m == nil })
 	return all

@@ -14,11 +14,11 @@ import (
 )
 
 type planeActivity struct {
-	_        structs.HostLayout
-	Second   uint64
-	Shut     uint64
-	Storm    [3]uint32
-	Reserved uint32
+	_      structs.HostLayout
+	Second uint64
+	Shut   uint64
+	Storm  [3]uint32
+	Looped uint32
 }
 
 type planeAllowedIp struct {
@@ -61,7 +61,7 @@ type planeIdentity struct {
 type planeLayout uint32
 
 const (
-	planeLayoutLAYOUT      planeLayout = 4
+	planeLayoutLAYOUT      planeLayout = 5
 	planeLayoutMAX_PORTS   planeLayout = 4096
 	planeLayoutMAX_VLANS   planeLayout = 4096
 	planeLayoutMAX_FDB     planeLayout = 262144
@@ -80,7 +80,7 @@ const (
 
 type planeLosses struct {
 	_      structs.HostLayout
-	Frames [24]uint64
+	Frames [25]uint64
 }
 
 type planePlace struct {
@@ -103,14 +103,15 @@ type planePort struct {
 type planePortFlag uint32
 
 const (
-	planePortFlagPORT_TRUNK      planePortFlag = 1
-	planePortFlagPORT_ISOLATED   planePortFlag = 2
-	planePortFlagPORT_DOWN       planePortFlag = 4
-	planePortFlagPORT_LOCKED_MAC planePortFlag = 8
-	planePortFlagPORT_LOCKED_IP  planePortFlag = 16
-	planePortFlagPORT_LINK_LOCAL planePortFlag = 32
-	planePortFlagPORT_TRUSTED    planePortFlag = 64
-	planePortFlagPORT_BPDU_GUARD planePortFlag = 128
+	planePortFlagPORT_TRUNK          planePortFlag = 1
+	planePortFlagPORT_ISOLATED       planePortFlag = 2
+	planePortFlagPORT_DOWN           planePortFlag = 4
+	planePortFlagPORT_LOCKED_MAC     planePortFlag = 8
+	planePortFlagPORT_LOCKED_IP      planePortFlag = 16
+	planePortFlagPORT_LINK_LOCAL     planePortFlag = 32
+	planePortFlagPORT_TRUSTED        planePortFlag = 64
+	planePortFlagPORT_BPDU_GUARD     planePortFlag = 128
+	planePortFlagPORT_LOOP_DETECTION planePortFlag = 1024
 )
 
 type planeReason uint32
@@ -140,7 +141,8 @@ const (
 	planeReasonREASON_BPDU_GUARD         planeReason = 21
 	planeReasonREASON_DHCP_GUARD         planeReason = 22
 	planeReasonREASON_RA_GUARD           planeReason = 23
-	planeReasonREASONS                   planeReason = 24
+	planeReasonREASON_LOOP               planeReason = 24
+	planeReasonREASONS                   planeReason = 25
 )
 
 type planeSighting struct {
@@ -189,6 +191,7 @@ const (
 	planeMapFloods         = "floods"
 	planeMapHanded         = "handed"
 	planeMapLearned        = "learned"
+	planeMapNonces         = "nonces"
 	planeMapPorts          = "ports"
 	planeMapSelf           = "self"
 	planeMapTrunks         = "trunks"
@@ -261,6 +264,7 @@ type planeMapSpecs struct {
 	Floods      *ebpf.MapSpec `ebpf:"floods"`
 	Handed      *ebpf.MapSpec `ebpf:"handed"`
 	Learned     *ebpf.MapSpec `ebpf:"learned"`
+	Nonces      *ebpf.MapSpec `ebpf:"nonces"`
 	Ports       *ebpf.MapSpec `ebpf:"ports"`
 	Self        *ebpf.MapSpec `ebpf:"self"`
 	Trunks      *ebpf.MapSpec `ebpf:"trunks"`
@@ -303,6 +307,7 @@ type planeMaps struct {
 	Floods      *ebpf.Map `ebpf:"floods"`
 	Handed      *ebpf.Map `ebpf:"handed"`
 	Learned     *ebpf.Map `ebpf:"learned"`
+	Nonces      *ebpf.Map `ebpf:"nonces"`
 	Ports       *ebpf.Map `ebpf:"ports"`
 	Self        *ebpf.Map `ebpf:"self"`
 	Trunks      *ebpf.Map `ebpf:"trunks"`
@@ -321,6 +326,7 @@ func (m *planeMaps) Close() error {
 		m.Floods,
 		m.Handed,
 		m.Learned,
+		m.Nonces,
 		m.Ports,
 		m.Self,
 		m.Trunks,

@@ -78,6 +78,9 @@ func securityFlags(s vswitch.Security) (f planePortFlag) {
 	if s.BPDUGuard {
 		f |= planePortFlagPORT_BPDU_GUARD
 	}
+	if s.LoopDetection {
+		f |= planePortFlagPORT_LOOP_DETECTION
+	}
 	return f
 }
 
@@ -85,10 +88,11 @@ func securityFlags(s vswitch.Security) (f planePortFlag) {
 func (p *plane) security(slot uint32) vswitch.Security {
 	port := p.ports[slot]
 	s := vswitch.Security{
-		MACLimit:  int(port.MacLimit),
-		Storm:     vswitch.Storm{Broadcast: port.Storm[0], Multicast: port.Storm[1], UnknownUnicast: port.Storm[2]},
-		Trusted:   port.Flags&planePortFlagPORT_TRUSTED != 0,
-		BPDUGuard: port.Flags&planePortFlagPORT_BPDU_GUARD != 0,
+		MACLimit:      int(port.MacLimit),
+		Storm:         vswitch.Storm{Broadcast: port.Storm[0], Multicast: port.Storm[1], UnknownUnicast: port.Storm[2]},
+		Trusted:       port.Flags&planePortFlagPORT_TRUSTED != 0,
+		BPDUGuard:     port.Flags&planePortFlagPORT_BPDU_GUARD != 0,
+		LoopDetection: port.Flags&planePortFlagPORT_LOOP_DETECTION != 0,
 	}
 	if port.Flags&planePortFlagPORT_LOCKED_MAC != 0 {
 		s.AllowedMACs = slices.Clone(p.macs[slot])
@@ -193,7 +197,7 @@ func (p *plane) clear(ifindex uint32) error {
 	if err := p.maps.Ports.Put(slot, &planePort{}); err != nil {
 		return fmt.Errorf("write map %q of switch %q: %w", planeMapPorts, p.name, err)
 	}
-	if err := errors.Join(p.disallow(slot, nil, nil), p.forgetActivity(slot)); err != nil {
+	if err := errors.Join(p.disallow(slot, nil, nil), p.forgetActivity(slot), p.forgetNonce(slot)); err != nil {
 		return err
 	}
 	if p.groups != nil {

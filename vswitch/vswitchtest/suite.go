@@ -61,6 +61,7 @@ func Suite(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitc
 		{"a port has only so many stations", suite.macLimit},
 		{"floods are limited", suite.storm},
 		{"a loop is bounded by storm control", suite.loop},
+		{"a loop shuts one of its ports", suite.loopDetection},
 		{"a BPDU shuts a port with a guard", suite.bpduGuard},
 		{"groups say what connections a port has", suite.groups},
 		{"groups change under connections", suite.groupsChange},

@@ -31,7 +31,7 @@
 // Shared with Go by bpf2go. A change of a map's meaning or size needs a new LAYOUT:
 // then the maps are copied by the names of members, and flags, into new ones.
 enum layout {
-	LAYOUT = 4,
+	LAYOUT = 5,
 	MAX_PORTS = 4096, // slot 0 is never used
 	MAX_VLANS = 4096,
 	MAX_FDB = 262144,
@@ -65,6 +65,7 @@ enum reason {
 	REASON_BPDU_GUARD,
 	REASON_DHCP_GUARD,
 	REASON_RA_GUARD,
+	REASON_LOOP, // the port is shut by a loop, or this is the probe that tells
 	REASONS,
 };
 
@@ -83,6 +84,7 @@ enum port_flag {
 	PORT_LINK_LOCAL = 32,  // and from the link-local address of its Ethernet address
 	PORT_TRUSTED = 64,     // may serve DHCP and be a router
 	PORT_BPDU_GUARD = 128, // is shut by a BPDU
+	PORT_LOOP_DETECTION = 1024, // sends probes, and is shut by a loop
 };
 
 // Kinds of frames of which a flood can be made.
@@ -103,7 +105,7 @@ struct activity {
 	__u64 second; // begin of the one that is counted, ns
 	__u64 shut;   // until then the port is shut, ns
 	__u32 storm[STORMS];
-	__u32 reserved;
+	__u32 looped; // slot at the other end of the loop that shut the port, 0: a BPDU did
 };
 
 struct allowed_mac {
@@ -261,6 +263,15 @@ struct {
 	__type(value, struct activity);
 } activities SEC(".maps");
 
+// What tells that a probe is one that a port has sent. Each has its own, so that
+// who hears those of one port cannot forge another's.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} nonces SEC(".maps");
+
 // Stations learned at each port. The user side counts anew as it removes some.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -288,6 +299,7 @@ struct {
 #define VID_MASK 0x0fff
 #define STATIC (~0ULL)
 #define OF_IPV6 (1U << 31)
+#define LOOP_HOLD (5 * SECOND) // after the last probe that came back
 #define SHUT (300 * SECOND) // after the last BPDU, as errdisable recovery has it
 
 // A frame on its way. Its form changes between "with the VLAN's tag" and
@@ -384,10 +396,20 @@ static __always_inline int carries_tagged(__u32 slot, const struct port *p, __u1
 	return t && t->vlans[(vid & VID_MASK) >> 6] >> (vid & 63) & 1;
 }
 
+// Whether a port is shut by a loop, for both directions.
+static __always_inline int in_loop(__u32 slot)
+{
+	struct activity *a = bpf_map_lookup_elem(&activities, &slot);
+
+	return a && a->looped && bpf_ktime_get_coarse_ns() < a->shut;
+}
+
 // How a frame of the VLAN leaves through the port.
 static __always_inline enum form egress(__u32 slot, const struct port *p, __u16 vid)
 {
 	if (!p->ifindex || p->flags & PORT_DOWN)
+		return NOT_A_MEMBER;
+	if (p->flags & PORT_LOOP_DETECTION && in_loop(slot))
 		return NOT_A_MEMBER;
 	if (p->pvid == vid)
 		return UNTAGGED;
@@ -749,18 +771,69 @@ static __always_inline int is_bpdu(const __u8 *d)
 	       (d[0] == 0x01 && !d[1] && d[2] == 0x0c && d[3] == 0xcc && d[4] == 0xcc && d[5] == 0xcd);
 }
 
-// Whether a port is shut, which a BPDU does to one with a guard.
+// The reason for which a port is shut, inverted, or 0. A BPDU shuts one with a guard.
 static __always_inline int shut(__u32 slot, int bpdu, __u64 now, int dry)
 {
 	struct activity *a = bpf_map_lookup_elem(&activities, &slot);
 
 	if (!a)
 		return 0;
-	if (dry)
-		return bpdu || now < a->shut;
-	if (bpdu)
+	if (bpdu && !dry) {
 		a->shut = now + SHUT;
-	return now < a->shut;
+		a->looped = 0;
+	}
+	if (now < a->shut)
+		return a->looped ? ~REASON_LOOP : ~REASON_BPDU_GUARD;
+	return bpdu ? ~REASON_BPDU_GUARD : 0;
+}
+
+#define ETH_P_PROBE 0x88b6 // IEEE 802 local experimental, 2
+
+// What a probe says behind its Ethernet header, in the host's byte order.
+struct probe {
+	__u64 nonce;
+	__u32 slot; // of the port that sent it
+	__u16 vid;  // in which it was sent
+	__u16 reserved;
+};
+
+// A group address of our own, which bridges forward.
+static __always_inline int is_probe(const __u8 *d)
+{
+	return d[0] == 0x03 && d[1] == 'r' && d[2] == 'i' && d[3] == 'p' && d[4] == 's' && d[5] == 't';
+}
+
+// Looks at a probe. One that comes back in the VLAN in which it was sent tells of a
+// loop, and one of its two ports is shut: the one that is not trusted, else the
+// younger one, so that both directions shut the same. A negative result is the
+// reason to drop the frame, inverted.
+__noinline int probed(struct __sk_buff *skb, __u32 slot, __u32 vid, __u32 dry)
+{
+	struct port *here = bpf_map_lookup_elem(&ports, &slot), *there;
+	__u32 from, victim = slot;
+	struct activity *a;
+	struct probe said;
+	__u64 *nonce;
+
+	if (skb->protocol != bpf_htons(ETH_P_PROBE) || bpf_skb_load_bytes(skb, ETH_HLEN, &said, sizeof(said)))
+		return 0;
+	from = said.slot;
+	nonce = bpf_map_lookup_elem(&nonces, &from);
+	there = bpf_map_lookup_elem(&ports, &from);
+	if (!nonce || !*nonce || *nonce != said.nonce || said.vid != vid || !here || !there)
+		return 0;
+	if (from != slot) {
+		__u32 differ = (here->flags ^ there->flags) & PORT_TRUSTED;
+
+		if (!(here->flags & PORT_LOOP_DETECTION) || (differ && here->flags & PORT_TRUSTED) || (!differ && from > slot))
+			victim = from;
+	}
+	a = bpf_map_lookup_elem(&activities, &victim);
+	if (a && !dry) {
+		a->looped = victim == slot ? from : slot;
+		a->shut = bpf_ktime_get_coarse_ns() + LOOP_HOLD;
+	}
+	return ~REASON_LOOP;
 }
 
 // The reason to drop a frame that hides its protocol from filters, inverted, or
@@ -1031,7 +1104,7 @@ static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 s
 	__u32 zero = 0, vid, flags;
 	struct identity *id;
 	struct traffic *t;
-	int why;
+	int why, closed = 0;
 
 	if (src->ifindex != skb->ifindex)
 		return ~REASON_PORT_UNKNOWN;
@@ -1041,8 +1114,10 @@ static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 s
 	if ((void *)(eth + 1) > end)
 		return ~REASON_MALFORMED;
 	e->now = bpf_ktime_get_coarse_ns();
-	if (flags & PORT_BPDU_GUARD && shut(slot, is_bpdu(eth->h_dest), e->now, dry))
-		return ~REASON_BPDU_GUARD;
+	if (flags & (PORT_BPDU_GUARD | PORT_LOOP_DETECTION))
+		closed = shut(slot, flags & PORT_BPDU_GUARD && is_bpdu(eth->h_dest), e->now, dry);
+	if (closed && !is_probe(eth->h_dest))
+		return closed;
 	why = refuse(skb, eth);
 	if (why)
 		return why;
@@ -1052,6 +1127,11 @@ static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 s
 	if (why)
 		return why;
 	vid = e->from.vid = e->to.vid = e->f.vid;
+	if (is_probe(e->to.mac)) {
+		why = probed(skb, slot, vid, dry);
+		if (why || closed)
+			return why ? why : closed;
+	}
 	why = hidden(skb);
 	if (why)
 		return why;
