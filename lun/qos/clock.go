@@ -7,9 +7,11 @@ import (
 )
 
 const (
-	// least is how much of a rate may always be saved: less than a timer is late by
+	// least is how much of a rate may always be saved: less than timers and initiators are late by
 	// would make limits lower than they say.
-	least = 20 * time.Millisecond
+	least = 50 * time.Millisecond
+	// late is the same of a reservation: who catches up on it keeps the others out.
+	late = 10 * time.Millisecond
 	// each is what an access costs besides its bytes, in bytes: about what a disk
 	// that does 256 KiB at a time needs for the way there.
 	each = 32 << 10

@@ -301,7 +301,7 @@ func (f *flow) charge(now, n int64) *pool {
 }
 
 func (p *party) charge(now, n int64) {
-	p.reserved.take(p.policy.Reservation, now, int64(least), n)
+	p.reserved.take(p.policy.Reservation, now, int64(late), n)
 	p.limited.take(p.policy.Limit, now, int64(max(least, p.policy.Burst)), n)
 }
 

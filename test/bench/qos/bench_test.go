@@ -1,0 +1,71 @@
+package main
+
+import (
+	"encoding/xml"
+	"io"
+	"math"
+	"strings"
+	"testing"
+)
+
+func measured() Results {
+	var r Results
+	for round := range 2 {
+		for _, c := range cases() {
+			for i, l := range c.loads {
+				r.Samples = append(r.Samples, Sample{Case: c.name, LUN: names[l.lun], Round: round, IOPS: float64(1000 * (i + 1)), P50: 10, P99: 20})
+			}
+		}
+	}
+	return r
+}
+
+func TestParse(t *testing.T) {
+	s, err := parse("iops=100.5 MBps=1 errs=0 p50us=7 p99us=9 ios=10\n")
+	if err != nil || s != (Sample{IOPS: 100.5, P50: 7, P99: 9}) {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for _, line := range []string{"", "iops=0", "iops=many"} {
+		if _, err := parse(line); err == nil {
+			t.Errorf("%q was taken", line)
+		}
+	}
+}
+
+func TestKeptPromises(t *testing.T) {
+	r := measured()
+	if c := r.capacity(); c != 6000 {
+		t.Errorf("the capacity is %v", c)
+	}
+	for _, c := range cases() {
+		for _, g := range r.kept(c) {
+			want := map[string]float64{"shares": 1, "all": 1000. / 2400}[c.name] // b has twice as much as a
+			if strings.Contains(g.What, "LUN c") {
+				want = 0.75
+			}
+			if strings.Contains(g.What, "LUN b") && c.name == "all" {
+				want = 2000. / 600
+			}
+			if math.Abs(g.Have.Median-want) > 1e-9 {
+				t.Errorf("%s: %v, want %v", g.What, g.Have.Median, want)
+			}
+		}
+	}
+}
+
+func TestDocument(t *testing.T) {
+	r := measured()
+	d := xml.NewDecoder(strings.NewReader(r.picture()))
+	for {
+		if _, err := d.Token(); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, word := range []string{"missed", "met", "shares 100, 200, 400", "| a | 1000"} {
+		if !strings.Contains(r.document(), word) {
+			t.Errorf("the document does not say %q", word)
+		}
+	}
+}
