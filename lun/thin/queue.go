@@ -34,13 +34,15 @@ var (
 const (
 	flightBlocks = 256 // blocks of an access that does not wait: 1 MiB
 	flightRuns   = 64  // places that they may lie in
+	asideBlocks  = 16  // to compare which takes longer than to begin a goroutine
 )
 
 // flight is an access to whole blocks of one leaf that does not wait.
 //
 //	gate shared ─► map copied, blocks claimed ─► transfers ─► CRCs compared, or map changed ─► gate
 //
-// It ends in whatever goroutine ends its last transfer.
+// It ends in whatever goroutine ends its last transfer, or, where much is to be
+// compared, in one of its own: one goroutine ends all transfers of the ring.
 type flight struct {
 	v      *Volume
 	part   part
@@ -49,6 +51,7 @@ type flight struct {
 	write  bool
 	done   func(ok bool)
 	landed func(ok bool) // made once, so that an access allocates nothing
+	aside  func()        // land, likewise
 	left   atomic.Int32  // transfers under way, and one for who starts them
 	bad    atomic.Bool
 }
@@ -56,13 +59,16 @@ type flight struct {
 func newFlight() any {
 	f := &flight{}
 	f.landed = func(ok bool) {
-		if !ok {
-			f.bad.Store(true)
+		if !f.over(ok) {
+			return
 		}
-		if f.left.Add(-1) == 0 {
+		if f.write || len(f.part.crc) < asideBlocks {
 			f.land()
+			return
 		}
+		go f.aside()
 	}
+	f.aside = f.land
 	return f
 }
 
@@ -124,6 +130,7 @@ func (v *Volume) TryWriteAt(p []byte, off int64) (bool, error) {
 	began := time.Now()
 	ok := f.each(m.TryWriteAt)
 	v.brake.Note(time.Since(began))
+	f.sum()
 	f.publish(ok)
 	f.leave()
 	return ok, nil // WriteAt gives the error its name
@@ -200,9 +207,6 @@ func (f *flight) claim() bool {
 	if l == nil || l.refs.Load() != 1 {
 		return false
 	}
-	for i := range pt.crc {
-		pt.crc[i] = checksum(pt.data[i*blockSize : (i+1)*blockSize])
-	}
 	pt.leaf = l
 	if !l.mu.TryLock() {
 		return false
@@ -265,8 +269,28 @@ func (f *flight) start(transfer func(p []byte, off int64, done func(ok bool)) bo
 		f.leave()
 		return false
 	}
-	f.landed(all)
+	if f.write {
+		f.sum() // while the disk is at work
+	}
+	if f.over(all) {
+		f.land()
+	}
 	return true
+}
+
+// over counts a transfer that has ended, and tells whether it was the last.
+func (f *flight) over(ok bool) bool {
+	if !ok {
+		f.bad.Store(true)
+	}
+	return f.left.Add(-1) == 0
+}
+
+// sum notes the CRCs of what is written.
+func (f *flight) sum() {
+	for i := range f.part.crc {
+		f.part.crc[i] = checksum(f.part.data[i*blockSize : (i+1)*blockSize])
+	}
 }
 
 // land ends a flight whose transfers have ended.
