@@ -22,6 +22,7 @@ type direct struct {
 	memory  int   // bytes, alignment of buffers
 	buffers sync.Pool
 	queue   *uring.File // nil where there is no ring
+	pair    *uring.Pair // likewise
 }
 
 // ErrRefused is a file system that has no O_DIRECT.
@@ -64,6 +65,7 @@ func (d *direct) prepare(fd int, ring *uring.Ring) error {
 	d.buffers.New = func() any { b := Aligned(64 << 10); return &b }
 	if ring != nil {
 		d.queue, _ = ring.Register(fd) // where it has no place, threads do it
+		d.pair, _ = uring.NewPair(fd)
 	}
 	return nil
 }
@@ -136,11 +138,21 @@ func (d *direct) bounce(p []byte, off int64, do func(edge, piece []byte, skip, a
 	return done, nil
 }
 
+// WritePair writes p at off and r at to, with one call that waits for both; only past
+// the page cache. Without true any part of both may be written.
+func (f *File) WritePair(p []byte, off int64, r []byte, to int64) bool {
+	d := f.past.Load()
+	return d != nil && d.pair != nil && d.fit(p, off) && d.fit(r, to) && d.pair.Write(p, off, r, to)
+}
+
 // Close waits for what the ring still does with the file.
 func (d *direct) Close() error {
 	var err error
 	if d.queue != nil {
 		err = d.queue.Close()
+	}
+	if d.pair != nil {
+		err = errors.Join(err, d.pair.Close())
 	}
 	return errors.Join(err, d.File.Close())
 }

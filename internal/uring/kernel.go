@@ -21,6 +21,7 @@ const (
 	setupCoopTask   = 1 << 8 // IORING_SETUP_COOP_TASKRUN
 	featSingleMmap  = 1 << 0 // IORING_FEAT_SINGLE_MMAP
 	featNoDrop      = 1 << 1 // IORING_FEAT_NODROP
+	enterGetEvents  = 1 << 0 // IORING_ENTER_GETEVENTS
 	offSQRing       = 0
 	offSQEs         = 0x10000000
 	registerEventfd = 4  // IORING_REGISTER_EVENTFD
@@ -132,6 +133,16 @@ func (q *queues) enter(n uint32) error {
 		}
 		return fmt.Errorf("io_uring_enter: %w", e)
 	}
+}
+
+// enterWait hands n entries to the kernel and waits for some completions, or less
+// where a signal comes.
+func (q *queues) enterWait(n, some uint32) error {
+	_, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(q.fd), uintptr(n), uintptr(some), enterGetEvents, 0, 0)
+	if e != 0 && e != unix.EINTR {
+		return fmt.Errorf("io_uring_enter: %w", e)
+	}
+	return nil
 }
 
 func (q *queues) register(op uintptr, arg unsafe.Pointer, n int) error {

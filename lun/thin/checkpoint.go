@@ -79,6 +79,7 @@ func (p *Pool) carryOut(clean bool) error {
 // draft marks where replay will start and takes what changed until then.
 func (p *Pool) draft(clean bool) *draft {
 	d := &draft{}
+	p.wal.running.Lock() // what a frame before the mark says is in its leaf, too
 	p.tree.Lock()
 	d.tail = p.wal.setMark()
 	p.dirtyMu.Lock()
@@ -97,6 +98,7 @@ func (p *Pool) draft(clean bool) *draft {
 		held = append(held, l)
 	}
 	p.tree.Unlock()
+	p.wal.running.Unlock()
 	for _, l := range held {
 		if !l.carry(clean || p.rules.noCarry) {
 			p.tree.Lock()

@@ -51,7 +51,7 @@ type world struct {
 var points = []string{
 	"relieve: frames are written", "commit: data are durable", "commit: frames are written", "commit: frames are durable",
 	"checkpoint: begun", "checkpoint: leaves are written", "checkpoint: table is written",
-	"checkpoint: log is durable", "checkpoint: super is written", "log: goes round",
+	"checkpoint: log is durable", "checkpoint: super is written", "log: goes round", "together: frame is written",
 }
 
 // point cuts the power at a named point, or kills the process there: then all
@@ -76,6 +76,7 @@ func (w *world) point(name string) {
 // cutOps are the operations inside of which the power is cut.
 var cutOps = []string{
 	"snapshot", "drop snapshot", "clone", "restore", "grow", "create", "delete", "checkpoint", "heal", "trim", "reserve", "unmap",
+	"trim", "unmap", // which write little, and so are cut seldom
 }
 
 const worldChunks = 112 // or more, by the seed
@@ -179,7 +180,8 @@ var actions = []action{
 	{1, "scrub", (*world).scrub},
 	{2, "trim", (*world).trim},
 	{1, "reserve", (*world).reserve},
-	{3, "relieve", (*world).relieve},
+	{2, "relieve", (*world).relieve},
+	{2, "alone", (*world).alone},
 }
 
 // step does one operation. Errors are those of the disk: what the pool gets
@@ -201,7 +203,7 @@ func (w *world) step(ctx context.Context) (err error) {
 		if k -= a.weight; k < 0 && !often || often && a.name == w.cutOp {
 			if a.name == w.cutOp {
 				n := 1 + w.rand.IntN(4)
-				if a.name == "trim" { // it is one punch
+				if a.name == "trim" || a.name == "unmap" { // it is one punch, or little that is written
 					n = 1
 				}
 				w.disk.Cut(n)
@@ -605,6 +607,32 @@ func (w *world) relieve(ctx context.Context) error {
 		}
 		if err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// alone overwrites blocks with a flush after each but the last, as the log expects
+// it after a while.
+func (w *world) alone(ctx context.Context) error {
+	name := w.pick(false)
+	size := w.volumes[name].Size()
+	n := min(blockSize*(1+w.rand.Int64N(4)), size&^(blockSize-1))
+	off := w.rand.Int64N((size-n)/blockSize+1) * blockSize
+	p := make([]byte, n)
+	for i := range 8 {
+		w.stamp++
+		thintest.Fill(p, off, w.stamp)
+		flush := i < 7 || w.rand.IntN(2) == 0
+		err := w.get(name).WriteAt(ctx, p, off, flush)
+		if err == nil || cut(err) {
+			w.volumes[name].Write(off, n, w.stamp)
+		}
+		if err != nil {
+			return err
+		}
+		if flush {
+			w.flushed()
 		}
 	}
 	return nil

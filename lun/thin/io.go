@@ -60,8 +60,13 @@ func (v *Volume) put(data []byte, off int64, compare []byte) error {
 	for i := 0; i < len(parts) && err == nil; i++ {
 		err = v.plan(&parts[i])
 	}
+	if len(parts) == 1 && err == nil && v.solo(&parts[0]) {
+		err = v.together(&parts[0])
+	}
 	for i := 0; i < len(parts) && err == nil; i++ {
-		err = v.write(s, &parts[i])
+		if parts[i].done == 0 {
+			err = v.write(s, &parts[i])
+		}
 	}
 	for i := range parts {
 		v.publish(&parts[i])

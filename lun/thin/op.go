@@ -39,6 +39,7 @@ type part struct {
 	crc      []uint32
 	done     int  // blocks from the start that are written
 	gives    bool // it gives space back
+	framed   bool // its record is in a frame already
 }
 
 // split cuts a range of bytes at the borders of leaves.
@@ -313,6 +314,9 @@ func (v *Volume) store(pt *part, b int, p []byte) error {
 	}
 	l.mu.Unlock()
 	for k := range len(p) / blockSize {
+		if pt.framed {
+			break // they are in the frame
+		}
 		pt.crc[i+k] = checksum(p[k*blockSize : (k+1)*blockSize])
 	}
 	n, err := v.pool.file.WriteAt(p, blockAt(pt.target[i], b))
@@ -347,6 +351,10 @@ func (v *Volume) load(l *leaf, b int, p []byte) error {
 // publish makes what was written of a part the volume's, puts it into the log,
 // and gives up what it replaces.
 func (v *Volume) publish(pt *part) {
+	if pt.framed {
+		v.publishFramed(pt)
+		return
+	}
 	l := pt.leaf
 	l.mu.Lock()
 	defer l.mu.Unlock()

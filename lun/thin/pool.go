@@ -95,6 +95,7 @@ type Pool struct {
 	flights  sync.Pool  // *flight
 	queue    queueFile  // file, nil where it is none
 	prompt   promptFile // likewise
+	pair     pairFile   // likewise
 	accepted atomic.Int64
 }
 
@@ -167,6 +168,7 @@ func newPool(f File, o Options) *Pool {
 	p.queue, _ = f.(queueFile)
 	p.prompt, _ = f.(promptFile)
 	p.wal.pool = p
+	p.pair, _ = f.(pairFile)
 	if !o.rules.noShadow {
 		p.wal.shadow = newShadow(o.Shadow)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // wal is the write-ahead log: records that wait, and the ring of frames.
@@ -27,6 +28,10 @@ type wal struct {
 	running  sync.Mutex // held during a commit
 	frame    []byte
 	unsynced bool // there are frames behind durable
+
+	solo     atomic.Int32 // commits in a row that were of one write
+	together bool         // a frame was written together with its data since the last commit; under running
+	record   []byte       // its record
 }
 
 // position is a place in the ring and the frame that begins there.
@@ -39,6 +44,7 @@ type position struct {
 type batch struct {
 	records []byte
 	cuts    []int // where one frame ends and the next begins, between records
+	adds    int   // calls of add
 	first   bool  // the data of some of them must be durable before
 	mark    *mark // where a checkpoint begins, nil is nowhere
 	given   given
@@ -83,6 +89,7 @@ func (w *wal) addLocked(first bool, encode func(b []byte) []byte, chunks []share
 	if frameSize(len(b.records)-last) > w.maxFrame() && before > last {
 		b.cuts = append(b.cuts, before)
 	}
+	b.adds++
 	b.first = b.first || first
 	if w.pool.rules.noQuarantine {
 		for _, c := range chunks {
@@ -183,6 +190,7 @@ func (w *wal) commit() error {
 	w.next = nil
 	b := w.takeLocked()
 	w.mu.Unlock()
+	w.count(b.adds)
 	t.err = w.write(&b)
 	w.keepSpare(b.records)
 	close(t.done)
@@ -314,9 +322,19 @@ func (w *wal) putAll(b *batch) error {
 
 var errLogFull = errors.New("the log is full")
 
-// put writes one frame. A frame that does not fit before the end of the ring
-// goes to its start.
+// put writes one frame.
 func (w *wal) put(records []byte) error {
+	f, off, err := w.build(records)
+	if err != nil {
+		return err
+	}
+	_, err = w.pool.file.WriteAt(f, off)
+	return err
+}
+
+// build makes a frame and chooses its place in the file. One that does not fit
+// before the end of the ring goes to its start.
+func (w *wal) build(records []byte) (f []byte, off int64, err error) {
 	n := int64(frameSize(len(records)))
 	w.mu.Lock()
 	at, used := w.head, w.usedLocked()
@@ -327,7 +345,7 @@ func (w *wal) put(records []byte) error {
 	}
 	if used+n >= w.size {
 		w.mu.Unlock()
-		return errLogFull
+		return nil, 0, errLogFull
 	}
 	if at.pos == 0 && at.seq > 1 {
 		defer w.pool.rules.point("log: goes round")
@@ -338,12 +356,11 @@ func (w *wal) put(records []byte) error {
 		w.frame = aligned(int(n))
 	}
 	w.unsynced = true
-	f := w.frame[:n]
+	f = w.frame[:n]
 	s := w.stamp
 	s.seq = at.seq
 	s.seal(f, records, durable)
-	_, err := w.pool.file.WriteAt(f, w.start+int64(at.pos))
-	return err
+	return f, w.start + int64(at.pos), nil
 }
 
 // find is the records of the frame at a position, and the position after it.

@@ -173,6 +173,19 @@ func (f *File) StartWriteAt(p []byte, off int64, done func(ok bool)) bool {
 	return f.file.StartWriteAt(p, off, done)
 }
 
+// WritePair is two WriteAts that wait together; only past the page cache and where
+// it finds a place.
+func (f *File) WritePair(p []byte, off int64, r []byte, to int64) bool {
+	select {
+	case f.places <- struct{}{}:
+	default:
+		return false
+	}
+	ok := f.file.WritePair(p, off, r, to)
+	<-f.places
+	return ok
+}
+
 // Sync is fdatasync(2).
 func (f *File) Sync() error { return f.file.Datasync() }
 

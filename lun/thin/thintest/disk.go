@@ -225,6 +225,13 @@ func (d *Disk) StartWriteAt(p []byte, off int64, done func(ok bool)) bool {
 	return true
 }
 
+// WritePair is two WriteAts, of which a cut may lose either.
+func (d *Disk) WritePair(p []byte, off int64, r []byte, to int64) bool {
+	_, err := d.WriteAt(p, off)
+	_, other := d.WriteAt(r, to)
+	return err == nil && other == nil
+}
+
 // Size is the bytes that the disk has now.
 func (d *Disk) Size() (int64, error) {
 	d.mu.Lock()

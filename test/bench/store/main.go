@@ -79,7 +79,7 @@ func run(ctx context.Context, o options) error {
 	if err := served(ctx, func(ring *uring.Ring) error { return measure(ctx, o, only, ring, &r) }); err != nil {
 		return err
 	}
-	fmt.Print(r.table(), r.goals())
+	fmt.Print(r.table(), r.goals(), r.bounds())
 	if o.docs == "" {
 		return nil
 	}
@@ -123,6 +123,13 @@ func measure(ctx context.Context, o options, only *regexp.Regexp, ring *uring.Ri
 				return fmt.Errorf("%s: %w", c.Name(), err)
 			}
 		}
+	}
+	if only.MatchString("bounds") {
+		is, err := b.bounds()
+		if err != nil {
+			return err
+		}
+		r.Bounds = is
 	}
 	if only.MatchString("snapshot-100g") {
 		took, err := b.snapshots(ctx, 20)
