@@ -215,6 +215,12 @@ func (s suite) groups(t *testing.T) {
 	// What rules cannot name does not pass either way, and ARP does.
 	l.refuses("a", l.frame("a", broadcast), 10, "filtered-not-ip")
 	l.sends("b", l.frame("b", broadcast), untagged("c"))
+	// Neither does what looks like a switch's search for loops.
+	probe := l.frame("a", broadcast)
+	probe.kind = 0x88b6
+	l.refuses("a", probe, 10, "filtered-not-ip")
+	probe.dst = vswitch.MAC{3, 'r', 'i', 'p', 's', 't'}
+	l.refuses("a", probe, 10, "loop")
 	l.sends("a", arpRequest(l.stations["a"].mac, netip.MustParseAddr("10.10.0.2"), netip.MustParseAddr("10.10.0.9")), untagged("b", "c"))
 	// The rest of a packet whose first fragment nobody saw.
 	rest := l.frame("a", l.stations["b"].mac)

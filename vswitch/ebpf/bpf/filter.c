@@ -718,6 +718,14 @@ __noinline int related(struct __sk_buff *skb, struct packet *p, struct binding *
 	return c && (c->policy == b->policy || renew(&in, &in.key, c, b, r));
 }
 
+// Tells whether a frame goes to the address of probes.
+static __always_inline int to_probe(struct __sk_buff *skb)
+{
+	__u8 d[ETH_ALEN];
+
+	return !bpf_skb_load_bytes(skb, 0, d, sizeof(d)) && d[0] == 0x03 && d[1] == 'r' && d[2] == 'i' && d[3] == 'p' && d[4] == 's' && d[5] == 't';
+}
+
 static __always_inline int filter(struct __sk_buff *skb, __u32 slot, enum direction direction)
 {
 	struct filter_port *port = bpf_map_lookup_elem(&filter_ports, &slot);
@@ -744,8 +752,9 @@ static __always_inline int filter(struct __sk_buff *skb, __u32 slot, enum direct
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
 		return TC_ACT_UNSPEC;
 	// What the host itself sends to find loops, and what comes back of it: the
-	// switch knows its own. What came in at another port is none.
-	if (skb->protocol == bpf_htons(ETH_P_LOOP_PROBE) && (direction == FROM_PORT || !skb->ingress_ifindex))
+	// switch knows its own, and takes no others from who is not trusted. What came
+	// in at another port is none.
+	if (skb->protocol == bpf_htons(ETH_P_LOOP_PROBE) && (direction == FROM_PORT ? to_probe(skb) : !skb->ingress_ifindex))
 		return TC_ACT_UNSPEC;
 	why = read(skb, &p);
 	if (why)

@@ -65,7 +65,7 @@ enum reason {
 	REASON_BPDU_GUARD,
 	REASON_DHCP_GUARD,
 	REASON_RA_GUARD,
-	REASON_LOOP, // the port is shut by a loop, or this is the probe that tells
+	REASON_LOOP, // the port is shut by a loop, or this is the probe that tells, or a forged one
 	REASONS,
 };
 
@@ -1129,6 +1129,10 @@ static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 s
 	vid = e->from.vid = e->to.vid = e->f.vid;
 	if (is_probe(e->to.mac)) {
 		why = probed(skb, slot, vid, dry);
+		// One that is not ours is another switch's. Who may not speak for
+		// switches does not send any, least of all past the filters of groups.
+		if (!why && !(flags & PORT_TRUSTED))
+			why = ~REASON_LOOP;
 		if (why || closed)
 			return why ? why : closed;
 	}
