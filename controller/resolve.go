@@ -123,17 +123,18 @@ func (r *resolver) gateways(switchName string) map[string]vswitch.Gateway {
 
 func (r *resolver) port(p config.Port) (vswitch.Port, error) {
 	out := vswitch.Port{
-		Kind:      p.Kind,
-		Netns:     p.Netns,
-		IfName:    p.IfName,
-		Addresses: slices.Clone(p.Addresses),
-		MAC:       p.MAC,
-		Device:    p.Device,
-		PVID:      r.vlanID(cmp.Or(p.VLAN, p.Native)),
-		Isolated:  p.Isolated,
-		MTU:       p.MTU,
-		Down:      p.Down,
-		Security:  p.Security,
+		Kind:       p.Kind,
+		Netns:      p.Netns,
+		IfName:     p.IfName,
+		Addresses:  slices.Clone(p.Addresses),
+		MAC:        p.MAC,
+		MultiQueue: p.MultiQueue,
+		Device:     p.Device,
+		PVID:       r.vlanID(cmp.Or(p.VLAN, p.Native)),
+		Isolated:   p.Isolated,
+		MTU:        p.MTU,
+		Down:       p.Down,
+		Security:   p.Security,
 	}
 	out.Security.AllowedMACs = slices.Clone(p.Security.AllowedMACs)
 	out.Security.AllowedIPs = slices.Clone(p.Security.AllowedIPs)

@@ -141,7 +141,7 @@ switches:
   lab:
     ports:
       good: {vlan: blue, tap: {user: qemu}}
-      number: {vlan: blue, tap: {user: 1000}}
+      number: {vlan: blue, tap: {user: 1000, queues: 2}}
       lost: {vlan: blue, tap: {user: nobody-known}}
 tunnels:
   down: {private-key: bad.key}
@@ -201,6 +201,7 @@ targets:
 	}{
 		{"ports", byName(d.VSwitch.Switches["lab"].Ports), []string{"good", "number"}},
 		{"named user", d.VSwitch.Switches["lab"].Ports["good"].User, "64055"},
+		{"several queues", d.VSwitch.Switches["lab"].Ports["number"].MultiQueue, true},
 		{"numeric user", d.VSwitch.Switches["lab"].Ports["number"].User, "1000"},
 		{"tunnels", byName(d.VPN.Tunnels), []string{"up"}},
 		{"peers", len(d.VPN.Tunnels["up"].Peers), 1},

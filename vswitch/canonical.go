@@ -87,10 +87,11 @@ func (p Port) same(q Port) bool {
 type identity struct {
 	kind                        Kind
 	netns, ifName, user, device string
+	multiQueue                  bool
 }
 
 func (p Port) identity() identity {
-	return identity{p.Kind, p.Netns, p.IfName, p.User, p.Device}
+	return identity{p.Kind, p.Netns, p.IfName, p.User, p.Device, p.MultiQueue}
 }
 
 type setting struct {

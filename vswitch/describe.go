@@ -39,6 +39,9 @@ func (p Port) describe() string {
 		if p.User != "" {
 			words = append(words, "user "+p.User)
 		}
+		if p.MultiQueue {
+			words = append(words, "of several queues")
+		}
 	case Device:
 		words = append(words, p.Device)
 	}

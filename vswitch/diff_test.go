@@ -41,7 +41,7 @@ func randomPort(r *rand.Rand) Port {
 		}
 		p.MAC = MAC{2, 0, 0, 0, 0, byte(r.IntN(2))}
 	case Tap:
-		p.User = pick(r, "", "0", "1000")
+		p.User, p.MultiQueue = pick(r, "", "0", "1000"), r.IntN(2) == 0
 	case Device:
 		p.Device = pick(r, "eth1", "eth2")
 	}

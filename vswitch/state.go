@@ -104,7 +104,7 @@ const (
 )
 
 // Port is one port of a switch. Fields of other kinds than its own are zero. A
-// port whose Kind, Netns, IfName, User or Device changes is another port.
+// port whose Kind, Netns, IfName, User, MultiQueue or Device changes is another port.
 type Port struct {
 	Kind Kind
 
@@ -113,7 +113,8 @@ type Port struct {
 	Addresses []netip.Prefix // Veth: the far end's addresses, sorted; host part kept; none leaves them alone
 	MAC       MAC            // Veth: the far end's; Tap and Device: not used
 
-	User string // Tap: numeric uid that may open it, "" for root
+	User       string // Tap: numeric uid that may open it, "" for root
+	MultiQueue bool   // Tap: opened once for each of the VM's queues, however many; else it has one
 
 	Device string // Device: the interface's name
 

@@ -47,8 +47,8 @@ type AddPort struct {
 	Port      Port
 }
 
-// SetPort changes a port while it forwards. Kind, Netns, IfName, User and
-// Device are the same on both sides, and so is MAC where To chooses none.
+// SetPort changes a port while it forwards. Kind, Netns, IfName, User, MultiQueue
+// and Device are the same on both sides, and so is MAC where To chooses none.
 type SetPort struct {
 	Switch    string
 	Dataplane Dataplane

@@ -71,7 +71,11 @@ func (s AddPort) make(l *lines) {
 	p := s.Port
 	switch p.Kind {
 	case Tap:
-		l.add("ip tuntap add dev %s mode tap user %s vnet_hdr", s.Name, cmp.Or(p.User, "0"))
+		queues := ""
+		if p.MultiQueue {
+			queues = " multi_queue"
+		}
+		l.add("ip tuntap add dev %s mode tap user %s vnet_hdr%s", s.Name, cmp.Or(p.User, "0"), queues)
 	case Device:
 		l.add("ip link set dev %s promisc on", p.Device)
 	case Veth:

@@ -16,7 +16,7 @@ func lab(plane Dataplane) State {
 		Dataplane: plane,
 		Ports: map[string]Port{
 			"web": {Kind: Veth, Netns: "web", PVID: 10, Addresses: []netip.Prefix{netip.MustParsePrefix("10.10.0.2/24")}, MAC: MAC{2, 0, 0, 0, 0, 1}},
-			"vm1": {Kind: Tap, User: "1000", PVID: 10, Isolated: true},
+			"vm1": {Kind: Tap, User: "1000", MultiQueue: true, PVID: 10, Isolated: true},
 			"up":  {Kind: Device, Device: "eth1", PVID: 20, Tagged: []uint16{10, 30, 31, 32}, MTU: 9000},
 		},
 		Gateways: map[string]Gateway{"blue": {VLAN: 10, Addresses: []netip.Prefix{netip.MustParsePrefix("10.10.0.1/24")}}},
@@ -39,7 +39,7 @@ tc filter add dev eth1 ingress bpf direct-action object-file ripstop-guard.o sec
 ip link set dev eth1 up
 
 port/lab/vm1 removes=false disturbs=""
-ip tuntap add dev vm1 mode tap user 1000 vnet_hdr
+ip tuntap add dev vm1 mode tap user 1000 vnet_hdr multi_queue
 ip link set dev vm1 master lab
 bridge vlan add dev vm1 vid 10 pvid untagged
 bridge link set dev vm1 isolated on
@@ -135,7 +135,7 @@ tc filter add dev eth1 ingress bpf direct-action object-file ripstop-switch.o se
 ip link set dev eth1 up
 
 port/lab/vm1 removes=false disturbs=""
-ip tuntap add dev vm1 mode tap user 1000 vnet_hdr
+ip tuntap add dev vm1 mode tap user 1000 vnet_hdr multi_queue
 tc qdisc add dev vm1 clsact
 tc filter add dev vm1 ingress bpf direct-action object-file ripstop-switch.o section tc # lab: pvid 10 isolated
 ip link set dev vm1 up
@@ -245,7 +245,7 @@ func TestDescribe(t *testing.T) {
 	want := map[string]string{
 		"switch/lab":       "ebpf, 3 ports, 1 gateway",
 		"port/lab/web":     "veth web:eth0 10.10.0.2/24 pvid 10",
-		"port/lab/vm1":     "tap user 1000 pvid 10 isolated",
+		"port/lab/vm1":     "tap user 1000 of several queues pvid 10 isolated",
 		"port/lab/up":      "device eth1 pvid 20 tagged 10,30-32 mtu 9000",
 		"gateway/lab/blue": "vlan 10 10.10.0.1/24",
 	}

@@ -175,6 +175,7 @@ type NewPort struct {
 	VLAN      string   `json:"vlan"`
 	Tap       bool     `json:"tap,omitempty"`
 	User      string   `json:"user,omitempty" doc:"who may open the tap: a name or a decimal uid; root without one"`
+	Queues    int      `json:"queues,omitempty" doc:"queues that the VM opens, 1 to 256: 1 without a number"`
 	Netns     string   `json:"netns,omitempty" doc:"the namespace of a veth's far end, made if absent"`
 	IfName    string   `json:"ifname,omitempty" doc:"the far end's name: eth0 without one"`
 	Addresses []string `json:"addresses,omitempty" doc:"of the far end, as 10.0.0.2/24"`

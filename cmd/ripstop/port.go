@@ -37,6 +37,7 @@ func newPortAttach(g *global) *cobra.Command {
 	f.StringVar(&p.VLAN, "vlan", "", "the VLAN")
 	f.BoolVar(&p.Tap, "tap", false, "a tap of the port's name")
 	f.StringVar(&p.User, "user", "", "with --tap: who may open it besides root")
+	f.IntVar(&p.Queues, "queues", 0, "with --tap: queues that the VM opens, as QEMU's queues= (1)")
 	f.StringVar(&p.Netns, "netns", "", "a veth pair whose far end is in this namespace, made if absent")
 	f.StringVar(&p.IfName, "ifname", "", "with --netns: the far end's name (eth0)")
 	f.StringSliceVar(&p.Addresses, "address", nil, "with --netns: an address of the far end, as 10.0.0.2/24; several by commas")

@@ -223,7 +223,7 @@ func (d *daemon) attachPort(ctx context.Context, ask v1.NewPort) (v1.Applied, er
 
 // portOfVerb is a port in the words of the file.
 func portOfVerb(ask v1.NewPort) (config.Port, error) {
-	p := config.Port{VLAN: ask.VLAN, TapUser: ask.User, Netns: ask.Netns, IfName: ask.IfName, Device: ask.Device}
+	p := config.Port{VLAN: ask.VLAN, TapUser: ask.User, MultiQueue: ask.Queues > 1, Netns: ask.Netns, IfName: ask.IfName, Device: ask.Device}
 	kinds := 0
 	if ask.Tap {
 		kinds, p.Kind = kinds+1, vswitch.Tap
@@ -239,6 +239,10 @@ func portOfVerb(ask v1.NewPort) (config.Port, error) {
 		return p, errors.New("it needs exactly one of tap, netns and device")
 	case ask.User != "" && !ask.Tap:
 		return p, errors.New("a user is of use only with a tap")
+	case ask.Queues != 0 && !ask.Tap:
+		return p, errors.New("queues are of use only with a tap")
+	case ask.Queues < 0 || ask.Queues > 256:
+		return p, fmt.Errorf("%d queues: a tap has 1 to 256", ask.Queues)
 	case ask.Netns == "" && (ask.IfName != "" || len(ask.Addresses) > 0):
 		return p, errors.New("ifname and address are of use only with netns")
 	}

@@ -70,6 +70,8 @@ type port struct {
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	User      string         `json:"user,omitempty"`
 	Device    string         `json:"device,omitempty"`
+
+	MultiQueue bool `json:"multiQueue,omitempty"`
 }
 
 type lun struct {
@@ -119,7 +121,7 @@ func (r record) objects() Objects {
 	}
 	for n, p := range r.Ports {
 		o.Ports[n] = Port{p.Switch, config.Port{
-			VLAN: p.VLAN, Kind: p.Kind, Netns: p.Netns, IfName: p.IfName, Addresses: p.Addresses, TapUser: p.User, Device: p.Device,
+			VLAN: p.VLAN, Kind: p.Kind, Netns: p.Netns, IfName: p.IfName, Addresses: p.Addresses, TapUser: p.User, MultiQueue: p.MultiQueue, Device: p.Device,
 		}}
 	}
 	return o
@@ -132,7 +134,7 @@ func (s *Store) Save(o Objects) error {
 		r.LUNs[n] = lun{l.Pool, l.Size, l.Block, l.Thick}
 	}
 	for n, p := range o.Ports {
-		r.Ports[n] = port{p.Switch, p.VLAN, p.Kind, p.Netns, p.IfName, p.Addresses, p.TapUser, p.Device}
+		r.Ports[n] = port{p.Switch, p.VLAN, p.Kind, p.Netns, p.IfName, p.Addresses, p.TapUser, p.Device, p.MultiQueue}
 	}
 	b, err := json.Marshal(r)
 	if err == nil {

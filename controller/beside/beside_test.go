@@ -23,7 +23,7 @@ func TestSavedObjectsComeBack(t *testing.T) {
 	}
 	want := Objects{}.WithLUN("scratch", config.LUN{Pool: "main", Size: 1 << 40, Block: 512}).WithLUN("b", config.LUN{Pool: "main", Size: 4096, Block: 4096}).
 		Begun("b", "main").Begun("scratch@x", "main").Begun("gone", "main").Finished("gone").
-		WithPort("vm7", Port{"lab", config.Port{Kind: vswitch.Tap, VLAN: "blue", TapUser: "qemu"}}).
+		WithPort("vm7", Port{"lab", config.Port{Kind: vswitch.Tap, VLAN: "blue", TapUser: "qemu", MultiQueue: true}}).
 		WithPort("c1", Port{"lab", config.Port{Kind: vswitch.Veth, VLAN: "red", Netns: "c1", IfName: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24")}}})
 	if err := Open(dir).Save(want); err != nil {
 		t.Fatal(err)

@@ -39,7 +39,7 @@ func (c *checker) checkPort(switchName string, p *rawPort) Port {
 		out.IfName = string(p.IfName.or("eth0"))
 	}
 	if p.Tap != nil {
-		out.TapUser = string(p.Tap.User.v)
+		out.TapUser, out.MultiQueue = string(p.Tap.User.v), p.Tap.Queues.v > 1
 	}
 	c.onlyVeth(p, out.Kind)
 	c.checkVLANsOf(switchName, p, &out)

@@ -61,12 +61,13 @@ type Switch struct {
 type Port struct {
 	Kind vswitch.Kind
 
-	Netns     string         // Veth: the far end's network namespace
-	IfName    string         // Veth: the far end's device name
-	Addresses []netip.Prefix // Veth: the far end's addresses, host part kept
-	MAC       vswitch.MAC    // Veth: the far end's; zero when not chosen
-	TapUser   string         // Tap: user name or decimal uid, "" for root
-	Device    string         // Device: the interface's name
+	Netns      string         // Veth: the far end's network namespace
+	IfName     string         // Veth: the far end's device name
+	Addresses  []netip.Prefix // Veth: the far end's addresses, host part kept
+	MAC        vswitch.MAC    // Veth: the far end's; zero when not chosen
+	TapUser    string         // Tap: user name or decimal uid, "" for root
+	MultiQueue bool           // Tap: of several queues; the kernel has no number of them
+	Device     string         // Device: the interface's name
 
 	VLAN     string   // the access port's VLAN, "" on other ports
 	Trunk    []string // VLANs carried with a tag

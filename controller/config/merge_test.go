@@ -83,7 +83,7 @@ func TestConfig(t *testing.T) {
 			Security: vswitch.Security{
 				AllowedMACs: []vswitch.MAC{{2, 0, 0x5e, 0, 0x53, 1}}, AllowedIPs: []netip.Prefix{p("10.10.0.2/32"), p("fd00:10::2/128")},
 				MACLimit: 16, Storm: vswitch.Storm{Broadcast: 200, Multicast: 500, UnknownUnicast: 200}, BPDUGuard: true, LoopDetection: true}, Groups: []string{"web"}}},
-		{"tap", c.Switches["lab"].Ports["vm1"], Port{Kind: vswitch.Tap, TapUser: "root", VLAN: "blue"}},
+		{"tap", c.Switches["lab"].Ports["vm1"], Port{Kind: vswitch.Tap, TapUser: "root", MultiQueue: true, VLAN: "blue"}},
 		{"groups of a port", c.Switches["lab"].Ports["web"].Groups, []string{"web"}},
 		{"group", c.Groups["web"], Group{Log: true, Rules: []Rule{
 			{Direction: vswitch.In, Protocol: 6, Services: []Range{{80, 80}, {443, 443}, {8000, 8100}}},

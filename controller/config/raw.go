@@ -91,7 +91,8 @@ type rawStormControl struct {
 
 type rawTap struct {
 	spot
-	User value[userName] `yaml:"user" jsonschema_description:"User name or uid that may open the tap, root unless set."`
+	User   value[userName]  `yaml:"user" jsonschema_description:"User name or uid that may open the tap, root unless set."`
+	Queues value[tapQueues] `yaml:"queues" jsonschema_description:"Queues that the VM opens, as QEMU's queues=, 1 to 256, 1 unless set. With 2 and more the tap takes any number, and only who asks for several."`
 }
 
 type rawTunnel struct {

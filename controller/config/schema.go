@@ -121,6 +121,8 @@ func numberSchema(zero any) *jsonschema.Schema {
 		return between(1, 65535)
 	case mtu:
 		return between(68, 65535)
+	case tapQueues:
+		return between(1, 256)
 	case macLimit:
 		return between(1, 65535)
 	case perSecond:

@@ -50,6 +50,15 @@ func (v *macLimit) parse(s string) error {
 	return err
 }
 
+// tapQueues is a number of queues; the kernel's most is MAX_TAP_QUEUES.
+type tapQueues int
+
+func (v *tapQueues) parse(s string) error {
+	n, err := number(s, 1, 256)
+	*v = tapQueues(n)
+	return err
+}
+
 // perSecond is a number of frames a second.
 type perSecond uint32
 

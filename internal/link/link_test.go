@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"ripstop/internal/nettest"
 )
@@ -166,6 +167,48 @@ func TestTap(t *testing.T) {
 	}
 	must(t, host.Delete(l))
 	must(t, host.Delete(l))
+}
+
+// TestTapOfSeveralQueues opens a tap as QEMU does: once for each queue, or not at
+// all where it is of the other kind.
+func TestTapOfSeveralQueues(t *testing.T) {
+	host := open(t)
+	for _, several := range []bool{false, true} {
+		must(t, host.AddTap(Tap{Name: "vm1", Group: Group("lab"), MultiQueue: several, Alias: Alias{Switch: "lab", Port: "vm1"}}))
+		l, err := host.Link("vm1")
+		must(t, err)
+		must(t, host.SetUp(l, true))
+		kinds := map[bool]uint16{true: unix.IFF_MULTI_QUEUE}
+		if err := openQueue(t, "vm1", kinds[!several]); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("several %v: the other kind: %v, want EINVAL", several, err)
+		}
+		first, second := openQueue(t, "vm1", kinds[several]), openQueue(t, "vm1", kinds[several])
+		if first != nil || (second == nil) != several {
+			t.Errorf("several %v: the first queue: %v, the second: %v", several, first, second)
+		}
+		l, err = host.Link("vm1")
+		must(t, err)
+		if tap := l.(*netlink.Tuntap); several && tap.Queues != 2 {
+			t.Errorf("%d queues are open, want 2", tap.Queues)
+		}
+		queues, err := host.QdiscList(l)
+		if err != nil || len(queues) != 1 || queues[0].Type() != "noqueue" {
+			t.Errorf("several %v: its queueing disciplines are %v, %v; want noqueue", several, queues, err)
+		}
+		must(t, host.Delete(l))
+	}
+}
+
+// openQueue opens a tap until the test ends.
+func openQueue(t *testing.T, name string, kind uint16) error {
+	t.Helper()
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	must(t, err)
+	t.Cleanup(func() { must(t, unix.Close(fd)) })
+	req, err := unix.NewIfreq(name)
+	must(t, err)
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | kind)
+	return unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
 }
 
 func TestLongAlias(t *testing.T) {

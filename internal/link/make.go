@@ -44,18 +44,18 @@ func (s *Space) AddVeth(v Veth) error {
 
 // Tap is a tap to be made.
 type Tap struct {
-	Name  string
-	Owner uint32 // uid that may open it
-	Group uint32
-	Alias Alias
+	Name       string
+	Owner      uint32 // uid that may open it
+	Group      uint32
+	MultiQueue bool // who opens it does so once for each queue, at most 256 times
+	Alias      Alias
 }
 
-// AddTap makes a persistent tap with virtio headers (vnet_hdr), marked before it
-// becomes lasting. It has one queue: the kernel lets nobody open a tap who asks
-// for another kind than it was made as (drivers/net/tun.c, tun_set_iff), and QEMU
-// asks for one unless told otherwise; besides, a tap of several queues takes 6 MiB
-// of kernel memory for 256 queueing disciplines as soon as it is up. A name that
-// is taken is an fs.ErrExist.
+// AddTap makes a persistent tap, marked before it becomes lasting. Who opens it
+// chooses virtio headers and offloads, but not whether it has several queues: the
+// kernel lets nobody open a tap who asks for the other kind than it was made as,
+// and keeps no number of queues but those that are open (drivers/net/tun.c,
+// tun_set_iff). A name that is taken is an fs.ErrExist.
 func (s *Space) AddTap(t Tap) (err error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
@@ -69,7 +69,11 @@ func (s *Space) AddTap(t Tap) (err error) {
 	if err != nil {
 		return fmt.Errorf("make tap %q: %w", t.Name, err)
 	}
-	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
+	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
+	if t.MultiQueue {
+		flags |= unix.IFF_MULTI_QUEUE
+	}
+	req.SetUint16(flags)
 	err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) {
 		if _, look := s.Link(t.Name); look == nil {
@@ -107,7 +111,8 @@ func (s *Space) keepTap(fd int, t Tap) error {
 }
 
 // unqueue takes a tap's queueing discipline away, as veths have none: the queue is
-// the ring that the VM reads, and what does not fit into it is lost either way.
+// the ring that the VM reads, and what does not fit into it is lost either way. Of
+// several queues each would get one, for all 256 that the tap may have: 6 MiB.
 func (s *Space) unqueue(l netlink.Link) error {
 	attrs := netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Parent: netlink.HANDLE_ROOT}
 	err := s.QdiscReplace(&netlink.GenericQdisc{QdiscAttrs: attrs, QdiscType: "noqueue"})

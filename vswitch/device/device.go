@@ -14,7 +14,7 @@
 //
 // A device that ripstop did not make is never taken over, except an interface
 // that the configuration names as `device`, which is given back as it was, and a
-// tap of a port's name and user that nobody has marked or put into a bridge:
+// tap of a port's name, user and kind of queues that nobody has marked or put into a bridge:
 // hypervisors make the port's tap again where theirs is gone.
 //
 // MAC addresses come from the identity that New is given. Two hosts that have
@@ -298,7 +298,7 @@ func (d *Devices) adoptTap(sw, name string, p vswitch.Port) (netlink.Link, error
 	}
 	tap, ok := l.(*netlink.Tuntap)
 	if !ok || tap.Mode != netlink.TUNTAP_MODE_TAP || tap.Alias != "" || tap.MasterIndex != 0 || link.HalfMade(l, sw) ||
-		strconv.FormatUint(uint64(tap.Owner), 10) != cmp.Or(p.User, "0") {
+		strconv.FormatUint(uint64(tap.Owner), 10) != cmp.Or(p.User, "0") || isMultiQueue(tap) != p.MultiQueue {
 		return nil, nil
 	}
 	if err := d.host.LinkSetGroup(l, int(link.Group(sw))); err != nil {
@@ -313,6 +313,8 @@ func (d *Devices) adoptTap(sw, name string, p vswitch.Port) (netlink.Link, error
 	return d.host.Link(name)
 }
 
+func isMultiQueue(tap *netlink.Tuntap) bool { return tap.Flags&netlink.TUNTAP_MULTI_QUEUE != 0 }
+
 func (d *Devices) makeTap(sw, name string, p vswitch.Port) (netlink.Link, error) {
 	uid := uint64(0)
 	var err error
@@ -322,7 +324,8 @@ func (d *Devices) makeTap(sw, name string, p vswitch.Port) (netlink.Link, error)
 		}
 	}
 	alias := link.Alias{Switch: sw, Port: name}
-	if err := d.host.AddTap(link.Tap{Name: name, Owner: uint32(uid), Group: link.Group(sw), Alias: alias}); err != nil {
+	t := link.Tap{Name: name, Owner: uint32(uid), Group: link.Group(sw), MultiQueue: p.MultiQueue, Alias: alias}
+	if err := d.host.AddTap(t); err != nil {
 		return nil, err
 	}
 	if err := link.DisableIPv6(name); err != nil {

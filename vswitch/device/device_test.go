@@ -69,6 +69,7 @@ func TestPorts(t *testing.T) {
 	create(t, d, "web2", second)
 	create(t, d, "vm1", vswitch.Port{Kind: vswitch.Tap, User: "1000"})
 	create(t, d, "vm2", vswitch.Port{Kind: vswitch.Tap, Down: true})
+	create(t, d, "vm3", vswitch.Port{Kind: vswitch.Tap, User: "1000", MultiQueue: true})
 	if err := d.Delete("lab", "web", web); err != nil {
 		t.Error(err)
 	}

@@ -129,7 +129,7 @@ func (o *observer) port(l netlink.Link, a link.Alias) (Port, error) {
 	}
 	switch dev := l.(type) {
 	case *netlink.Tuntap:
-		p.Kind = vswitch.Tap
+		p.Kind, p.MultiQueue = vswitch.Tap, isMultiQueue(dev)
 		if dev.Owner != 0 {
 			p.User = strconv.FormatUint(uint64(dev.Owner), 10)
 		}

@@ -97,19 +97,29 @@ func inside(t *testing.T, space string, f func() error) {
 	}
 }
 
-// tcpTap plays the VM: a second tap in namespace g, whose frames, virtio headers
-// included, are carried to and from the switch's tap.
-func (s suite) tcpTap(t *testing.T) {
+func (s suite) tcpTap(t *testing.T)     { s.tcpVM(t, false) }
+func (s suite) tcpTapMany(t *testing.T) { s.tcpVM(t, true) }
+
+// tcpVM plays the VM: a second tap in namespace g, whose frames, virtio headers
+// included, are carried to and from the switch's tap, which has one queue or several.
+func (s suite) tcpVM(t *testing.T, several bool) {
+	kind := uint16(0)
+	if several {
+		kind = unix.IFF_MULTI_QUEUE
+	}
 	l := s.lab(t, ports{
 		"a":  access(10, "a", "10.10.0.2/24"),
-		"vm": {Kind: vswitch.Tap, PVID: 10, User: "1000"},
+		"vm": {Kind: vswitch.Tap, PVID: 10, User: "1000", MultiQueue: several},
 	})
 	nettest.Namespace(t, "g")
-	var outer, inner *os.File
-	outer = openTap(t, "vm")
-	inside(t, "g", func() error { inner = openTap(t, "eth0"); return nil })
+	var inner *os.File
+	inside(t, "g", func() error { inner = openTap(t, "eth0", 0); return nil })
+	outer := openTap(t, "vm", kind)
 	go carry(outer, inner)
 	go carry(inner, outer)
+	if several {
+		go carry(openTap(t, "vm", kind), inner)
+	}
 	nettest.Run(t, "ip", "-n", "g", "address", "add", "10.10.0.3/24", "dev", "eth0")
 	nettest.Run(t, "ip", "-n", "g", "link", "set", "eth0", "up")
 	transfer(t, "a", "g", "10.10.0.3:7000")
@@ -138,7 +148,7 @@ func reachable(t *testing.T, space string, ip netip.Addr) bool {
 
 // openTap opens a queue of a tap as QEMU does: with virtio headers, and with
 // segmentation left to the other side.
-func openTap(t *testing.T, name string) *os.File {
+func openTap(t *testing.T, name string, kind uint16) *os.File {
 	t.Helper()
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -148,7 +158,7 @@ func openTap(t *testing.T, name string) *os.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | kind)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		t.Fatalf("open tap %s: %v", name, err)
 	}

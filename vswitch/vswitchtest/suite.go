@@ -75,6 +75,7 @@ func Suite(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitc
 		{"large frames", suite.large},
 		{"TCP over veth", suite.tcpVeth},
 		{"TCP over a tap", suite.tcpTap},
+		{"TCP over a tap of several queues", suite.tcpTapMany},
 		{"a change disturbs no other port", suite.liveChange},
 		{"a restart loses nothing", suite.restart},
 		{"a trace says what happens, and changes nothing", suite.trace},
