@@ -88,6 +88,9 @@ var (
 	ErrReadOnly = errors.New("the LUN is read-only")
 	// ErrClosed: the volume is out of service.
 	ErrClosed = errors.New("the LUN is out of service")
+	// ErrHangs: the disk of a pool has not answered in time. What waits for it may
+	// be carried out later.
+	ErrHangs = errors.New("the disk does not answer")
 	// ErrUnknown: no pool in service has data of that name.
 	ErrUnknown = errors.New("no pool in service has such a LUN")
 	// ErrRange: offset or length do not fit the size or the block.

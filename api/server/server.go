@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -93,10 +94,24 @@ func describe() huma.Config {
 	return c
 }
 
-// Serve answers on l until ctx is cancelled, then lets requests finish.
+// Serve answers on l until ctx is cancelled, then lets requests finish. After 5 s
+// it cuts off those that have not, and waits 5 s more for what they do.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	return serve(ctx, l, h, log, shutdownWait)
+}
+
+func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger, wait time.Duration) error {
+	var busy sync.RWMutex // shared by requests
+	h = limited(h)
 	s := &http.Server{
-		Handler: limited(h),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !busy.TryRLock() {
+				refuse(w, &v1.Error{Title: "stopping", Status: http.StatusServiceUnavailable, Detail: "the daemon stops: start it and try again"})
+				return
+			}
+			defer busy.RUnlock()
+			h.ServeHTTP(w, r)
+		}),
 		BaseContext: func(net.Listener) context.Context {
 			return context.WithValue(context.WithoutCancel(ctx), stopping{}, ctx)
 		},
@@ -110,12 +125,22 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 		return err
 	case <-ctx.Done():
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait)
 	defer cancel()
 	err := s.Shutdown(grace)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = s.Close()
+		err = s.Close() // which waits for no handler
 	}
 	<-ended
+	idle := make(chan struct{})
+	go func() {
+		busy.Lock()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+	case <-time.After(wait):
+		log.Warn("requests have not ended", "after", 2*wait)
+	}
 	return err
 }

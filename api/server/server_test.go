@@ -8,7 +8,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -190,4 +192,47 @@ func TestUnreachable(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("Status = %v, want %s", err, want)
 	}
+}
+
+// TestServeEnds: what has not ended in time is cut off, and its handler has ended
+// before Serve does, unless nothing ends it.
+func TestServeEnds(t *testing.T) {
+	free := make(chan struct{})
+	for _, x := range []struct {
+		name string
+		wait time.Duration
+		ends func(ctx context.Context) <-chan struct{}
+	}{
+		{"with its client", time.Second, context.Context.Done},
+		{"never", 10 * time.Millisecond, func(context.Context) <-chan struct{} { return free }},
+	} {
+		socket := filepath.Join(t.TempDir(), "s")
+		l, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		begun, served, answered := make(chan struct{}), make(chan error, 1), make(chan error, 1)
+		var ended atomic.Bool
+		h := Handler(Backend{ReopenPool: func(ctx context.Context, _ v1.ReopenPool) (v1.Applied, error) {
+			close(begun)
+			<-x.ends(ctx)
+			ended.Store(true)
+			return v1.Applied{}, nil
+		}})
+		go func() { served <- serve(ctx, l, h, slog.New(slog.DiscardHandler), x.wait) }()
+		go func() {
+			_, err := client.New(socket).ReopenPool(t.Context(), v1.ReopenPool{})
+			answered <- err
+		}()
+		<-begun
+		cancel()
+		if err := <-served; err != nil || ended.Load() != (x.name != "never") {
+			t.Errorf("%s: Serve: %v; its handler has ended: %v", x.name, err, ended.Load())
+		}
+		if <-answered == nil {
+			t.Errorf("%s: a request that was cut off is answered", x.name)
+		}
+	}
+	close(free)
 }

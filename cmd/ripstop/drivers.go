@@ -46,6 +46,12 @@ const probesEvery = 300 * time.Millisecond
 // each; further ones take one.
 const ringDepth = 512
 
+// A disk that may hang is waited for so long; after 90 s a service manager kills.
+const (
+	diskWait = 10 * time.Second // by a pass, and by a stop for what was asked of the disk
+	poolWait = 45 * time.Second // by a stop for what pools have in memory, longer than package engine waits
+)
+
 // drivers is everything that touches the world.
 type drivers struct {
 	log      *slog.Logger
@@ -56,6 +62,7 @@ type drivers struct {
 	vswitch  *vswitch.Mux
 	vpn      *wg.Driver
 	ring     *uring.Ring    // nil where the kernel has none for us
+	idle     chan struct{}  // closed when the ring is served no more, nil when it never was
 	thin     *engine.Engine // the part of lun that has snapshots
 	lun      *lun.Mux
 	qos      *qos.Scheduler // whose access to a pool is next
@@ -88,10 +95,10 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	if d.ring, err = uring.New(ringDepth); err != nil {
 		log.Info("reads of disks take a thread each", "because", err)
 	}
-	resized, faulty := func(lun string) { d.iscsi.Resized(lun) }, func(string) { d.awake() }
-	d.thin = engine.New(log, engine.Options{StateDir: state, Ring: d.ring, OnResize: resized, OnFault: faulty})
+	resized, changed := func(lun string) { d.iscsi.Resized(lun) }, func(string) { d.awake() }
+	d.thin = engine.New(log, engine.Options{StateDir: state, Ring: d.ring, OnResize: resized, OnFault: changed, OnEnded: changed})
 	d.lun = lun.NewMux(map[lun.Kind]lun.Engine{
-		lun.Raw:  raw.New(log, raw.Options{StateDir: state, Ring: d.ring, OnResize: resized, OnFault: faulty}),
+		lun.Raw:  raw.New(log, raw.Options{StateDir: state, Ring: d.ring, OnResize: resized, OnFault: changed}),
 		lun.Thin: d.thin,
 	})
 	d.qos = qos.New()
@@ -215,7 +222,7 @@ func (d *drivers) tasks() []run.Task {
 		})
 	}})
 	if d.ring != nil {
-		tasks = append(tasks, run.Task{Name: "disk ring", Run: d.ring.Serve})
+		tasks = append(tasks, run.Task{Name: "disk ring", Run: d.serveRing})
 	}
 	return tasks
 }
@@ -261,6 +268,7 @@ func (d *drivers) dataplane(ctx context.Context) func(string) vswitch.Dataplane 
 // poolKind is what the pool at a path is: what is in service there, or what is on
 // the disk, and raw where nothing is.
 func (d *drivers) poolKind(ctx context.Context) func(path string) (lun.Kind, error) {
+	disks := newPoolKinds(store.Kind)
 	return func(path string) (lun.Kind, error) {
 		s, err := d.lun.Observe(ctx)
 		if err != nil {
@@ -271,7 +279,7 @@ func (d *drivers) poolKind(ctx context.Context) func(path string) (lun.Kind, err
 				return p.Kind, nil
 			}
 		}
-		kind, err := store.Kind(path)
+		kind, err := disks.of(path)
 		return cmp.Or(lun.Kind(kind), lun.Thin), err
 	}
 }
@@ -299,12 +307,61 @@ func (d *drivers) works(ctx context.Context) func(vswitch.Dataplane) error {
 // close lets go of what the process holds; the kernel keeps what it has.
 func (d *drivers) close() error {
 	d.qos.Close() // nobody waits for a limit any more
-	return errors.Join(d.iscsi.Close(), d.lun.Close(), d.closeRing(), d.vpn.Release(), d.guard.Close(), d.ebpf.Close(), d.host.Close())
+	err := errors.Join(within(diskWait, "targets", d.iscsi.Close), within(poolWait, "pools", d.lun.Close))
+	if !errors.Is(err, lun.ErrHangs) { // or else somebody may use the ring still
+		err = errors.Join(err, d.closeRing())
+	}
+	return errors.Join(err, d.vpn.Release(), d.guard.Close(), d.ebpf.Close(), d.host.Close())
 }
 
+// within has something closed, and no longer waits for it after d: a disk that hangs
+// shall not keep the process.
+func within(d time.Duration, what string, shut func() error) error {
+	closed := make(chan error, 1)
+	go func() { closed <- shut() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(d):
+		return fmt.Errorf("stop %s: %w after %s: look at the disks of the pools; what was flushed is there", what, lun.ErrHangs, d)
+	}
+}
+
+// serveRing serves the ring, which goes on after the task for what a disk holds.
+func (d *drivers) serveRing(ctx context.Context, ready func()) error {
+	served, idle := make(chan error, 1), make(chan struct{})
+	d.idle = idle
+	go func() {
+		err := d.ring.Serve(ctx, ready)
+		close(idle)
+		served <- err
+	}()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-served:
+		return err
+	case <-time.After(diskWait):
+		d.log.Warn("accesses to disks have not ended", "after", diskWait)
+		return nil
+	}
+}
+
+// closeRing lets go of the ring, unless a disk still holds an access: that ends with
+// the process.
 func (d *drivers) closeRing() error {
 	if d.ring == nil {
 		return nil
+	}
+	if d.idle != nil {
+		select {
+		case <-d.idle:
+		default:
+			return nil
+		}
 	}
 	return d.ring.Close()
 }

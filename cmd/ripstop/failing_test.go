@@ -8,8 +8,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +27,7 @@ import (
 type sick struct {
 	engine.File
 	read, write, sync, grow *atomic.Bool
+	wait                    func() // as long as the disk hangs
 }
 
 func (s sick) ReadAt(p []byte, off int64) (int, error) {
@@ -35,6 +38,7 @@ func (s sick) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (s sick) WriteAt(p []byte, off int64) (int, error) {
+	s.wait()
 	if s.write.Load() {
 		return 0, unix.EIO
 	}
@@ -42,6 +46,7 @@ func (s sick) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (s sick) Sync() error {
+	s.wait()
 	if s.sync.Load() {
 		return unix.EIO
 	}
@@ -64,6 +69,21 @@ type ward struct {
 	want                    lun.State
 	read, write, sync, grow atomic.Bool
 	faults                  atomic.Int32
+	stuck                   atomic.Pointer[stuck]
+}
+
+// stuck is a disk that hangs until it is freed.
+type stuck struct {
+	first sync.Once
+	held  chan struct{} // closed when something waits for it
+	free  chan struct{}
+}
+
+func (w *ward) wait() {
+	if s := w.stuck.Load(); s != nil {
+		s.first.Do(func() { close(s.held) })
+		<-s.free
+	}
 }
 
 const sickPortal = "127.0.0.1:3299"
@@ -79,7 +99,7 @@ func newWard(t *testing.T) *ward {
 			if err != nil || filepath.Base(path) != "sick" {
 				return f, err
 			}
-			return sick{f, &w.read, &w.write, &w.sync, &w.grow}, nil
+			return sick{f, &w.read, &w.write, &w.sync, &w.grow, w.wait}, nil
 		},
 	})
 	pool := func(name string) lun.Pool {
@@ -217,5 +237,47 @@ func TestSickPool(t *testing.T) {
 	}
 	if err := w.engine.Reopen(t.Context(), "gone", false); !errors.Is(err, lun.ErrUnknown) {
 		t.Errorf("a pool that is not there: %v", err)
+	}
+}
+
+// TestHungPool: a command that hangs holds its own LUN; the other pool serves and
+// gets LUNs, what is asked of this one says where it hangs, and it goes on by itself.
+func TestHungPool(t *testing.T) {
+	w := newWard(t)
+	w.io("0", "", "write -P 1 0 1M", "flush")
+	s := &stuck{held: make(chan struct{}), free: make(chan struct{})}
+	w.stuck.Store(s)
+	free := sync.OnceFunc(func() { w.stuck.Store(nil); close(s.free) })
+	t.Cleanup(free)
+	wrote := make(chan struct{})
+	go func() {
+		defer close(wrote)
+		w.io("0", "", "write -P 2 8M 64k", "flush")
+	}()
+	<-s.held
+	brief, cancel := context.WithTimeoutCause(t.Context(), 10*time.Millisecond, lun.ErrHangs)
+	defer cancel()
+	err := w.engine.Do(brief, lun.OpenLUN{Name: "c", LUN: lun.LUN{Pool: "sick", Size: 1 << 20, Block: 4096}})
+	if !errors.Is(err, lun.ErrHangs) || !strings.Contains(err.Error(), "open LUN c: pool sick: the disk does not answer: `open LUN c` is under way since") {
+		t.Errorf("a step of the pool: %v", err)
+	}
+	w.want.LUNs["d"] = lun.LUN{Pool: "well", Size: 1 << 20, Block: 4096}
+	w.pass()
+	w.io("1", "", "write -P 3 0 1M", "flush", "read -P 3 0 1M")
+	free()
+	<-wrote
+	w.io("0", "", "read -P 2 8M 64k")
+}
+
+// TestWithin: what a disk holds is not waited for.
+func TestWithin(t *testing.T) {
+	free := make(chan struct{})
+	defer close(free)
+	err := within(time.Millisecond, "pools", func() error { <-free; return nil })
+	if !errors.Is(err, lun.ErrHangs) || !strings.Contains(err.Error(), "stop pools: the disk does not answer after 1ms: look at the disks") {
+		t.Errorf("it hangs: %v", err)
+	}
+	if err := within(time.Minute, "pools", func() error { return unix.EIO }); !errors.Is(err, unix.EIO) {
+		t.Errorf("it fails: %v", err)
 	}
 }

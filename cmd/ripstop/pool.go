@@ -42,14 +42,13 @@ func newPool(g *global) *cobra.Command {
 
 // reopenPool opens a pool anew, and has targets take its LUNs again.
 func (d *daemon) reopenPool(ctx context.Context, ask v1.ReopenPool) (v1.Applied, error) {
-	d.change.Lock()
-	defer d.change.Unlock()
-	ctx = context.WithoutCancel(ctx)
-	err := d.drivers.thin.Reopen(ctx, ask.Name, ask.GiveUp)
+	err := d.drivers.thin.Reopen(ctx, ask.Name, ask.GiveUp) // however long it takes, it holds up no other pool
 	if errors.Is(err, lun.ErrUnknown) {
 		return v1.Applied{}, refused(http.StatusNotFound, "reopen pool %s: there is no thin pool of this name in service: `ripstop get pool` lists pools", ask.Name)
 	}
-	rep := d.apply(ctx, d.config(), d.made(), controller.Keep) // also where it failed: what is left out of service shows
+	d.change.Lock()
+	defer d.change.Unlock()
+	rep := d.apply(context.WithoutCancel(ctx), d.config(), d.made(), controller.Keep) // also where it failed: what is left out of service shows
 	if err != nil {
 		return v1.Applied{}, refused(http.StatusConflict, "%v", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "ripstop/api/v1"
 	"ripstop/controller"
@@ -23,6 +24,22 @@ import (
 // refused is the answer to a verb that is not carried out.
 func refused(status int, format string, args ...any) error {
 	return &v1.Error{Title: "refused", Status: status, Detail: fmt.Sprintf(format, args...)}
+}
+
+// verbWait is how long a verb waits for a disk while it holds up every other change.
+const verbWait = 10 * time.Second
+
+// bounded is for what a disk has to do while d.change is held: whether or not the
+// client goes away it has so long, and then goes on by itself.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(context.WithoutCancel(ctx), verbWait, lun.ErrHangs)
+}
+
+// briefly deletes something, bounded.
+func briefly(ctx context.Context, remove func(context.Context, string) (lun.Deleted, error), name string) (lun.Deleted, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return remove(ctx, name)
 }
 
 // createLUN makes a LUN beside those of the file.
@@ -170,18 +187,18 @@ func (d *daemon) deleteLUN(ctx context.Context, ask v1.DeleteLUN) (v1.DeletedLUN
 	}
 	out := v1.DeletedLUN{Name: ask.Name, Snapshots: []string{}}
 	for _, s := range snapshots {
-		gone, err := d.drivers.deleteSnapshot(context.WithoutCancel(ctx), s)
+		gone, err := briefly(ctx, d.drivers.deleteSnapshot, s)
 		if err != nil {
-			return v1.DeletedLUN{}, err
+			return v1.DeletedLUN{}, snapshotRefusal(err)
 		}
 		out.Freed, out.Snapshots = out.Freed+gone.Freed, append(out.Snapshots, s)
 	}
-	gone, err := d.drivers.deleteLUN(context.WithoutCancel(ctx), ask.Name)
+	gone, err := briefly(ctx, d.drivers.deleteLUN, ask.Name)
 	if errors.Is(err, lun.ErrUnknown) {
 		return v1.DeletedLUN{}, unknownLUN("delete", ask.Name, d.lunNames())
 	}
 	if err != nil {
-		return v1.DeletedLUN{}, err
+		return v1.DeletedLUN{}, snapshotRefusal(err)
 	}
 	out.Pool, out.Freed = gone.Pool, out.Freed+gone.Freed
 	d.log.Info("LUN deleted", "lun", ask.Name, "pool", gone.Pool, "snapshots", len(snapshots), "freed", out.Freed)

@@ -137,7 +137,7 @@ func (d *daemon) dropUnfinished(ctx context.Context, name string) error {
 	} else if _, err := d.make(ctx, "end the import of LUN "+name, made.WithoutLUN(name)); err != nil {
 		return err
 	}
-	if _, err := remove(ctx, name); err != nil && !errors.Is(err, lun.ErrUnknown) {
+	if _, err := briefly(ctx, remove, name); err != nil && !errors.Is(err, lun.ErrUnknown) {
 		return err
 	}
 	return d.save(d.made().Finished(name))
@@ -230,13 +230,16 @@ func (d *daemon) exportLUN(ctx context.Context, ask v1.ExportLUN, out *v1.DiskWr
 func (d *daemon) keepForNow(ctx context.Context, l lun.LUNStats) (ref string, err error) {
 	name := "export-" + strings.ToLower(rand.Text())
 	ref = l.Name + "@" + name
-	d.change.Lock()
-	defer d.change.Unlock()
 	d.underway(ref, true)
+	d.change.Lock()
 	err = d.save(d.made().Begun(ref, l.Pool))
+	d.change.Unlock()
 	if err == nil {
+		// It is waited for, or else there would be nobody to delete it.
 		if err = d.drivers.lun.Snapshot(context.WithoutCancel(ctx), name, l.Name); err != nil {
+			d.change.Lock()
 			err = joined(snapshotRefusal(err), d.save(d.made().Finished(ref)))
+			d.change.Unlock()
 		}
 	}
 	if err != nil {

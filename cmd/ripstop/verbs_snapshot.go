@@ -97,7 +97,7 @@ func (d *daemon) snapshotLUNs(ctx context.Context, ask v1.NewSnapshot) ([]v1.Sna
 			return nil, refused(http.StatusConflict, "snapshot %s@%s: it exists: choose another name", name, ask.Name)
 		}
 	}
-	if err := d.drivers.lun.Snapshot(context.WithoutCancel(ctx), ask.Name, ask.LUNs...); err != nil {
+	if err := d.drivers.lun.Snapshot(ctx, ask.Name, ask.LUNs...); err != nil {
 		return nil, snapshotRefusal(err)
 	}
 	d.log.Info("snapshot made", "luns", strings.Join(ask.LUNs, ","), "snapshot", ask.Name)
@@ -116,6 +116,8 @@ func snapshotRefusal(err error) error {
 		return refused(http.StatusNotFound, "%v", err)
 	case errors.Is(err, lun.ErrNoSpace):
 		return refused(http.StatusInsufficientStorage, "%v: delete LUNs or snapshots, or give the pool more size", err)
+	case errors.Is(err, lun.ErrHangs):
+		return refused(http.StatusServiceUnavailable, "%v", err)
 	case errors.Is(err, lun.ErrNoSnapshots):
 		return refused(http.StatusConflict, "%v", err)
 	}
@@ -134,15 +136,16 @@ func (d *daemon) cloneLUN(ctx context.Context, ask v1.NewClone) (v1.Applied, err
 	}
 	// The clone is whole in the pool before anything speaks of it: a crash in
 	// between leaves it to `lun delete`, as data that nothing names.
-	ctx = context.WithoutCancel(ctx)
-	l, err := d.drivers.lun.Clone(ctx, ask.Snapshot, ask.Name)
+	brief, cancel := bounded(ctx)
+	defer cancel()
+	l, err := d.drivers.lun.Clone(brief, ask.Snapshot, ask.Name)
 	if err != nil {
 		return v1.Applied{}, snapshotRefusal(err)
 	}
 	made := d.made().WithLUN(ask.Name, config.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block})
 	done, err := d.make(ctx, "clone "+ask.Snapshot+" to "+ask.Name, made)
 	if err != nil {
-		_, undone := d.drivers.deleteLUN(ctx, ask.Name)
+		_, undone := briefly(ctx, d.drivers.deleteLUN, ask.Name)
 		return v1.Applied{}, joined(err, undone)
 	}
 	d.log.Info("clone made", "snapshot", ask.Snapshot, "lun", ask.Name)
@@ -173,6 +176,7 @@ func (d *daemon) restoreLUN(ctx context.Context, ask v1.RestoreLUN) (v1.Restored
 			"restore LUN %s: in use by %s: unmount it there and log out, or take it out of the target, and restore it then", ask.Name, describeUsers(users))
 	}
 	keep := d.freeSnapshot(ask.Name, time.Now())
+	// Nobody sees the LUN until it has ended, whether or not the client waits.
 	if err := d.drivers.lun.Restore(context.WithoutCancel(ctx), ask.Name, ask.Snapshot, keep); err != nil {
 		return v1.RestoredLUN{}, snapshotRefusal(err)
 	}
@@ -249,7 +253,7 @@ func (d *daemon) deleteSnapshot(ctx context.Context, ref string) (v1.DeletedLUN,
 	if err := d.freeOfTargets(ctx, ref); err != nil {
 		return v1.DeletedLUN{}, err
 	}
-	gone, err := d.drivers.deleteSnapshot(context.WithoutCancel(ctx), ref)
+	gone, err := briefly(ctx, d.drivers.deleteSnapshot, ref)
 	if err != nil {
 		return v1.DeletedLUN{}, snapshotRefusal(err)
 	}

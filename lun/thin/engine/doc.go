@@ -10,7 +10,8 @@
 //
 // What goes wrong: a pool that takes no more writes (package thin says when)
 // and its LUNs stay in service, can be read, and carry the reason as their
-// fault.
+// fault. A disk that hangs holds what is done to its own pool, one thing after the
+// other, and nothing else: see lane.
 //
 // # Caveats
 //

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"ripstop/internal/uring"
 	"ripstop/lun"
@@ -31,27 +32,37 @@ type Options struct {
 	// OnFault, when set, is called with a pool's name when it takes no more writes.
 	// It must not wait.
 	OnFault func(pool string)
+	// OnEnded, when set, is called with a pool's name when something has been done
+	// to it that a step or verb no longer waited for. It must not wait.
+	OnEnded func(pool string)
 }
 
 // Engine has pools and LUNs in service. It is a target of reconcile.Run, and
 // safe for concurrent use.
 type Engine struct {
-	log     *slog.Logger
-	options Options
+	log      *slog.Logger
+	options  Options
+	patience time.Duration // of a step
+	farewell time.Duration // of Close
 
-	control sync.Mutex  // held by what changes the maps, however long its files take
-	tend    func(*pool) // begins what is done for a pool in the background; under control
-
-	mu      sync.RWMutex // of the maps and of pool.want, never held over I/O
-	pools   map[string]*pool
+	// mu is of what follows and of pool.want, and never held over I/O. What
+	// belongs to a pool is changed in its lane only.
+	mu      sync.RWMutex
+	lanes   map[string]*lane // by pool
+	tend    func(*pool)      // begins what is done for a pool in the background
+	pools   map[string]*pool // in service
 	volumes map[string]*volume
+	making  map[string]string // LUNs that are being made or opened, and the pools that do
 }
 
 var _ lun.Engine = (*Engine)(nil)
 
 // New is an engine with nothing in service.
 func New(log *slog.Logger, o Options) *Engine {
-	e := &Engine{log: log, options: o, tend: func(*pool) {}, pools: map[string]*pool{}, volumes: map[string]*volume{}}
+	e := &Engine{
+		log: log, options: o, patience: patience, farewell: farewell, tend: func(*pool) {}, lanes: map[string]*lane{}, pools: map[string]*pool{},
+		volumes: map[string]*volume{}, making: map[string]string{},
+	}
 	if o.Open == nil {
 		e.options.Open = e.openStore
 	}
@@ -84,33 +95,65 @@ func (e *Engine) Observe(context.Context) (lun.State, error) {
 }
 
 // Do carries out one step. The error names the object and, where somebody can
-// do something about it, says what.
+// do something about it, says what. A pool whose disk hangs is lun.ErrHangs after
+// 10 s, and at once while that lasts.
 func (e *Engine) Do(ctx context.Context, step lun.Step) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if g, ok := step.(lun.GrowLUN); ok {
-		return e.growLUN(ctx, g)
-	}
-	e.control.Lock()
-	defer e.control.Unlock()
 	switch s := step.(type) {
 	case lun.OpenPool:
-		return wrap("open pool "+s.Name, e.openPool(ctx, s.Name, s.Pool))
+		return e.step(ctx, s.Name, "open pool "+s.Name, func(ctx context.Context) error { return e.openPool(ctx, s.Name, s.Pool) })
 	case lun.SetPool:
-		return wrap("set pool "+s.Name, e.setPool(s.Name, s.To))
+		return e.step(ctx, s.Name, "set pool "+s.Name, func(context.Context) error { return e.setPool(s.Name, s.To) })
 	case lun.ClosePool:
-		return wrap("close pool "+s.Name, e.closePool(s.Name))
+		return e.step(ctx, s.Name, "close pool "+s.Name, func(context.Context) error { return e.closePool(s.Name) })
 	case lun.OpenLUN:
-		return wrap("open LUN "+s.Name, e.openLUN(ctx, s.Name, s.LUN))
+		return e.step(ctx, s.LUN.Pool, "open LUN "+s.Name, func(ctx context.Context) error { return e.openLUN(ctx, s.Name, s.LUN) })
+	case lun.GrowLUN:
+		return e.ofLUN(ctx, "grow LUN "+s.Name, s.Name, func(ctx context.Context, v *volume) error { return e.growLUN(ctx, v, s.To) })
 	case lun.ReserveLUN:
-		return e.reserveLUN(ctx, s)
+		return e.ofLUN(ctx, "reserve room for LUN "+s.Name, s.Name, func(ctx context.Context, v *volume) error {
+			return v.pool.thin.Reserve(ctx, s.Name, s.Thick)
+		})
 	case lun.CloseLUN:
-		return wrap("close LUN "+s.Name, e.closeLUN(ctx, s.Name))
+		if e.volume(s.Name) == nil {
+			return nil
+		}
+		return e.ofLUN(ctx, "close LUN "+s.Name, s.Name, e.closeLUN)
 	case lun.Refuse:
 		return s.Err()
 	}
 	return fmt.Errorf("do %T: this engine does not know the step", step)
+}
+
+// ofLUN is a step on a LUN in service, done in the lane of its pool.
+func (e *Engine) ofLUN(ctx context.Context, what, name string, do func(context.Context, *volume) error) error {
+	v := e.volume(name)
+	if v == nil {
+		return fmt.Errorf("%s: it is not in service", what)
+	}
+	return e.step(ctx, v.pool.name, what, func(ctx context.Context) error {
+		is := e.volume(name) // another one, when the pool was opened anew
+		if is == nil || is.pool.name != v.pool.name {
+			return errors.New("it has gone out of service")
+		}
+		return do(ctx, is)
+	})
+}
+
+// pool is one in service, or nil.
+func (e *Engine) pool(name string) *pool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.pools[name]
+}
+
+// volume is a LUN in service, or nil.
+func (e *Engine) volume(name string) *volume {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.volumes[name]
 }
 
 // wrap names what was done.
@@ -260,45 +303,60 @@ func (e *Engine) Retained() []lun.LUNStats {
 // them. A LUN in service is refused, one with snapshots is
 // thin.ErrHasSnapshots, and one that no pool in service has is lun.ErrUnknown.
 func (e *Engine) Delete(ctx context.Context, name string) (lun.Deleted, error) {
-	e.control.Lock()
-	defer e.control.Unlock()
-	if e.volumes[name] != nil {
-		return lun.Deleted{}, fmt.Errorf("delete LUN %s: it is in service", name)
+	what := "delete LUN " + name
+	if e.volume(name) != nil {
+		return lun.Deleted{}, fmt.Errorf("%s: it is in service", what)
 	}
-	for _, p := range e.pools {
-		v, err := p.thin.Volume(name)
-		if err != nil {
-			continue
-		}
-		before := p.thin.Usage().Data
-		if err := p.thin.Delete(ctx, name); err != nil {
-			return lun.Deleted{}, err
-		}
-		d := lun.Deleted{ID: v.Info().ID, Pool: p.name, Freed: max(0, before-p.thin.Usage().Data)}
-		e.log.Debug("lun deleted", "lun", name, "pool", p.name, "freed", d.Freed)
-		return d, nil
+	pool, ok := e.Keeps(name)
+	if !ok {
+		return lun.Deleted{}, fmt.Errorf("%s: %w", what, lun.ErrUnknown)
 	}
-	return lun.Deleted{}, fmt.Errorf("delete LUN %s: %w", name, lun.ErrUnknown)
+	return alone(ctx, e, pool, what, 0, func(ctx context.Context) (lun.Deleted, error) {
+		p := e.pool(pool)
+		if p == nil {
+			return lun.Deleted{}, fmt.Errorf("%s: %w", what, lun.ErrUnknown)
+		}
+		if e.volume(name) != nil {
+			return lun.Deleted{}, fmt.Errorf("%s: it is in service", what)
+		}
+		d, err := p.delete(ctx, name)
+		if err == nil {
+			e.log.Debug("lun deleted", "lun", name, "pool", pool, "freed", d.Freed)
+		}
+		return d, err
+	})
+}
+
+// delete destroys the data of a LUN or snapshot.
+func (p *pool) delete(ctx context.Context, name string) (lun.Deleted, error) {
+	v, err := p.thin.Volume(name)
+	if err != nil {
+		return lun.Deleted{}, unknown(err)
+	}
+	before := p.thin.Usage().Data
+	if err := p.thin.Delete(ctx, name); err != nil {
+		return lun.Deleted{}, unknown(err)
+	}
+	return lun.Deleted{ID: v.Info().ID, Pool: p.name, Freed: max(0, before-p.thin.Usage().Data)}, nil
 }
 
 // readSize is the piece in which Check reads, in bytes.
 const readSize = 1 << 20
 
 // Check reads all that a LUN in service has, which compares it with its
-// checksums. I/O goes on meanwhile.
+// checksums. I/O goes on meanwhile. read may be called until the disk answers, also
+// when ctx has ended.
 func (e *Engine) Check(ctx context.Context, name string, read func(n int64)) (faults []string, err error) {
-	e.mu.RLock()
-	v := e.volumes[name]
-	e.mu.RUnlock()
+	v := e.volume(name)
 	if v == nil {
 		return nil, fmt.Errorf("check LUN %s: %w", name, lun.ErrClosed)
 	}
 	if why := v.shape().Fault; why != "" {
 		faults = append(faults, "it takes no more writes: "+why)
 	}
-	unread, err := readAll(ctx, v, read)
+	unread, err := apart(ctx, "check LUN "+name, func() ([]string, error) { return readAll(ctx, v, read) })
 	if err != nil {
-		return nil, fmt.Errorf("check LUN %s: %w", name, err)
+		return nil, err
 	}
 	return append(faults, unread...), nil
 }
@@ -333,29 +391,25 @@ func readAll(ctx context.Context, v lun.Volume, read func(n int64)) (faults []st
 // once however many share it. Of a pool in service I/O goes on meanwhile; one that
 // is not is read as it lies on the disk. It changes nothing.
 func (e *Engine) CheckPool(ctx context.Context, name string, want lun.Pool, read func(n int64)) (map[string][]string, error) {
-	e.mu.RLock()
-	p := e.pools[name]
-	e.mu.RUnlock()
+	p := e.pool(name)
 	if p == nil {
-		faults, err := e.checkClosed(ctx, name, want)
+		faults, err := alone(ctx, e, name, "check pool "+name, 0, func(ctx context.Context) ([]string, error) { return e.checkClosed(ctx, name, want) })
 		return map[string][]string{"": faults}, wrap("check pool "+name, err)
 	}
 	faults := map[string][]string{}
 	if why := p.fault(); why != "" {
 		faults[""] = []string{why}
 	}
-	bad, err := p.thin.ScrubAll(ctx, read)
+	bad, err := apart(ctx, "check pool "+name, func() ([]thin.Damage, error) { return p.thin.ScrubAll(ctx, read) })
 	for _, d := range bad {
 		faults[d.Volume] = append(faults[d.Volume], fmt.Sprintf("%d bytes at byte %d cannot be read: %v", d.Size, d.Offset, d.Err))
 	}
-	return faults, wrap("check pool "+name, err)
+	return faults, err
 }
 
 // checkClosed reads a pool that is not in service. Nobody opens it meanwhile.
 func (e *Engine) checkClosed(ctx context.Context, name string, want lun.Pool) (faults []string, err error) {
-	e.control.Lock()
-	defer e.control.Unlock()
-	if e.pools[name] != nil {
+	if e.pool(name) != nil {
 		return nil, errors.New("it came into service: check it again")
 	}
 	kind, err := store.Kind(want.Path)
@@ -376,16 +430,43 @@ func (e *Engine) checkClosed(ctx context.Context, name string, want lun.Pool) (f
 	return faults, errors.Join(err, f.Close())
 }
 
-// Close takes everything out of service and keeps all data.
+// Close takes everything out of service and keeps all data. What a disk that
+// hangs holds for 30 s is left as it is, as by a process that ends without: what was
+// flushed is there.
 func (e *Engine) Close() error {
-	e.control.Lock()
-	defer e.control.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(e.volumes)) {
-		e.release(e.volumes[name]) // closing its pool makes its data durable
+	e.mu.RLock()
+	names := slices.Sorted(maps.Keys(e.lanes))
+	e.mu.RUnlock()
+	errs := make([]error, len(names))
+	var group sync.WaitGroup
+	for i, name := range names {
+		group.Go(func() {
+			what := "close pool " + name
+			_, err := inLane(e, name, what, waiter{most: e.farewell}, func() (struct{}, error) { return struct{}{}, e.closeAll(name) })
+			errs[i] = wrap(what, err)
+		})
 	}
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
-		errs = append(errs, wrap("close pool "+name, e.closePool(name)))
-	}
+	group.Wait()
 	return errors.Join(errs...)
+}
+
+// closeAll takes a pool with all its LUNs out of service.
+func (e *Engine) closeAll(name string) error {
+	for _, v := range e.of(e.pool(name)) {
+		e.release(v) // closing its pool makes its data durable
+	}
+	return e.closePool(name)
+}
+
+// of is the LUNs of a pool in service.
+func (e *Engine) of(p *pool) []*volume {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	var out []*volume
+	for _, name := range slices.Sorted(maps.Keys(e.volumes)) {
+		if v := e.volumes[name]; v.pool == p {
+			out = append(out, v)
+		}
+	}
+	return out
 }

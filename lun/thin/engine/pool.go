@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"sync"
 	"sync/atomic"
 
 	"ripstop/lun"
@@ -28,11 +29,15 @@ type pool struct {
 	log    *slog.Logger
 	file   File
 	thin   *thin.Pool
-	want   lun.Pool      // under the engine's mu
+	want   lun.Pool      // under the engine's mu, and changed in the lane
 	freed  chan struct{} // something was unmapped
 	ops    atomic.Uint64 // commands
 	health atomic.Pointer[lun.Health]
-	rest   func() // ends what is done for it in the background; under the engine's control
+
+	tending sync.WaitGroup // what is done for it in the background
+	mu      sync.Mutex     // of what follows
+	stop    func()         // ends that
+	closing bool           // nothing more is begun
 }
 
 const (
@@ -91,8 +96,14 @@ func (p *pool) fault() string {
 // promise tells whether the pool may promise so much in all.
 func (p *pool) promise(total int64) error { return p.want.Promise(p.name, total) }
 
-// provisioned is what a pool has promised to the LUNs in service. With mu or
-// control.
+// promised is what a pool has promised to the LUNs in service.
+func (e *Engine) promised(p *pool) int64 {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.provisioned(p)
+}
+
+// provisioned is promised with mu.
 func (e *Engine) provisioned(p *pool) int64 {
 	var sum int64
 	for _, v := range e.volumes {
@@ -104,7 +115,7 @@ func (e *Engine) provisioned(p *pool) int64 {
 }
 
 func (e *Engine) openPool(ctx context.Context, name string, want lun.Pool) error {
-	if p := e.pools[name]; p != nil {
+	if p := e.pool(name); p != nil {
 		if p.want.Path != want.Path {
 			return fmt.Errorf("it is in service at %s: stop ripstop and move it", p.want.Path)
 		}
@@ -117,9 +128,7 @@ func (e *Engine) openPool(ctx context.Context, name string, want lun.Pool) error
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	e.pools[name] = p
-	e.mu.Unlock()
+	e.put(p, nil)
 	return p.setDirect(want.Direct)
 }
 
@@ -129,13 +138,12 @@ func (e *Engine) load(ctx context.Context, name string, want lun.Pool, giveUp bo
 	if err != nil {
 		return nil, err
 	}
-	p := &pool{name: name, log: e.log, file: f, want: want, rest: func() {}, freed: make(chan struct{}, 1)}
+	p := &pool{name: name, log: e.log, file: f, want: want, stop: func() {}, freed: make(chan struct{}, 1)}
 	p.health.Store(&lun.Health{})
 	if err := p.start(ctx, giveUp, e.failed); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	e.log.Debug("pool opened", "pool", name, "path", want.Path, "used", p.thin.Usage().Data)
-	e.tend(p)
 	return p, nil
 }
 
@@ -196,11 +204,11 @@ func (e *Engine) failed(pool string, why error) {
 }
 
 func (e *Engine) setPool(name string, to lun.Pool) error {
-	p := e.pools[name]
+	p := e.pool(name)
 	if p == nil {
 		return errors.New("it is not in service")
 	}
-	if err := to.Promise(name, e.provisioned(p)); err != nil {
+	if err := to.Promise(name, e.promised(p)); err != nil {
 		return err
 	}
 	if !p.file.IsDevice() {
@@ -222,14 +230,12 @@ func (p *pool) setDirect(on bool) error {
 }
 
 func (e *Engine) closePool(name string) error {
-	p := e.pools[name]
+	p := e.pool(name)
 	if p == nil {
 		return nil
 	}
-	for _, v := range e.volumes {
-		if v.pool == p {
-			return fmt.Errorf("LUN %s is in service in it", v.name)
-		}
+	if luns := e.of(p); len(luns) > 0 {
+		return fmt.Errorf("LUN %s is in service in it", luns[0].name)
 	}
 	e.mu.Lock()
 	delete(e.pools, name)
@@ -241,7 +247,11 @@ func (e *Engine) closePool(name string) error {
 // close lets go of the file, with everything on stable storage. What had failed
 // was told when it happened.
 func (p *pool) close() error {
-	p.rest()
+	p.mu.Lock()
+	p.closing = true
+	p.stop()
+	p.mu.Unlock()
+	p.tending.Wait()
 	broken := p.thin.Failed() != nil
 	err := p.thin.Close()
 	if broken {
@@ -256,19 +266,22 @@ func (p *pool) close() error {
 // error says why. With giveUp, what lay under parts of the map that cannot be read
 // is lost for good, and its space free.
 func (e *Engine) Reopen(ctx context.Context, name string, giveUp bool) error {
-	ctx = context.WithoutCancel(ctx) // half of it is nothing
-	e.control.Lock()
-	defer e.control.Unlock()
-	old := e.pools[name]
-	if old == nil {
+	if e.pool(name) == nil {
 		return fmt.Errorf("reopen pool %s: %w", name, lun.ErrUnknown)
 	}
+	what := "reopen pool " + name
+	return wrap(what, e.verb(ctx, name, what, func(ctx context.Context) error { return e.reopen(ctx, name, giveUp) }))
+}
+
+func (e *Engine) reopen(ctx context.Context, name string, giveUp bool) error {
+	old := e.pool(name)
+	if old == nil {
+		return lun.ErrUnknown
+	}
 	volumes := map[string]*volume{}
-	for l, v := range e.volumes {
-		if v.pool == old {
-			volumes[l] = nil
-			v.shut()
-		}
+	for _, v := range e.of(old) {
+		volumes[v.name] = nil
+		v.shut()
 	}
 	if err := old.close(); err != nil {
 		e.log.Warn("pool closed with an error", "pool", name, "error", err)
@@ -279,19 +292,27 @@ func (e *Engine) Reopen(ctx context.Context, name string, giveUp bool) error {
 			volumes[l], err = p.volume(l)
 		}
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.pools[name] = p
-	maps.Copy(e.volumes, volumes)
 	if err == nil {
+		e.put(p, volumes)
 		return nil
 	}
-	if p != nil {
-		err = errors.Join(err, p.close())
-	}
+	e.mu.Lock()
 	delete(e.pools, name)
 	for l := range volumes {
 		delete(e.volumes, l)
 	}
-	return fmt.Errorf("reopen pool %s: %w", name, err)
+	e.mu.Unlock()
+	if p != nil {
+		err = errors.Join(err, p.close())
+	}
+	return err
+}
+
+// put puts a pool into service, with LUNs in it.
+func (e *Engine) put(p *pool, volumes map[string]*volume) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.pools[p.name] = p
+	maps.Copy(e.volumes, volumes)
+	e.tend(p)
 }

@@ -38,15 +38,32 @@ func (e *Engine) Snapshots() []lun.SnapshotStats {
 
 // Snapshot keeps the present of LUNs of one pool.
 func (e *Engine) Snapshot(ctx context.Context, name string, luns ...string) error {
-	p, err := e.poolOf(luns)
+	what := "snapshot " + name
+	return e.onLUNs(ctx, what, luns, func(ctx context.Context, p *pool) error {
+		if err := p.thin.Snapshot(ctx, name, luns...); err != nil {
+			return err
+		}
+		e.log.Debug("snapshot made", "luns", strings.Join(luns, ","), "snapshot", name)
+		return nil
+	})
+}
+
+// onLUNs does something to LUNs in service, in the lane of their one pool.
+func (e *Engine) onLUNs(ctx context.Context, what string, luns []string, do func(context.Context, *pool) error) error {
+	first, err := e.poolOf(luns)
 	if err != nil {
-		return fmt.Errorf("snapshot %s: %w", name, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
-	if err := p.thin.Snapshot(ctx, name, luns...); err != nil {
-		return err
-	}
-	e.log.Debug("snapshot made", "luns", strings.Join(luns, ","), "snapshot", name)
-	return nil
+	return e.verb(ctx, first.name, what, func(ctx context.Context) error {
+		p, err := e.poolOf(luns) // another one, when it was opened anew
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		if p.name != first.name {
+			return fmt.Errorf("%s: LUN %s: %w", what, luns[0], lun.ErrClosed)
+		}
+		return do(ctx, p)
+	})
 }
 
 // poolOf is the one pool of LUNs in service.
@@ -70,26 +87,35 @@ func (e *Engine) poolOf(luns []string) (*pool, error) {
 	return p, nil
 }
 
-// snapshot finds one by "LUN@SNAPSHOT".
-func (e *Engine) snapshot(name string) (*pool, *thin.Volume, error) {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	for _, p := range e.pools {
-		if v, err := p.thin.Volume(name); err == nil && strings.Contains(name, "@") {
-			return p, v, nil
-		}
+// ofSnapshot is the pool of "LUN@SNAPSHOT".
+func (e *Engine) ofSnapshot(name string) (pool string, err error) {
+	if pool, ok := e.Keeps(name); ok && strings.Contains(name, "@") {
+		return pool, nil
 	}
-	return nil, nil, fmt.Errorf("snapshot %s: %w", name, lun.ErrUnknown)
+	return "", fmt.Errorf("snapshot %s: %w", name, lun.ErrUnknown)
 }
 
 // Clone makes the data of a LUN that is out of service until it is opened.
 func (e *Engine) Clone(ctx context.Context, snapshot, name string) (lun.LUN, error) {
-	e.control.Lock() // so that no pool makes a LUN of this name meanwhile
-	defer e.control.Unlock()
-	p, _, err := e.snapshot(snapshot)
+	pool, err := e.ofSnapshot(snapshot)
 	if err != nil {
 		return lun.LUN{}, fmt.Errorf("clone %w", err)
 	}
+	return alone(ctx, e, pool, "clone "+snapshot+" to LUN "+name, 0, func(ctx context.Context) (lun.LUN, error) {
+		return e.clone(ctx, pool, snapshot, name)
+	})
+}
+
+func (e *Engine) clone(ctx context.Context, pool, snapshot, name string) (lun.LUN, error) {
+	p := e.pool(pool)
+	if p == nil {
+		return lun.LUN{}, fmt.Errorf("clone snapshot %s: %w", snapshot, lun.ErrUnknown)
+	}
+	release, err := e.claim(name, pool)
+	if err != nil {
+		return lun.LUN{}, fmt.Errorf("clone %s to %w", snapshot, err)
+	}
+	defer release()
 	if other, ok := e.Keeps(name); ok {
 		return lun.LUN{}, fmt.Errorf("clone %s to LUN %s: pool %s has one: %w", snapshot, name, other, lun.ErrExists)
 	}
@@ -104,30 +130,32 @@ func (e *Engine) Clone(ctx context.Context, snapshot, name string) (lun.LUN, err
 
 // Restore makes a LUN in service what it was at its snapshot.
 func (e *Engine) Restore(ctx context.Context, name, snapshot, keep string) error {
-	p, err := e.poolOf([]string{name})
-	if err != nil {
-		return fmt.Errorf("restore %w", err)
-	}
-	if err := p.thin.Restore(ctx, name, snapshot, keep); err != nil {
-		return unknown(err)
-	}
-	e.log.Debug("lun restored", "lun", name, "snapshot", snapshot, "kept", keep)
-	return nil
+	return e.onLUNs(ctx, "restore", []string{name}, func(ctx context.Context, p *pool) error {
+		if err := p.thin.Restore(ctx, name, snapshot, keep); err != nil {
+			return unknown(err)
+		}
+		e.log.Debug("lun restored", "lun", name, "snapshot", snapshot, "kept", keep)
+		return nil
+	})
 }
 
 // DeleteSnapshot destroys a snapshot.
 func (e *Engine) DeleteSnapshot(ctx context.Context, name string) (lun.Deleted, error) {
-	p, v, err := e.snapshot(name)
+	pool, err := e.ofSnapshot(name)
 	if err != nil {
 		return lun.Deleted{}, fmt.Errorf("delete %w", err)
 	}
-	before := p.thin.Usage().Data
-	if err := p.thin.Delete(ctx, name); err != nil {
-		return lun.Deleted{}, unknown(err)
-	}
-	d := lun.Deleted{ID: v.Info().ID, Pool: p.name, Freed: max(0, before-p.thin.Usage().Data)}
-	e.log.Debug("snapshot deleted", "snapshot", name, "freed", d.Freed)
-	return d, nil
+	return alone(ctx, e, pool, "delete snapshot "+name, 0, func(ctx context.Context) (lun.Deleted, error) {
+		p := e.pool(pool)
+		if p == nil {
+			return lun.Deleted{}, fmt.Errorf("delete snapshot %s: %w", name, lun.ErrUnknown)
+		}
+		d, err := p.delete(ctx, name)
+		if err == nil {
+			e.log.Debug("snapshot deleted", "snapshot", name, "freed", d.Freed)
+		}
+		return d, err
+	})
 }
 
 // unknown says in the words of package lun what a pool does not have: it may

@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
+	"maps"
+	"slices"
 	"time"
 
 	"ripstop/lun"
@@ -27,21 +28,33 @@ const (
 
 // Serve has every pool in service tended until ctx ends: its log emptied and room
 // made ready before an access must wait for it, and in quiet hours what lies apart
-// put together, free space given back, and all data read. Pools work without.
+// put together, free space given back, and all data read. Pools work without. What
+// a disk holds that hangs is not waited for: Close tells of it.
 func (e *Engine) Serve(ctx context.Context, ready func()) error {
-	e.control.Lock()
+	e.mu.Lock()
 	e.tend = func(p *pool) { p.begin(ctx, e.log) }
 	for _, p := range e.pools {
 		e.tend(p)
 	}
-	e.control.Unlock()
+	e.mu.Unlock()
 	ready()
 	<-ctx.Done()
-	e.control.Lock()
-	defer e.control.Unlock()
+	e.mu.Lock()
 	e.tend = func(*pool) {}
-	for _, p := range e.pools {
-		p.rest()
+	pools := slices.Collect(maps.Values(e.pools))
+	e.mu.Unlock()
+	rested := make(chan struct{})
+	go func() {
+		defer close(rested)
+		for _, p := range pools {
+			p.tending.Wait()
+		}
+	}()
+	over, stop := after(e.patience, true)
+	defer stop()
+	select {
+	case <-rested:
+	case <-over:
 	}
 	return nil
 }
@@ -50,18 +63,19 @@ func (e *Engine) Serve(ctx context.Context, ready func()) error {
 func (p *pool) begin(ctx context.Context, log *slog.Logger) {
 	ctx, cancel := context.WithCancel(ctx)
 	log = log.With("pool", p.name)
-	var group sync.WaitGroup
-	group.Go(func() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closing {
+		cancel()
+		return
+	}
+	p.stop = cancel
+	p.tending.Go(func() {
 		if err := p.thin.Maintain(ctx); err != nil {
 			log.Error("pool is not tended", "error", err)
 		}
 	})
-	group.Go(func() { p.chores(ctx, log) })
-	p.rest = func() {
-		cancel()
-		group.Wait()
-		p.rest = func() {}
-	}
+	p.tending.Go(func() { p.chores(ctx, log) })
 }
 
 // chores are what waits for quiet hours.

@@ -169,53 +169,63 @@ func (v *volume) Extents(ctx context.Context, off, n int64, yield func(off, n in
 // openLUN puts a LUN into service. Data that cannot become what is wanted are
 // put into service as they are, and the error says what differs.
 func (e *Engine) openLUN(ctx context.Context, name string, want lun.LUN) error {
-	p := e.pools[want.Pool]
+	p := e.pool(want.Pool)
 	if p == nil {
 		return fmt.Errorf("pool %s is not in service", want.Pool)
 	}
 	if strings.Contains(name, "@") {
 		return errors.New("a name with an @ is a snapshot's")
 	}
+	release, err := e.claim(name, want.Pool)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if other, ok := e.Keeps(name); ok && other != want.Pool {
 		return lun.Elsewhere(name, other, want.Pool)
 	}
-	v := e.volumes[name]
+	v := e.volume(name)
 	if v == nil {
-		var err error
 		if v, err = e.take(ctx, p, name, want); err != nil {
 			return err
 		}
 	}
 	is := v.shape()
 	for _, s := range lun.Change(name, is, want) {
-		if err := e.alter(ctx, s); err != nil {
+		if err := e.alter(ctx, v, s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// claim keeps a LUN's name for a pool, so that no other makes one of it, until
+// release is called.
+func (e *Engine) claim(name, pool string) (release func(), err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if other, ok := e.making[name]; ok {
+		return nil, fmt.Errorf("LUN %s: pool %s is about to make it: wait for the disk of that pool, or choose another name: %w", name, other, lun.ErrExists)
+	}
+	e.making[name] = pool
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.making, name)
+	}, nil
+}
+
 // alter carries out a step on a LUN in service whose size nobody has seen yet.
-func (e *Engine) alter(ctx context.Context, step lun.Step) error {
+func (e *Engine) alter(ctx context.Context, v *volume, step lun.Step) error {
 	switch s := step.(type) {
 	case lun.GrowLUN:
-		_, err := e.grow(ctx, s.Name, s.To)
-		return err
+		return e.grow(ctx, v, s.To)
 	case lun.ReserveLUN:
-		return e.reserveLUN(ctx, s)
+		return v.pool.thin.Reserve(ctx, s.Name, s.Thick)
 	case lun.Refuse:
 		return s.Err()
 	}
 	return fmt.Errorf("%v: it is no change of a LUN", step)
-}
-
-// reserveLUN keeps room for all of a LUN, or lets it go.
-func (e *Engine) reserveLUN(ctx context.Context, s lun.ReserveLUN) error {
-	v := e.volumes[s.Name]
-	if v == nil {
-		return fmt.Errorf("reserve room for LUN %s: it is not in service", s.Name)
-	}
-	return v.pool.thin.Reserve(ctx, s.Name, s.Thick)
 }
 
 // take puts the volume of a name into service, made first when there is none.
@@ -228,7 +238,7 @@ func (e *Engine) take(ctx context.Context, p *pool, name string, want lun.LUN) (
 	} else if !fresh {
 		return nil, err
 	}
-	if err := p.promise(e.provisioned(p) + size); err != nil {
+	if err := p.promise(e.promised(p) + size); err != nil {
 		return nil, err
 	}
 	if fresh {
@@ -248,47 +258,37 @@ func (e *Engine) take(ctx context.Context, p *pool, name string, want lun.LUN) (
 	return v, nil
 }
 
-// growLUN grows a LUN and tells whoever wants to know, with no lock held.
-func (e *Engine) growLUN(ctx context.Context, s lun.GrowLUN) error {
-	e.control.Lock()
-	grown, err := e.grow(ctx, s.Name, s.To)
-	e.control.Unlock()
-	if grown && e.options.OnResize != nil {
-		e.options.OnResize(s.Name)
+// growLUN grows a LUN and tells whoever wants to know.
+func (e *Engine) growLUN(ctx context.Context, v *volume, size int64) error {
+	err := e.grow(ctx, v, size)
+	if err == nil && e.options.OnResize != nil {
+		e.options.OnResize(v.name)
 	}
-	return wrap("grow LUN "+s.Name, err)
+	return err
 }
 
-func (e *Engine) grow(ctx context.Context, name string, size int64) (grown bool, err error) {
-	v := e.volumes[name]
-	if v == nil {
-		return false, errors.New("it is not in service")
-	}
+func (e *Engine) grow(ctx context.Context, v *volume, size int64) error {
 	is := v.shape()
 	if size <= is.Size {
-		return false, lun.Unchangeable(name, is, lun.LUN{Pool: is.Pool, Size: size, Block: is.Block})
+		return lun.Unchangeable(v.name, is, lun.LUN{Pool: is.Pool, Size: size, Block: is.Block})
 	}
-	if err := v.pool.promise(e.provisioned(v.pool) + size - is.Size); err != nil {
-		return false, err
+	if err := v.pool.promise(e.promised(v.pool) + size - is.Size); err != nil {
+		return err
 	}
-	if err := v.pool.thin.Grow(ctx, name, size); err != nil {
-		return false, err
+	if err := v.pool.thin.Grow(ctx, v.name, size); err != nil {
+		return err
 	}
-	e.log.Debug("lun grown", "lun", name, "size", size)
-	return true, nil
+	e.log.Debug("lun grown", "lun", v.name, "size", size)
+	return nil
 }
 
 // closeLUN takes a LUN out of service and puts its data on stable storage.
-func (e *Engine) closeLUN(ctx context.Context, name string) error {
-	v := e.volumes[name]
-	if v == nil {
-		return nil
-	}
+func (e *Engine) closeLUN(ctx context.Context, v *volume) error {
 	e.release(v)
 	if v.pool.thin.Failed() != nil {
 		return nil // told when it happened
 	}
-	return v.thin.Flush(context.WithoutCancel(ctx))
+	return v.thin.Flush(ctx)
 }
 
 // release ends I/O to a LUN, and waits for what is under way.
