@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -217,6 +218,9 @@ func TestServeEnds(t *testing.T) {
 		h := Handler(Backend{ReopenPool: func(ctx context.Context, _ v1.ReopenPool) (v1.Applied, error) {
 			close(begun)
 			<-x.ends(ctx)
+			for range 10_000 { // it has something to do still
+				runtime.Gosched()
+			}
 			ended.Store(true)
 			return v1.Applied{}, nil
 		}})
