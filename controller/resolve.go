@@ -135,6 +135,7 @@ func (r *resolver) port(p config.Port) (vswitch.Port, error) {
 		MTU:        p.MTU,
 		Down:       p.Down,
 		Security:   p.Security,
+		Limit:      p.Limit,
 	}
 	out.Security.AllowedMACs = slices.Clone(p.Security.AllowedMACs)
 	out.Security.AllowedIPs = slices.Clone(p.Security.AllowedIPs)

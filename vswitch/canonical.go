@@ -45,6 +45,7 @@ func (p Port) canonical() Port {
 	}
 	p.Addresses = sorted(p.Addresses, comparePrefix)
 	p.Security = p.Security.canonical()
+	p.Limit = p.Limit.canonical()
 	if p.Filters = maps.Clone(p.Filters); len(p.Filters) == 0 {
 		p.Filters = nil
 	}
@@ -99,10 +100,11 @@ type setting struct {
 	pvid           uint16
 	isolated, down bool
 	mtu            int
+	limit          Limit
 }
 
 func (p Port) setting() setting {
-	return setting{p.MAC, p.PVID, p.Isolated, p.Down, p.MTU}
+	return setting{p.MAC, p.PVID, p.Isolated, p.Down, p.MTU, p.Limit}
 }
 
 // same compares canonical gateways.

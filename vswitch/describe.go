@@ -55,6 +55,9 @@ func (p Port) describe() string {
 	if g := p.groups(); g != "" && p.PVID != NotAttached {
 		words = append(words, g)
 	}
+	if l := p.Limit.String(); l != "" && p.PVID != NotAttached {
+		words = append(words, l)
+	}
 	if p.MTU != 0 {
 		words = append(words, fmt.Sprintf("mtu %d", p.MTU))
 	}

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"ripstop/internal/reconcile"
 )
@@ -30,6 +31,7 @@ func random(r *rand.Rand) State {
 func randomPort(r *rand.Rand) Port {
 	p := Port{PVID: pick[uint16](r, 0, 10, 20), Isolated: r.IntN(3) == 0, Down: r.IntN(4) == 0, MTU: pick(r, 0, 1500, 9000)}
 	p.Security = randomSecurity(r)
+	p.Limit = Limit{pick[uint64](r, 0, 1e6, 2e6), pick[uint64](r, 0, 1e6), pick(r, 0, DefaultBurst, time.Second)}
 	for range r.IntN(4) {
 		p.Tagged = append(p.Tagged, pick[uint16](r, 10, 20, 30, 31, 32))
 	}

@@ -125,6 +125,7 @@ type Port struct {
 	Down     bool     // administratively down
 
 	Security Security
+	Limit    Limit
 	// Filters is what the port's groups say in each of its VLANs in which it has
 	// some; without a policy everything passes.
 	Filters map[uint16]*Policy

@@ -233,6 +233,7 @@ func (s SetPort) Disturbs() string {
 	}
 	out = append(out, s.To.Security.tightens(s.From.Security, s.Name)...)
 	out = append(out, s.filters()...)
+	out = append(out, s.To.Limit.tightens(s.From.Limit, s.Name)...)
 	return strings.Join(out, "; ")
 }
 

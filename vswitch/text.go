@@ -61,6 +61,7 @@ func (s AddPort) String() string {
 		l.guard("add", dev, s.Switch, s.Port)
 	}
 	l.groups(dev, Port{}, s.Port)
+	l.meters(dev, Port{}, s.Port)
 	if !s.Port.Down {
 		l.add("ip link set dev %s up", dev)
 	}
@@ -138,16 +139,30 @@ func (l *lines) groups(dev string, from, to Port) {
 	}
 }
 
+// meters is the commands that put the programs of a limit at a port's device, or
+// take them away.
+func (l *lines) meters(dev string, from, to Port) {
+	switch {
+	case to.Limit.Any() && (!from.Limit.Any() || from.PVID == NotAttached):
+		l.add("tc filter replace dev %s ingress pref 29294 bpf direct-action object-file ripstop-send.o section tc", dev)
+		l.add("tc filter replace dev %s egress pref 29297 bpf direct-action object-file ripstop-receive.o section tc", dev)
+	case !to.Limit.Any() && from.Limit.Any():
+		l.add("tc filter del dev %s egress pref 29297", dev)
+		l.add("tc filter del dev %s ingress pref 29294", dev)
+	}
+}
+
 // guard is the command that has a port of a bridge run the program that drops
 // what the port may not send.
 func (l *lines) guard(verb, dev, sw string, p Port) {
 	l.add("tc filter %s dev %s ingress bpf direct-action object-file ripstop-guard.o section tc # %s: %s", verb, dev, sw, p.treatment())
 }
 
-// treatment is how the program treats a port: its VLANs, its security and its groups.
+// treatment is how the program treats a port: its VLANs, its security, its groups
+// and its limit.
 func (p Port) treatment() string {
 	words := []string{p.membership()}
-	for _, s := range []string{p.Security.String(), p.groups()} {
+	for _, s := range []string{p.Security.String(), p.groups(), p.Limit.String()} {
 		if s != "" {
 			words = append(words, s)
 		}
@@ -192,11 +207,12 @@ func (s SetPort) String() string {
 		}
 		if s.From.PVID == NotAttached {
 			l.guard("replace", dev, s.Switch, s.To)
-		} else if !s.From.Security.same(s.To.Security) || !sameFilters(s.From.Filters, s.To.Filters) {
+		} else if !s.From.Security.same(s.To.Security) || !sameFilters(s.From.Filters, s.To.Filters) || s.From.Limit != s.To.Limit {
 			l.add("# %s: the guard of %s becomes %s", s.Switch, dev, s.To.treatment())
 		}
 	}
 	l.groups(dev, s.From, s.To)
+	l.meters(dev, s.From, s.To)
 	if s.From.MAC != s.To.MAC && s.To.MAC != (MAC{}) {
 		l.add("ip -n %s link set dev %s address %s", s.To.Netns, s.To.IfName, s.To.MAC)
 	}

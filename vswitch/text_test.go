@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"ripstop/internal/reconcile"
 )
@@ -105,6 +106,11 @@ func TestTextOfChanges(t *testing.T) {
 			port("web", func(p *Port) {
 				p.Security = Security{AllowedMACs: []MAC{{2, 0, 0, 0, 0, 1}}, Storm: Storm{Broadcast: 100}}
 			})},
+		{"limit", "port/lab/web removes=false disturbs=\"drops what web sends over 100Mbit/s; drops what web would receive over 1500kbit/s\"\n" +
+			"# lab: the guard of web becomes pvid 10 limit send 100Mbit/s receive 1500kbit/s burst 10ms\n" +
+			"tc filter replace dev web ingress pref 29294 bpf direct-action object-file ripstop-send.o section tc\n" +
+			"tc filter replace dev web egress pref 29297 bpf direct-action object-file ripstop-receive.o section tc\n",
+			port("web", func(p *Port) { p.Limit = Limit{Send: 1e8, Receive: 1.5e6, Burst: 10 * time.Millisecond} })},
 		{"down", "port/lab/vm1 removes=false disturbs=\"cuts off vm1\"\nip link set dev vm1 down\n",
 			port("vm1", func(p *Port) { p.Down = true })},
 		{"port goes", "port/lab/up removes=true disturbs=\"cuts off up\"\nip link set dev eth1 nomaster\nip link set dev eth1 promisc off\n",

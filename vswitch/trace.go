@@ -76,6 +76,7 @@ var rules = map[string]string{
 	"storm-unknown-unicast": "storm-control.unknown-unicast",
 	"bpdu-guard":            "bpdu-guard",
 	"loop":                  "loop-detection",
+	"limit":                 "limit",
 	"dhcp-guard":            "trusted",
 	"ra-guard":              "trusted",
 }

@@ -41,6 +41,7 @@ type Port struct {
 	Drops     map[string]uint64         `json:"drops" doc:"frames dropped, by reason"`
 	VLANDrops map[int]map[string]uint64 `json:"vlanDrops" doc:"the same by VLAN id; 0 is what was dropped before one was known"`
 	Security  PortSecurity              `json:"security" doc:"what the port may send"`
+	Limit     PortLimit                 `json:"limit" doc:"most traffic of the port"`
 	Groups    []string                  `json:"groups" doc:"security groups, the port's and those of its VLANs"`
 	Shut      bool                      `json:"shut" doc:"nothing is taken from the port for now: its BPDU guard saw one, or it is in a loop"`
 }
@@ -56,6 +57,13 @@ type PortSecurity struct {
 	BPDUGuard      bool     `json:"bpduGuard"`
 	LoopDetection  bool     `json:"loopDetection"`
 	Trusted        bool     `json:"trusted" doc:"may serve DHCP and be a router"`
+}
+
+// PortLimit is the most traffic of a port; 0 is no limit.
+type PortLimit struct {
+	Send    uint64  `json:"send" doc:"bits a second from the port"`
+	Receive uint64  `json:"receive" doc:"bits a second to the port"`
+	Burst   float64 `json:"burst" doc:"seconds that it may be ahead after it was idle; 0 without a limit"`
 }
 
 // FDB is one learned address.

@@ -110,7 +110,10 @@ func portOf(sw, name string, p vswitch.Port, c vswitch.PortCounters) v1.Port {
 		PVID: int(p.PVID), Origin: v1.FromFile, Tagged: []int{}, Isolated: p.Isolated, Down: p.Down,
 		RxFrames: c.RxFrames, RxBytes: c.RxBytes, TxFrames: c.TxFrames, TxBytes: c.TxBytes, Drops: c.Drops,
 		VLANDrops: map[int]map[string]uint64{}, Security: securityOf(p.Security), Shut: c.Shut,
-		Groups: []string{},
+		Groups: []string{}, Limit: v1.PortLimit{Send: p.Limit.Send, Receive: p.Limit.Receive},
+	}
+	if p.Limit.Any() {
+		out.Limit.Burst = p.Limit.Time().Seconds()
 	}
 	for _, f := range p.Filters {
 		out.Groups = append(out.Groups, f.Groups...)

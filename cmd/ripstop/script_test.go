@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 // network namespace holds one daemon.
 
 func TestValidate(t *testing.T)  { script(t, "validate") }
+func TestLimit(t *testing.T)     { script(t, "limit") }
 func TestUp(t *testing.T)        { script(t, "up") }
 func TestServe(t *testing.T)     { script(t, "serve") }
 func TestFaults(t *testing.T)    { script(t, "faults") }

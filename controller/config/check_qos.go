@@ -2,7 +2,38 @@ package config
 
 import (
 	"time"
+
+	"ripstop/vswitch"
 )
+
+// What a port's limit can be, bits a second. With less, one frame that is made of
+// segments would take seconds.
+const (
+	leastLimit = 64_000
+	mostLimit  = 1_000_000_000_000
+)
+
+// checkLimit is the most traffic of a port.
+func (c *checker) checkLimit(l *rawPortLimit) vswitch.Limit {
+	if l == nil {
+		return vswitch.Limit{}
+	}
+	if !l.Send.given && !l.Receive.given {
+		c.errorf(l.spot, "says neither send nor receive: write at least one of them")
+	}
+	out := vswitch.Limit{Send: c.bits(l.Send), Burst: time.Duration(l.Burst.v)}
+	if out.Receive = uint64(l.Receive.v); l.Receive != l.Send { // else it was looked at
+		out.Receive = c.bits(l.Receive)
+	}
+	return out
+}
+
+func (c *checker) bits(v value[rate]) uint64 {
+	if v.ok && (v.v < leastLimit || v.v > mostLimit) {
+		c.errorf(v.spot, "is not in 64kbit/s–1Tbit/s")
+	}
+	return uint64(v.v)
+}
 
 // qos is what a LUN or target is promised and allowed.
 func (c *checker) qos(q *rawQoS) QoS {

@@ -44,6 +44,7 @@ func (c *checker) checkPort(switchName string, p *rawPort) Port {
 	c.onlyVeth(p, out.Kind)
 	c.checkVLANsOf(switchName, p, &out)
 	out.Security = c.checkSecurity(p, out)
+	out.Limit = c.checkLimit(p.Limit)
 	out.Groups = c.groupsOf(p.Groups)
 	return out
 }

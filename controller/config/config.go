@@ -77,6 +77,7 @@ type Port struct {
 	Down     bool
 
 	Security vswitch.Security // what the port may send
+	Limit    vswitch.Limit    // most traffic; Burst is 0 when the file does not say
 	Groups   []string         // security groups, sorted
 }
 

@@ -82,7 +82,8 @@ func TestConfig(t *testing.T) {
 			Addresses: []netip.Prefix{p("10.10.0.2/24"), p("fd00:10::2/64")}, MAC: vswitch.MAC{2, 0, 0x5e, 0, 0x53, 1},
 			Security: vswitch.Security{
 				AllowedMACs: []vswitch.MAC{{2, 0, 0x5e, 0, 0x53, 1}}, AllowedIPs: []netip.Prefix{p("10.10.0.2/32"), p("fd00:10::2/128")},
-				MACLimit: 16, Storm: vswitch.Storm{Broadcast: 200, Multicast: 500, UnknownUnicast: 200}, BPDUGuard: true, LoopDetection: true}, Groups: []string{"web"}}},
+				MACLimit: 16, Storm: vswitch.Storm{Broadcast: 200, Multicast: 500, UnknownUnicast: 200}, BPDUGuard: true, LoopDetection: true},
+			Limit: vswitch.Limit{Send: 1e8, Receive: 1e9, Burst: vswitch.DefaultBurst}, Groups: []string{"web"}}},
 		{"tap", c.Switches["lab"].Ports["vm1"], Port{Kind: vswitch.Tap, TapUser: "root", MultiQueue: true, VLAN: "blue"}},
 		{"groups of a port", c.Switches["lab"].Ports["web"].Groups, []string{"web"}},
 		{"group", c.Groups["web"], Group{Log: true, Rules: []Rule{

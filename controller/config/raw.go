@@ -1,5 +1,11 @@
 package config
 
+import (
+	"reflect"
+
+	"go.yaml.in/yaml/v4"
+)
+
 // The raw structs are the file as it is written: every key, its description
 // for editors, and what its value looks like alone. A struct's yaml tags are
 // its keys; jsonschema:"required" makes one obligatory, for the schema and for
@@ -8,8 +14,7 @@ package config
 // unbuilt is what the file may say and no engine does yet, by shape. Its
 // values are checked all the same.
 var unbuilt = map[string]string{
-	"bgp":                      "no BGP engine is built yet: leave the section out",
-	"switches.*.ports.*.limit": "limits of ports are not built yet: leave the key out",
+	"bgp": "no BGP engine is built yet: leave the section out",
 }
 
 type rawFile struct {
@@ -68,7 +73,7 @@ type rawPort struct {
 	IfName   value[ifName]  `yaml:"ifname" jsonschema_description:"Name of the far end in the namespace, eth0 unless set. Only with netns."`
 	MAC      value[mac]     `yaml:"mac" jsonschema_description:"Ethernet address of the far end. Only with netns."`
 	MTU      value[mtu]     `yaml:"mtu" jsonschema_description:"Bytes of a packet, 68 to 65535. Without it the kernel's default holds."`
-	Limit    value[rate]    `yaml:"limit" jsonschema_description:"Most traffic, as 100Mbit/s. Not built yet."`
+	Limit    *rawPortLimit  `yaml:"limit" jsonschema_description:"Most traffic of the port, as 100Mbit/s, in each direction for itself; or send, receive and burst. What is over it is dropped."`
 	Isolated value[boolean] `yaml:"isolated" jsonschema_description:"Exchanges no frames with other isolated ports."`
 	State    value[updown]  `yaml:"state" jsonschema_description:"up (default) or down."`
 
@@ -80,6 +85,24 @@ type rawPort struct {
 	LoopDetect   value[boolean]   `yaml:"loop-detection" jsonschema_description:"Probes are sent to the port, and the port is shut while one comes back to the switch in the same VLAN: until 5 s after the last one."`
 	Groups       many[name]       `yaml:"groups" jsonschema_description:"Security groups of the port; one or a list. With one, only what their rules allow passes."`
 	Trusted      value[boolean]   `yaml:"trusted" jsonschema_description:"The port may serve DHCP and DHCPv6, and send router advertisements and redirects. true for device, else false unless set."`
+}
+
+// rawPortLimit is one rate for both directions, or keys.
+type rawPortLimit struct {
+	spot
+	Send    value[rate]  `yaml:"send" jsonschema_description:"Most traffic from the port, as 100Mbit/s; 64kbit/s to 1Tbit/s. Without it any."`
+	Receive value[rate]  `yaml:"receive" jsonschema_description:"Most traffic to the port, as 100Mbit/s; 64kbit/s to 1Tbit/s. Without it any."`
+	Burst   value[burst] `yaml:"burst" jsonschema_description:"How long the port may be ahead of its limit after it was idle, 1ms to 10s, 250ms unless set."`
+}
+
+func (l *rawPortLimit) fromNode(d *decoder, n *yaml.Node, at spot) {
+	if n.Kind == yaml.MappingNode {
+		d.structure(reflect.ValueOf(l).Elem(), n, at)
+		return
+	}
+	l.place(at)
+	l.Send.fromNode(d, n, at)
+	l.Receive = l.Send
 }
 
 type rawStormControl struct {

@@ -41,6 +41,12 @@ func (list[T]) JSONSchemaAlias() any  { return []T{} }
 func (table[T]) JSONSchemaAlias() any { return map[string]T{} }
 func (many[T]) word() reflect.Type    { return reflect.TypeFor[T]() }
 
+// JSONSchemaExtend adds that one rate stands for both directions.
+func (rawPortLimit) JSONSchemaExtend(s *jsonschema.Schema) {
+	keys := *s
+	*s = jsonschema.Schema{OneOf: []*jsonschema.Schema{wordSchema(reflect.TypeFor[rate]()), &keys}}
+}
+
 // wordSchema is the schema of a word, or of one or many of them; nil leaves a
 // type to the reflector.
 func wordSchema(t reflect.Type) *jsonschema.Schema {
@@ -101,6 +107,8 @@ func wordSchema(t reflect.Type) *jsonschema.Schema {
 		return pattern(`^([0-9.]+(ns|us|µs|ms|s|m|h))+$|^0$`, "25s")
 	case rate:
 		return pattern(`^[0-9]+([kMGT]|[KMGT]i)?(bit|B)/s$`, "100Mbit/s", "200MiB/s")
+	case burst:
+		return pattern(`^([0-9.]+(ns|us|µs|ms|s))+$`, "250ms")
 	case fileName, chapName:
 		return pattern(`.`)
 	case userName:

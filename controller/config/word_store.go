@@ -191,6 +191,18 @@ func (v *iops) parse(s string) error {
 	return err
 }
 
+// burst is how long a port may be ahead of its limit.
+type burst time.Duration
+
+func (v *burst) parse(s string) error {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < time.Millisecond || d > 10*time.Second {
+		return fmt.Errorf("%s is not a duration of 1ms to 10s", quoted(s))
+	}
+	*v = burst(d)
+	return nil
+}
+
 // shares is a part towards others' parts.
 type shares int
 

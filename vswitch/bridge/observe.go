@@ -57,7 +57,7 @@ func (d *Driver) switchSeen(name string, sw device.Switch, br *netlink.Bridge, m
 		if filters && found.Link.Attrs().MasterIndex == br.Index {
 			if g := guarded[name]; m.like(g) {
 				p.Tagged, p.Isolated, p.PVID, p.Security, p.Fault = m.tagged, m.isolated, m.pvid, g.Security, g.Fault
-				p.Filters = g.Filters
+				p.Filters, p.Limit = g.Filters, g.Limit
 			}
 		}
 		out.Ports[name] = p

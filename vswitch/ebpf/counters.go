@@ -34,6 +34,7 @@ var reasons = [planeReasonREASONS]string{
 	planeReasonREASON_DHCP_GUARD:         "dhcp-guard",
 	planeReasonREASON_RA_GUARD:           "ra-guard",
 	planeReasonREASON_LOOP:               "loop",
+	planeReasonREASON_LIMIT:              "limit",
 }
 
 // vlanTraffic is what entered each VLAN that saw a frame.

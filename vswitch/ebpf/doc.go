@@ -33,6 +33,10 @@
 // to that end at once (bpf_redirect_peer), without a way through the near one.
 // All others are sent through the port's device.
 //
+// What a port with a limit sends and receives is metered at its device, by two
+// programs over the switch's maps: ripstop_send before all others at ingress, and
+// ripstop_receive at egress. Other ports have neither.
+//
 // A flood to more than 64 members is sent in pieces, between which the frame comes
 // back to its own port behind the clones that wait. So they are still in the
 // processor's cache when the receivers get them, and overflow no queue.
@@ -61,6 +65,10 @@
 // control counts by the second, and a port at whose first second's end the next
 // begins may send twice its share in a moment. Of a fragmented packet the first
 // fragment is looked at.
+//
+// Limits count frames as the device has them: Ethernet headers, not tags in the
+// kernel's own place for them, preambles or check sequences; of a frame that is
+// still to be segmented as many headers of Ethernet, IPv4 and TCP as it will have.
 //
 // Multicast is flooded; there is no IGMP or MLD snooping and no spanning tree.
 //

@@ -121,7 +121,7 @@ func (d *Driver) commit(p *plane) error {
 	if err := p.commit(); err != nil {
 		return err
 	}
-	return errors.Join(d.renew(p), d.renewGroups(p))
+	return errors.Join(d.renew(p), d.renewGroups(p), d.renewMeters(p))
 }
 
 // renew makes all filters of a switch run this package's program. Each is
@@ -215,6 +215,9 @@ func (d *Driver) join(p *plane, l netlink.Link, at place, m member) error {
 	}
 	p.places[uint32(m.ifindex)] = at
 	if err := d.prepareGroups(p, m.ifindex, slot, m.pvid, m.filters); err != nil {
+		return err
+	}
+	if err := d.settleMeters(p, m.ifindex, slot, m.limit); err != nil {
 		return err
 	}
 	if err := d.attach(p, m.ifindex, slot); err != nil {

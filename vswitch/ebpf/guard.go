@@ -51,7 +51,7 @@ func (g *Guard) Observe(name string, found device.Switch) (map[string]vswitch.Po
 func (g *Guard) observe(name string, found device.Switch) (map[string]vswitch.Port, map[string]bool, error) {
 	var ports map[string]vswitch.Port
 	gateways := map[string]bool{}
-	hooks, groups, err := g.d.hooks(found)
+	hooks, groups, meters, err := g.d.hooks(found)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -68,6 +68,7 @@ func (g *Guard) observe(name string, found device.Switch) (map[string]vswitch.Po
 	if err := g.d.observeGroups(p, groups); err != nil {
 		return nil, nil, err
 	}
+	p.meterHooks = meters
 	sound, err := p.sound(g.d.spec, hooks)
 	if err != nil {
 		return nil, nil, err

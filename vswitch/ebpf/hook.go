@@ -77,10 +77,13 @@ func find(h *link.Space, ifindex int) (hook, bool, []netlink.Filter, error) {
 	if err != nil {
 		return hook{}, false, nil, err
 	}
-	groups := hookAt(all, fromPriority, fromName)
+	own := map[uint16]bool{
+		fromPriority: hookAt(all, fromPriority, fromName).program != 0,
+		sendPriority: hookAt(all, sendPriority, sendName).program != 0,
+	}
 	for _, f := range all {
 		a := f.Attrs()
-		if a.Priority < filterPriority && (a.Priority != fromPriority || groups.program == 0) {
+		if a.Priority < filterPriority && !own[a.Priority] {
 			before = fmt.Sprintf("a filter of priority %d (%s)", a.Priority, f.Type())
 		}
 		if a.Priority != filterPriority || a.Handle != filterHandle {

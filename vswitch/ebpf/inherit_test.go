@@ -69,12 +69,12 @@ func TestInherit(t *testing.T) {
 		MACLimit:    7, Storm: vswitch.Storm{Broadcast: 100}, BPDUGuard: true,
 	}
 	tr.port(member{ifindex: lo, pvid: 10})
-	tr.port(member{ifindex: 1001, pvid: 20, tagged: []uint16{1, 10, 4094}, isolated: true})
+	tr.port(member{ifindex: 1001, pvid: 20, tagged: []uint16{1, 10, 4094}, isolated: true, limit: vswitch.Limit{Send: 1e6, Receive: 2e6}})
 	tr.port(member{ifindex: 1002, pvid: 10, security: security})
 	if _, vid, why := tr.send(1, 0, ether(broadcast, macA, experimental)); vid != 10 || why != "" {
 		t.Fatalf("a frame goes into VLAN %d, %s", vid, why)
 	}
-	if err := tr.maps.Activities.Put(uint32(3), &planeActivity{Shut: 99}); err != nil {
+	if err := tr.maps.Activities.Put(uint32(3), &planeActivity{Shut: 99, Due: [2]uint64{7, 8}}); err != nil {
 		t.Fatal(err)
 	}
 	tr.send(2, 0, ether(broadcast, macA, experimental)) // is none of lo's: a drop
@@ -108,8 +108,11 @@ func TestInherit(t *testing.T) {
 	if got := p.security(3); !reflect.DeepEqual(got, security) {
 		t.Errorf("security is %+v, want %+v", got, security)
 	}
+	if got, want := p.limited(2), (vswitch.Limit{Send: 1e6, Receive: 2e6, Burst: vswitch.DefaultBurst}); got != want {
+		t.Errorf("limit is %+v, want %+v", got, want)
+	}
 	var a planeActivity
-	if err := p.maps.Activities.Lookup(uint32(3), &a); err != nil || a.Shut != 99 {
+	if err := p.maps.Activities.Lookup(uint32(3), &a); err != nil || a.Shut != 99 || a.Due != [2]uint64{7, 8} {
 		t.Errorf("what happened at a port is %+v, %v", a, err)
 	}
 	if vids, err := p.vlanTraffic(); err != nil || vids[10].Frames != 1 {

@@ -381,8 +381,12 @@ func aged(t *testing.T, d *Driver) {
 // TestOtherLayout takes over a switch whose maps are of another layout while a
 // station sends, and demands every answer.
 func TestOtherLayout(t *testing.T) {
+	want := house()
+	web := want.Switches["lab"].Ports["web"]
+	web.Limit = vswitch.Limit{Send: 1e9, Receive: 1e9}
+	want.Switches["lab"].Ports["web"] = web
 	d := newDriver(t)
-	converge(t, d, house())
+	converge(t, d, want)
 	inhabited(t)
 	prog, ids := objectsOf(t, d.planes["lab"])
 	var out bytes.Buffer
@@ -394,7 +398,7 @@ func TestOtherLayout(t *testing.T) {
 	for range 3 {
 		aged(t, d)
 		d = newDriver(t)
-		if steps := converge(t, d, house()); len(steps) != 0 {
+		if steps := converge(t, d, want); len(steps) != 0 {
 			t.Errorf("a program of another layout is replaced by %v", steps)
 		}
 		if d.planes["lab"].fresh != nil {

@@ -55,7 +55,7 @@ func ofBridge(name string, s device.Switch) bool {
 
 func (d *Driver) observe(name string, found device.Switch) (vswitch.Switch, error) {
 	sw := vswitch.Switch{Dataplane: vswitch.EBPF, Ports: map[string]vswitch.Port{}, Gateways: map[string]vswitch.Gateway{}}
-	hooks, groups, err := d.hooks(found)
+	hooks, groups, meters, err := d.hooks(found)
 	if err != nil {
 		return sw, err
 	}
@@ -73,6 +73,7 @@ func (d *Driver) observe(name string, found device.Switch) (vswitch.Switch, erro
 	if err := d.observeGroups(p, groups); err != nil {
 		return sw, err
 	}
+	p.meterHooks = meters
 	sound, err := p.sound(d.spec, hooks)
 	if err != nil {
 		return sw, err
@@ -94,31 +95,39 @@ func (d *Driver) observe(name string, found device.Switch) (vswitch.Switch, erro
 	return sw, nil
 }
 
-// hooks is our filters on the devices of a switch, by ifindex, and those of groups.
-func (d *Driver) hooks(found device.Switch) (map[uint32]hook, map[uint32]groupHooks, error) {
+// hooks is our filters on the devices of a switch, by ifindex, those of groups, and
+// the meters of limited ports.
+func (d *Driver) hooks(found device.Switch) (map[uint32]hook, map[uint32]groupHooks, map[uint32]meterHooks, error) {
 	var all []netlink.Link
 	for _, p := range found.Ports {
 		all = append(all, p.Link)
 	}
-	out, groups := map[uint32]hook{}, map[uint32]groupHooks{}
+	out, groups, meters := map[uint32]hook{}, map[uint32]groupHooks{}, map[uint32]meterHooks{}
 	for _, l := range append(all, found.Others...) {
 		h, ok, ingress, err := find(d.host, l.Attrs().Index)
 		var taken *takenError
 		if err != nil && !errors.As(err, &taken) {
-			return nil, nil, fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
+			return nil, nil, nil, fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
 		}
 		if ok {
 			out[uint32(l.Attrs().Index)] = h
 		}
 		g, err := d.findGroupHooks(l.Attrs().Index, ingress)
 		if err != nil {
-			return nil, nil, fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
+			return nil, nil, nil, fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
 		}
 		if g != (groupHooks{}) {
 			groups[uint32(l.Attrs().Index)] = g
 		}
+		m, err := d.findMeters(l.Attrs().Index, ingress)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
+		}
+		if m != (meterHooks{}) {
+			meters[uint32(l.Attrs().Index)] = m
+		}
 	}
-	return out, groups, nil
+	return out, groups, meters, nil
 }
 
 // adopt is the kernel's side of a switch: the one in use, or that which the
@@ -282,7 +291,7 @@ func (p *plane) port(name string, found device.Port, sound map[uint32]hook) vswi
 	have, trunk := p.ports[slot], p.trunks[slot]
 	down := have.Flags&planePortFlagPORT_DOWN != 0
 	filters, whole := p.filtersOf(slot, ifindex, p.groupHooks[ifindex])
-	if _, ok := sound[ifindex]; !ok || !whole || have.MaxFrame != uint32(l.MTU+frameOverhead) || down && !port.Down {
+	if _, ok := sound[ifindex]; !ok || !whole || !p.metered(slot, ifindex) || have.MaxFrame != uint32(l.MTU+frameOverhead) || down && !port.Down {
 		port.PVID = vswitch.NotAttached
 		return port
 	}
@@ -290,6 +299,7 @@ func (p *plane) port(name string, found device.Port, sound map[uint32]hook) vswi
 	port.Isolated = have.Flags&planePortFlagPORT_ISOLATED != 0
 	port.Security = p.security(slot)
 	port.Filters = filters
+	port.Limit = p.limited(slot)
 	return port
 }
 

@@ -46,6 +46,9 @@ type plane struct {
 	groups        *groupFilter              // of ports that have some, nil before the first
 	groupHooks    map[uint32]groupHooks     // as they were seen, by ifindex
 	groupPrograms map[ebpf.ProgramID]bool   // those that were seen, and whether they work on the maps of groups
+	meters        [2]*ebpf.Program          // of limited ports, nil before the first
+	metersChecked bool                      // they are this package's newest
+	meterHooks    map[uint32]meterHooks     // as they were seen, by ifindex
 	vanished      []uint32                  // ifindexes that have slots and no device any more
 	nonces        map[uint32]uint64         // of the probes of each slot
 	round         int                       // of probes
@@ -204,8 +207,10 @@ func (p *plane) id() (ebpf.ProgramID, error) {
 // close lets go of the program and the maps. Those that filters hold live on.
 func (p *plane) close() error {
 	err := errors.Join(closeAll(p.maps.byName()), p.release(), p.groups.close())
-	if p.prog != nil {
-		err = errors.Join(err, p.prog.Close())
+	for _, prog := range append(p.meters[:], p.prog) {
+		if prog != nil {
+			err = errors.Join(err, prog.Close())
+		}
 	}
 	return err
 }

@@ -19,6 +19,7 @@ type planeActivity struct {
 	Shut   uint64
 	Storm  [3]uint32
 	Looped uint32
+	Due    [2]uint64
 }
 
 type planeAllowedIp struct {
@@ -61,7 +62,7 @@ type planeIdentity struct {
 type planeLayout uint32
 
 const (
-	planeLayoutLAYOUT      planeLayout = 5
+	planeLayoutLAYOUT      planeLayout = 6
 	planeLayoutMAX_PORTS   planeLayout = 4096
 	planeLayoutMAX_VLANS   planeLayout = 4096
 	planeLayoutMAX_FDB     planeLayout = 262144
@@ -80,7 +81,7 @@ const (
 
 type planeLosses struct {
 	_      structs.HostLayout
-	Frames [25]uint64
+	Frames [26]uint64
 }
 
 type planePlace struct {
@@ -98,6 +99,9 @@ type planePort struct {
 	Far      [6]uint8
 	MacLimit uint32
 	Storm    [3]uint32
+	_        [4]byte
+	Limit    [2]uint64
+	Burst    uint64
 }
 
 type planePortFlag uint32
@@ -142,7 +146,8 @@ const (
 	planeReasonREASON_DHCP_GUARD         planeReason = 22
 	planeReasonREASON_RA_GUARD           planeReason = 23
 	planeReasonREASON_LOOP               planeReason = 24
-	planeReasonREASONS                   planeReason = 25
+	planeReasonREASON_LIMIT              planeReason = 25
+	planeReasonREASONS                   planeReason = 26
 )
 
 type planeSighting struct {
@@ -182,25 +187,27 @@ type planeVerdict struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	planeMapActivities     = "activities"
-	planeMapAllowedIps     = "allowed_ips"
-	planeMapAllowedMacs    = "allowed_macs"
-	planeMapCopies         = "copies"
-	planeMapDrops          = "drops"
-	planeMapFdb            = "fdb"
-	planeMapFloods         = "floods"
-	planeMapHanded         = "handed"
-	planeMapLearned        = "learned"
-	planeMapNonces         = "nonces"
-	planeMapPorts          = "ports"
-	planeMapSelf           = "self"
-	planeMapTrunks         = "trunks"
-	planeMapVerdicts       = "verdicts"
-	planeMapVlans          = "vlans"
-	planeProgRipstopGuard  = "ripstop_guard"
-	planeProgRipstopSwitch = "ripstop_switch"
-	planeProgRipstopTrace  = "ripstop_trace"
-	planeProgRipstopTry    = "ripstop_try"
+	planeMapActivities      = "activities"
+	planeMapAllowedIps      = "allowed_ips"
+	planeMapAllowedMacs     = "allowed_macs"
+	planeMapCopies          = "copies"
+	planeMapDrops           = "drops"
+	planeMapFdb             = "fdb"
+	planeMapFloods          = "floods"
+	planeMapHanded          = "handed"
+	planeMapLearned         = "learned"
+	planeMapNonces          = "nonces"
+	planeMapPorts           = "ports"
+	planeMapSelf            = "self"
+	planeMapTrunks          = "trunks"
+	planeMapVerdicts        = "verdicts"
+	planeMapVlans           = "vlans"
+	planeProgRipstopGuard   = "ripstop_guard"
+	planeProgRipstopReceive = "ripstop_receive"
+	planeProgRipstopSend    = "ripstop_send"
+	planeProgRipstopSwitch  = "ripstop_switch"
+	planeProgRipstopTrace   = "ripstop_trace"
+	planeProgRipstopTry     = "ripstop_try"
 )
 
 // loadPlane returns the embedded CollectionSpec for plane.
@@ -245,10 +252,12 @@ type planeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type planeProgramSpecs struct {
-	RipstopGuard  *ebpf.ProgramSpec `ebpf:"ripstop_guard"`
-	RipstopSwitch *ebpf.ProgramSpec `ebpf:"ripstop_switch"`
-	RipstopTrace  *ebpf.ProgramSpec `ebpf:"ripstop_trace"`
-	RipstopTry    *ebpf.ProgramSpec `ebpf:"ripstop_try"`
+	RipstopGuard   *ebpf.ProgramSpec `ebpf:"ripstop_guard"`
+	RipstopReceive *ebpf.ProgramSpec `ebpf:"ripstop_receive"`
+	RipstopSend    *ebpf.ProgramSpec `ebpf:"ripstop_send"`
+	RipstopSwitch  *ebpf.ProgramSpec `ebpf:"ripstop_switch"`
+	RipstopTrace   *ebpf.ProgramSpec `ebpf:"ripstop_trace"`
+	RipstopTry     *ebpf.ProgramSpec `ebpf:"ripstop_try"`
 }
 
 // planeMapSpecs contains maps before they are loaded into the kernel.
@@ -345,15 +354,19 @@ type planeVariables struct {
 //
 // It can be passed to loadPlaneObjects or ebpf.CollectionSpec.LoadAndAssign.
 type planePrograms struct {
-	RipstopGuard  *ebpf.Program `ebpf:"ripstop_guard"`
-	RipstopSwitch *ebpf.Program `ebpf:"ripstop_switch"`
-	RipstopTrace  *ebpf.Program `ebpf:"ripstop_trace"`
-	RipstopTry    *ebpf.Program `ebpf:"ripstop_try"`
+	RipstopGuard   *ebpf.Program `ebpf:"ripstop_guard"`
+	RipstopReceive *ebpf.Program `ebpf:"ripstop_receive"`
+	RipstopSend    *ebpf.Program `ebpf:"ripstop_send"`
+	RipstopSwitch  *ebpf.Program `ebpf:"ripstop_switch"`
+	RipstopTrace   *ebpf.Program `ebpf:"ripstop_trace"`
+	RipstopTry     *ebpf.Program `ebpf:"ripstop_try"`
 }
 
 func (p *planePrograms) Close() error {
 	return _PlaneClose(
 		p.RipstopGuard,
+		p.RipstopReceive,
+		p.RipstopSend,
 		p.RipstopSwitch,
 		p.RipstopTrace,
 		p.RipstopTry,

@@ -48,8 +48,8 @@ func (d *Driver) joinPort(plane *plane, l netlink.Link, name string, p vswitch.P
 		}
 		mtu = now.Attrs().MTU
 	}
-	m := member{mtu: mtu, pvid: p.PVID, tagged: p.Tagged, isolated: p.Isolated, down: p.Down, security: p.Security, filters: p.Filters}
-	if p.Kind == vswitch.Veth && len(p.Filters) == 0 { // what is handed over passes no filter
+	m := member{mtu: mtu, pvid: p.PVID, tagged: p.Tagged, isolated: p.Isolated, down: p.Down, security: p.Security, filters: p.Filters, limit: p.Limit}
+	if p.Kind == vswitch.Veth && len(p.Filters) == 0 && p.Limit.Receive == 0 { // what is handed over passes no filter
 		m.far = cmp.Or(p.MAC, vswitch.MAC(d.devices.MAC("port", plane.name, name)))
 	}
 	if err := d.join(plane, l, place{name: name}, m); err != nil {
@@ -85,7 +85,7 @@ func (d *Driver) unhook(sw, name string) error {
 		if !ok || a.Switch != sw || a.Lent == nil || name != "" && a.Port != name {
 			continue
 		}
-		if err := errors.Join(d.detachGroups(l.Attrs().Index), detach(d.host, l.Attrs().Index)); err != nil {
+		if err := errors.Join(d.detachMeters(l.Attrs().Index), d.detachGroups(l.Attrs().Index), detach(d.host, l.Attrs().Index)); err != nil {
 			return fmt.Errorf("interface %q: %w", l.Attrs().Name, err)
 		}
 	}

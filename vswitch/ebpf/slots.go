@@ -30,6 +30,7 @@ type member struct {
 	security vswitch.Security
 	far      vswitch.MAC // of a veth's other end, zero for others
 	filters  map[uint16]*vswitch.Policy
+	limit    vswitch.Limit
 	own      []vswitch.MAC // what nobody else may send from; the port may send from others, too
 }
 
@@ -58,6 +59,7 @@ func (m member) encode() (planePort, planeTrunk) {
 	s := m.security
 	port.Flags |= securityFlags(s)
 	port.MacLimit = limit(s)
+	encodeLimit(&port, m.limit)
 	port.Storm = [3]uint32{s.Storm.Broadcast, s.Storm.Multicast, s.Storm.UnknownUnicast}
 	return port, trunk
 }
@@ -120,6 +122,7 @@ func (t *planeTrunk) list() []uint16 {
 // reset empties the mirror, as it is for new maps.
 func (p *plane) reset() {
 	p.places, p.hooks, p.vanished = map[uint32]place{}, map[uint32]ebpf.ProgramID{}, nil
+	p.meterHooks = map[uint32]meterHooks{}
 	p.ports = make([]planePort, maxPorts)
 	p.trunks = map[uint32]planeTrunk{}
 	p.macs, p.ips = map[uint32][]vswitch.MAC{}, map[uint32][]netip.Prefix{}
@@ -209,6 +212,7 @@ func (p *plane) clear(ifindex uint32) error {
 	delete(p.slots, ifindex)
 	delete(p.places, ifindex)
 	delete(p.hooks, ifindex)
+	delete(p.meterHooks, ifindex)
 	p.mirror(slot, planePort{}, planeTrunk{})
 	return nil
 }

@@ -31,7 +31,7 @@
 // Shared with Go by bpf2go. A change of a map's meaning or size needs a new LAYOUT:
 // then the maps are copied by the names of members, and flags, into new ones.
 enum layout {
-	LAYOUT = 5,
+	LAYOUT = 6,
 	MAX_PORTS = 4096, // slot 0 is never used
 	MAX_VLANS = 4096,
 	MAX_FDB = 262144,
@@ -66,6 +66,7 @@ enum reason {
 	REASON_DHCP_GUARD,
 	REASON_RA_GUARD,
 	REASON_LOOP, // the port is shut by a loop, or this is the probe that tells, or a forged one
+	REASON_LIMIT, // more than the port may send or receive
 	REASONS,
 };
 
@@ -87,6 +88,9 @@ enum port_flag {
 	PORT_LOOP_DETECTION = 1024, // sends probes, and is shut by a loop
 };
 
+// Directions of a port that have limits of their own.
+enum way { SENDS, RECEIVES, WAYS };
+
 // Kinds of frames of which a flood can be made.
 enum storm { STORM_BROADCAST, STORM_MULTICAST, STORM_UNICAST, STORMS };
 
@@ -98,6 +102,8 @@ struct port {
 	__u8 far[ETH_ALEN];   // address of a veth's other end, in another namespace; 0: none
 	__u32 mac_limit;      // stations to learn, 0: no limit
 	__u32 storm[STORMS];  // frames a second, 0: no limit
+	__u64 limit[WAYS];    // bits a second, 0: none; only ripstop_send and ripstop_receive read it
+	__u64 burst;          // ns that a limit may be ahead of the clock
 };
 
 // What happens at a port.
@@ -106,6 +112,7 @@ struct activity {
 	__u64 shut;   // until then the port is shut, ns
 	__u32 storm[STORMS];
 	__u32 looped; // slot at the other end of the loop that shut the port, 0: a BPDU did
+	__u64 due[WAYS]; // when what has passed would have passed at the limit's rate, ns
 };
 
 struct allowed_mac {
@@ -1207,6 +1214,95 @@ static __always_inline int guard(struct __sk_buff *skb, __u32 slot, int dry)
 	if (!(e.to.mac[0] & 1) && !find(&e.to, e.now, e.ageing) && storms(slot, src, STORM_UNICAST, e.now, dry))
 		return lose(&e.f, REASON_STORM_UNICAST, dry);
 	return TC_ACT_UNSPEC;
+}
+
+#define HEADERS 66       // Ethernet, IPv4 and TCP with timestamps, of each segment
+#define LONGEST 524288   // bytes that segmentation makes of one frame, more than any kernel's
+#define RACES 8          // of processors for one limit, before one goes first anyway
+
+// Bytes of a frame behind the device, where it is in segments.
+static __always_inline __u64 bytes_of(struct __sk_buff *skb)
+{
+	__u64 len = skb->len, size = skb->gso_size;
+
+	if (!size || len <= HEADERS)
+		return len;
+	return len + ((len - HEADERS + size - 1) / size - 1) * HEADERS;
+}
+
+// Tells whether a frame comes back to its flood.
+static __always_inline int comes_back(struct __sk_buff *skb)
+{
+	__u32 zero = 0, first = skb->cb[0], second = skb->cb[1];
+	struct identity *id;
+
+	if (!first && !second)
+		return 0;
+	id = bpf_map_lookup_elem(&self, &zero);
+	return id && id->secret && first == (__u32)id->secret && second == (__u32)(id->secret >> 32);
+}
+
+// Probes for loops are not metered where nobody can have the switch forward them:
+// they have to come through when a loop has used up the limit.
+static __always_inline int unmetered(struct __sk_buff *skb, const struct port *p, enum way way)
+{
+	if (skb->protocol != bpf_htons(ETH_P_PROBE))
+		return 0;
+	return way == SENDS ? !(p->flags & PORT_TRUSTED) : !skb->ingress_ifindex;
+}
+
+// The VLAN of a frame over the limit. A port's own tags are only believed by the
+// switch, which has not seen them yet.
+static __always_inline __u32 limited_vid(struct __sk_buff *skb, const struct port *p, enum way way)
+{
+	if (!has_q_tag(skb))
+		return p->pvid;
+	return way == RECEIVES ? skb->vlan_tci & VID_MASK : 0;
+}
+
+// Lets pass what a port may send or receive: a token bucket, kept as the time at
+// which it is full again (GCRA of ITU-T I.371). It takes no lock.
+static __always_inline int meter(struct __sk_buff *skb, enum way way)
+{
+	__u32 slot = skb->tc_classid;
+	struct port *p = bpf_map_lookup_elem(&ports, &slot);
+	struct activity *a = bpf_map_lookup_elem(&activities, &slot);
+	__u64 rate, now, cost, most;
+
+	if (!p || !a || p->ifindex != skb->ifindex)
+		return TC_ACT_UNSPEC;
+	rate = p->limit[way];
+	if (!rate || unmetered(skb, p, way) || (way == SENDS && comes_back(skb)))
+		return TC_ACT_UNSPEC;
+	now = bpf_ktime_get_ns();
+	cost = bytes_of(skb) * 8 * SECOND / rate;
+	most = p->burst + LONGEST * 8ULL * SECOND / rate;
+	for (int i = 0; i < RACES; i++) {
+		__u64 due = *(volatile __u64 *)&a->due[way], from = due;
+
+		if (due < now || due - now > most) // the latter is of a slower rate, before a change
+			from = now;
+		if (from - now > p->burst)
+			return drop(skb, limited_vid(skb, p, way), REASON_LIMIT);
+		if (__sync_val_compare_and_swap(&a->due[way], due, from + cost) == due)
+			return TC_ACT_UNSPEC;
+	}
+	__sync_fetch_and_add(&a->due[way], cost);
+	return TC_ACT_UNSPEC;
+}
+
+// What a limited port sends, before everything else at its device.
+SEC("tc")
+int ripstop_send(struct __sk_buff *skb)
+{
+	return meter(skb, SENDS);
+}
+
+// What it receives, after the filters of groups.
+SEC("tc")
+int ripstop_receive(struct __sk_buff *skb)
+{
+	return meter(skb, RECEIVES);
 }
 
 SEC("tc")
