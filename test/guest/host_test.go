@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -122,17 +123,19 @@ type flow struct {
 	t    *testing.T
 	out  net.Conn
 	in   net.PacketConn
-	stop chan struct{}
-	sent chan int
+	stop func()
+	over <-chan struct{} // closed to stop
+	done chan struct{}   // closed when nothing more is sent
+	sent int64           // of use when done
 	seen atomic.Int64
 }
 
 func newFlow(t *testing.T, from, to, address string) *flow {
 	t.Helper()
-	f := &flow{t: t, stop: make(chan struct{}), sent: make(chan int, 1)}
+	ctx, cancel := context.WithCancel(t.Context())
+	f := &flow{t: t, stop: cancel, over: ctx.Done(), done: make(chan struct{})}
 	in(t, to, func() (err error) { f.in, err = net.ListenPacket("udp4", ":7007"); return err })
 	in(t, from, func() (err error) { f.out, err = net.Dial("udp4", address+":7007"); return err })
-	t.Cleanup(func() { f.out.Close(); f.in.Close() })
 	raw, err := f.in.(*net.UDPConn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
@@ -143,22 +146,28 @@ func newFlow(t *testing.T, from, to, address string) *flow {
 	}
 	go f.receive()
 	go f.send()
+	t.Cleanup(func() {
+		f.stop()
+		<-f.done
+		f.out.Close()
+		f.in.Close()
+	})
 	nettest.Eventually(t, limit, "datagrams arrive", func() bool { return f.seen.Load() > 50 })
 	return f
 }
 
 func (f *flow) send() {
+	defer close(f.done)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for n := 0; ; n++ {
+	for ; ; f.sent++ {
 		select {
-		case <-f.stop:
-			f.sent <- n
+		case <-f.over:
 			return
 		case <-tick.C:
 		}
-		if _, err := f.out.Write(binary.BigEndian.AppendUint32(nil, uint32(n))); err != nil {
-			f.t.Errorf("datagram %d: %v", n, err)
+		if _, err := f.out.Write(binary.BigEndian.AppendUint32(nil, uint32(f.sent))); err != nil {
+			f.t.Errorf("datagram %d: %v", f.sent, err)
 		}
 	}
 }
@@ -181,8 +190,9 @@ func (f *flow) receive() {
 // end demands that everything arrived.
 func (f *flow) end() {
 	f.t.Helper()
-	close(f.stop)
-	sent := int64(<-f.sent)
+	f.stop()
+	<-f.done
+	sent := f.sent
 	deadline := time.Now().Add(3 * time.Second)
 	for f.seen.Load() < sent && time.Now().Before(deadline) {
 		time.Sleep(5 * time.Millisecond) // the poll interval of a condition
