@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,8 +29,12 @@ func Lock(dir string) (*os.File, error) {
 
 // Mkdir makes a directory that outlives a crash, and its parents where that is
 // wished: elsewhere one that is missing may be a file system that is not mounted.
-// One that is there is no error.
+// One that is there is no error. Among device files it makes none: it would be in
+// memory, in the place of a device that is missing.
 func Mkdir(path string, parents bool) error {
+	if amongDevices(path) {
+		return fmt.Errorf("%s does not exist: attach the device, or name a directory outside of /dev", path)
+	}
 	parent := filepath.Dir(path)
 	err := os.Mkdir(path, 0o700)
 	if errors.Is(err, os.ErrNotExist) && parents {
@@ -47,6 +52,24 @@ func Mkdir(path string, parents bool) error {
 		return err
 	}
 	return SyncDir(parent)
+}
+
+// amongDevices tells whether what is missing at a path would be made on the file
+// system of the device files.
+func amongDevices(path string) bool {
+	const devices = "/dev"
+	path, err := filepath.Abs(path)
+	if err != nil || !strings.HasPrefix(path, devices+"/") {
+		return false
+	}
+	var is, dev unix.Stat_t
+	if unix.Stat(path, &is) == nil || unix.Stat(devices, &dev) != nil {
+		return false
+	}
+	for err = unix.ENOENT; errors.Is(err, unix.ENOENT); err = unix.Stat(path, &is) {
+		path = filepath.Dir(path)
+	}
+	return err == nil && is.Dev == dev.Dev
 }
 
 // Replace replaces a small file so that any crash leaves the old or the new one,

@@ -176,7 +176,7 @@ func (f *File) SetDirect(on bool) error {
 		return errors.Join(fmt.Errorf("write out the page cache: %w", err), d.Close())
 	}
 	f.past.Store(d)
-	return f.Control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
+	return f.Forget()
 }
 
 // Align has what goes past the page cache be in whole multiples of granule, a

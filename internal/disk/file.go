@@ -37,7 +37,7 @@ func Open(path string, flag int, ring *uring.Ring) (*File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	d := &File{File: f, conn: conn, calls: sync.Pool{New: newVectorCall}}
-	if ring != nil && flag&^unix.O_EXCL == os.O_RDWR {
+	if ring != nil && flag == os.O_RDWR {
 		d.ring = ring
 		// Where the ring has no place for it, threads do the same.
 		_ = d.Control(func(fd int) (err error) {
@@ -150,6 +150,11 @@ func (f *File) TryReadAt(p []byte, off int64) bool {
 // Datasync is fdatasync(2).
 func (f *File) Datasync() error {
 	return f.Control(unix.Fdatasync)
+}
+
+// Forget has the page cache give up what it holds of the file and is on the disk.
+func (f *File) Forget() error {
+	return f.Control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
 }
 
 // Resize is ftruncate(2) and fsync(2).
