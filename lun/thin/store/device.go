@@ -19,28 +19,41 @@ const (
 	edge      = 1 << 20  // bytes at both ends of a device that must be zeros
 )
 
-// openDevice claims a block device.
+// openDevice claims a block device. What a ring has had a kernel before 6.4 closes
+// up to a second late; so the claim, which must end with Close, is another open.
 func openDevice(path string, o Options) (*File, error) {
-	file, err := disk.Open(path, os.O_RDWR|unix.O_EXCL, o.Ring)
+	claim, err := os.OpenFile(path, os.O_RDONLY|unix.O_EXCL, 0)
 	if errors.Is(err, unix.EBUSY) {
 		return nil, busy(path)
 	}
 	if err != nil {
 		return nil, err
 	}
-	f := &File{file: file, device: true}
+	f := &File{lock: claim, device: true}
+	if err := f.takeDevice(path, o); err != nil {
+		return nil, errors.Join(err, claim.Close())
+	}
+	return f, nil
+}
+
+// takeDevice opens a device that is claimed.
+func (f *File) takeDevice(path string, o Options) error {
+	var err error
+	if f.file, err = disk.Open(path, os.O_RDWR, o.Ring); err != nil {
+		return err
+	}
 	if o.StateDir != "" {
 		f.record.dir = filepath.Join(o.StateDir, "thin")
 		var st unix.Stat_t
-		if err := unix.Fstat(int(file.Fd()), &st); err != nil {
-			return nil, errors.Join(os.NewSyscallError("stat", err), file.Close())
+		if err := unix.Fstat(int(f.file.Fd()), &st); err != nil {
+			return errors.Join(os.NewSyscallError("stat", err), f.file.Close())
 		}
 		f.shadowPath = filepath.Join(f.record.dir, fmt.Sprintf("device-%d-%d.shadow", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
 	}
 	if err := f.inspect(); err != nil {
-		return nil, errors.Join(err, file.Close())
+		return errors.Join(err, f.file.Close())
 	}
-	return f, nil
+	return nil
 }
 
 // inspect refuses a device that is not ours to write.

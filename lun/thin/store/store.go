@@ -32,7 +32,7 @@ type Options struct {
 // lengths are multiples of 4096; memory may lie anywhere.
 type File struct {
 	file   *disk.File
-	lock   *os.File // nil of a device, which is claimed by its descriptor
+	lock   *os.File // of a directory; the claim of a device
 	device bool
 	fresh  bool
 	places chan struct{} // one for each access that waits in a thread
@@ -189,6 +189,15 @@ func (f *File) WritePair(p []byte, off int64, r []byte, to int64) bool {
 // Sync is fdatasync(2).
 func (f *File) Sync() error { return f.file.Datasync() }
 
+// Forget has what is read next come from the disk itself, where everything is that
+// was written. After a failed write the page cache keeps what the disk has not.
+func (f *File) Forget() error {
+	if err := f.file.Forget(); err != nil {
+		return fmt.Errorf("give up the page cache: %w", err)
+	}
+	return nil
+}
+
 // Size is the bytes of the file or device.
 func (f *File) Size() (int64, error) { return f.size.Load(), nil }
 
@@ -247,11 +256,7 @@ func (f *File) allocate(off, n int64) error {
 
 // Close lets go of everything when what is under way has ended.
 func (f *File) Close() error {
-	err := errors.Join(f.file.Close(), f.unmapShadow())
-	if f.lock != nil {
-		err = errors.Join(err, f.lock.Close())
-	}
-	return err
+	return errors.Join(f.file.Close(), f.unmapShadow(), f.lock.Close())
 }
 
 // magics are how a pool begins, whatever its version, at one of two places.
