@@ -3,6 +3,7 @@ package thin
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -260,5 +261,111 @@ func TestLogGoesRound(t *testing.T) {
 	exact(t, v, o)
 	if v.Created().IsZero() || v.Usage().Used != 1<<20 || v.Usage().PoolUsed < 1<<20 {
 		t.Errorf("usage: %+v", v.Usage())
+	}
+}
+
+// TestFailedWritesAreNotReadAgain: a cache that still has what could not be
+// written is not taken for the disk.
+func TestFailedWritesAreNotReadAgain(t *testing.T) {
+	ctx := t.Context()
+	p, d := startPool(t, 1, 128, rules{})
+	v := create(t, p, "v", 1<<20)
+	o := thintest.NewOracle(1 << 20)
+	for stamp := range uint64(2) { // the second has the intent that an overwrite takes
+		must(t, v.WriteAt(ctx, filled(0, 65536, stamp+1), 0, true))
+		o.Write(0, 65536, stamp+1)
+	}
+	d.Inject(only(thintest.Sync, unix.EIO))
+	must(t, v.WriteAt(ctx, filled(0, 65536, 3), 0, false))
+	if err := v.Flush(ctx); !errors.Is(err, unix.EIO) {
+		t.Fatalf("flush: %v", err)
+	}
+	d.Lose()
+	d.Inject(nil)
+	_ = p.Close()
+	p = openPool(t, d, 128, rules{})
+	for range 2 {
+		v, err := p.Volume("v")
+		must(t, err)
+		exact(t, v, o)
+		must(t, d.Forget()) // the cache is short of memory
+	}
+	if n := p.Usage().Accepted; n != 0 {
+		t.Errorf("%d blocks were accepted as they were found, and all are well", n)
+	}
+}
+
+// TestLyingDisk: what a disk said was stable and has not is told of, when the
+// process is killed.
+func TestLyingDisk(t *testing.T) {
+	ctx := t.Context()
+	mem := aligned(minShadow)
+	start := func(d *thintest.Disk) (*Pool, error) {
+		return Open(ctx, d, Options{Limit: 128 * chunkSize, Shadow: mem})
+	}
+	d := thintest.New(1, 0)
+	must(t, Format(d, 16*chunkSize))
+	p, err := start(d)
+	must(t, err)
+	v := create(t, p, "v", 1<<20)
+	must(t, v.WriteAt(ctx, filled(0, 65536, 1), 0, true))
+	d = d.Revive() // killed, and all is there
+	p, err = start(d)
+	must(t, err)
+	v, err = p.Volume("v")
+	must(t, err)
+	must(t, v.WriteAt(ctx, filled(0, 65536, 2), 0, true))
+	before := d.Clone()
+	before.Remember(d)
+	must(t, v.WriteAt(ctx, filled(0, 65536, 3), 0, true))
+	if _, err := start(before); !errors.Is(err, ErrStale) {
+		t.Errorf("open of a disk that lost a flush: %v", err)
+	}
+	clear(mem) // somebody says that it is so
+	p, err = start(before)
+	must(t, err)
+	v, err = p.Volume("v")
+	must(t, err)
+	o := thintest.NewOracle(1 << 20)
+	o.Write(0, 65536, 2)
+	exact(t, v, o)
+}
+
+// TestKilledWhileOpening: what was acknowledged and not flushed outlives a process
+// that is killed while it opens the pool, too.
+func TestKilledWhileOpening(t *testing.T) {
+	ctx := t.Context()
+	for flushes := range uint64(2) { // the records are in the one half of the shadow or in the other
+		mem := aligned(minShadow)
+		start := func(d *thintest.Disk, r rules) (*Pool, error) {
+			return Open(ctx, d, Options{Limit: 128 * chunkSize, Shadow: mem, rules: r})
+		}
+		d := thintest.New(1, 0)
+		must(t, Format(d, 16*chunkSize))
+		p, err := start(d, rules{})
+		must(t, err)
+		v := create(t, p, "v", 1<<20)
+		o := thintest.NewOracle(1 << 20)
+		for stamp := range flushes + 2 {
+			must(t, v.WriteAt(ctx, filled(0, 65536, stamp+1), 0, stamp <= flushes))
+			o.Write(0, 65536, stamp+1)
+		}
+		d = d.Revive()
+		var left []byte
+		_, err = start(d, rules{at: func(point string) {
+			if point == "checkpoint: log is durable" {
+				left = slices.Clone(mem)
+				d.CutNow()
+			}
+		}})
+		if !errors.Is(err, thintest.ErrCut) || left == nil {
+			t.Fatalf("open: %v", err)
+		}
+		copy(mem, left)
+		p, err = start(d.Revive(), rules{})
+		must(t, err)
+		v, err = p.Volume("v")
+		must(t, err)
+		exact(t, v, o)
 	}
 }

@@ -193,6 +193,8 @@ func Open(ctx context.Context, f File, o Options) (*Pool, error) {
 	if err := p.recover(ctx); err != nil {
 		return nil, fmt.Errorf("open pool: %w", err)
 	}
+	shadow := p.wal.shadow
+	p.wal.shadow = nil // it stays as it is until the super of this opening is durable
 	p.SetLimit(o.Limit)
 	p.SetData(o.Data)
 	if p.harm.any() {
@@ -201,7 +203,6 @@ func Open(ctx context.Context, f File, o Options) (*Pool, error) {
 	p.makeRoom()
 	if why := p.cramped(); why != nil { // what is there can be read
 		p.recovering = false
-		p.wal.shadow = nil
 		p.fail(why)
 		return p, nil
 	}
@@ -210,6 +211,7 @@ func Open(ctx context.Context, f File, o Options) (*Pool, error) {
 	}
 	p.recovering = false
 	p.letGo()
+	p.wal.shadow = shadow
 	p.wal.shadow.begin(p.id, p.super.epoch)
 	p.makeRoom()
 	return p, nil

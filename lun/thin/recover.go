@@ -11,7 +11,7 @@ import (
 // recover builds the last durable state from super, table, pages and log.
 // It writes nothing.
 func (p *Pool) recover(ctx context.Context) error {
-	s, _, err := readSupers(p.file)
+	s, err := p.newest()
 	if err != nil {
 		return err
 	}
@@ -37,6 +37,28 @@ func (p *Pool) recover(ctx context.Context) error {
 type found struct {
 	leaves map[uint64]*leaf
 	pages  map[uint64]*page
+}
+
+// forgetter is a File behind a cache. When writing fails, a cache keeps what the
+// disk has not, and a later sync knows nothing of it.
+type forgetter interface {
+	// Forget has everything be read from the disk. What was written was synced.
+	Forget() error
+}
+
+// newest is the super to begin with. After an unclean stop it is the disk's, and
+// so is all that follows.
+func (p *Pool) newest() (super, error) {
+	s, _, err := readSupers(p.file)
+	f, ok := p.file.(forgetter)
+	if err != nil || s.clean || !ok {
+		return s, err
+	}
+	if err := f.Forget(); err != nil {
+		return s, err
+	}
+	s, _, err = readSupers(p.file)
+	return s, err
 }
 
 // loadTable makes the volumes with their pages. Leaves stay on disk.
@@ -181,6 +203,10 @@ func (p *Pool) replay(ctx context.Context, s super) error {
 		}
 		if spoiled {
 			return damaged("log", fmt.Errorf("frame %d: %w", at.seq, errChecksum))
+		}
+		if last := p.wal.shadow.durable(p.id, s.epoch); last >= at.seq {
+			return fmt.Errorf("%w: frame %d of its log was on stable storage, and it ends before frame %d: put the newer one back, "+
+				"or if there is none, the disk lost what it had taken; to go on without that, remove the pool's shadow file", ErrStale, last, at.seq)
 		}
 		if err := p.replayShadow(s); err != nil {
 			return err

@@ -10,11 +10,12 @@ import (
 // map records that are pending, so that a killed process loses no acknowledged
 // write. Its numbers are the machine's own, for nobody else reads them.
 //
-//	valid 8 │ epoch 8 │ pool 16 │ begun 8, bytes 8 │ begun 8, bytes 8 │ half 0 │ half 1
+//	valid 8 │ epoch 8 │ pool 16 │ begun 8, bytes 8 │ begun 8, bytes 8 │ durable 8, 8 │ half 0 │ half 1
 //
 // One half has the records of the commit that runs, the other of the next one.
 // A half is empty again once its records are durable, and before what they give
-// up is free. A nil shadow keeps nothing.
+// up is free. Durable is the last frame that the disk said was on stable storage,
+// and its complement: a disk that lost it has lied. A nil shadow keeps nothing.
 type shadow struct {
 	mem   []byte
 	half  int    // where records go
@@ -23,8 +24,8 @@ type shadow struct {
 }
 
 const (
-	shadowHead = 64
-	shadowSign = 0x7761646168732d31
+	shadowHead = 80
+	shadowSign = 0x7761646168732d32
 	minShadow  = 64 << 10 // bytes
 )
 
@@ -60,6 +61,7 @@ func (s *shadow) begin(id [16]byte, epoch uint64) {
 	for half := range 2 {
 		s.bytes(half).Store(0)
 	}
+	s.stable(0)
 	s.half, s.at, s.begun = 0, 0, 0
 	s.turn()
 	s.word(0).Store(shadowSign)
@@ -107,9 +109,30 @@ func (s *shadow) forget(half int) {
 	}
 }
 
+// stable notes the last frame on stable storage; 0 is none.
+func (s *shadow) stable(frame uint64) {
+	if s != nil {
+		s.word(64).Store(frame)
+		s.word(72).Store(^frame)
+	}
+}
+
+// durable is what was noted of a pool in an epoch; 0 is none.
+func (s *shadow) durable(id [16]byte, epoch uint64) uint64 {
+	if !s.of(id, epoch) || s.word(64).Load() != ^s.word(72).Load() {
+		return 0
+	}
+	return s.word(64).Load()
+}
+
+// of tells whether there is a shadow, of that pool and epoch.
+func (s *shadow) of(id [16]byte, epoch uint64) bool {
+	return s != nil && s.word(0).Load() == shadowSign && s.word(8).Load() == epoch && [16]byte(s.mem[16:32]) == id
+}
+
 // records is what was kept of a pool in an epoch, in order.
 func (s *shadow) records(id [16]byte, epoch uint64) []byte {
-	if s == nil || s.word(0).Load() != shadowSign || s.word(8).Load() != epoch || [16]byte(s.mem[16:32]) != id {
+	if !s.of(id, epoch) {
 		return nil
 	}
 	first := 0

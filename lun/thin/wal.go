@@ -290,6 +290,7 @@ func (w *wal) publish(b *batch) error {
 	p.rules.point("commit: frames are durable")
 	w.mu.Lock()
 	w.durable = w.head.seq - 1
+	w.shadow.stable(w.durable)
 	w.shadow.forget(b.half)
 	w.mu.Unlock()
 	w.unsynced = false

@@ -344,6 +344,28 @@ func (d *Disk) Revive() *Disk {
 		unsynced: d.unsynced, holes: d.holes, id: d.id, seq: d.seq}
 }
 
+// Lose is what becomes of unsynced changes when writing them fails: the disk never
+// gets them, but a cache gives them to who reads, until Forget.
+func (d *Disk) Lose() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.unsynced = nil
+}
+
+// Forget has everything that is not unsynced be read from the disk.
+func (d *Disk) Forget() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.cut {
+		return ErrCut
+	}
+	d.now = slices.Clone(d.stable)
+	for _, c := range d.unsynced {
+		d.put(d.now, c, 0, c.n)
+	}
+	return nil
+}
+
 // Record notes a super outside of the disk, where no cut takes it away.
 func (d *Disk) Record(id [16]byte, _, seq uint64) error {
 	d.mu.Lock()
