@@ -44,7 +44,7 @@ func TestShortFilesThatClaimMuch(t *testing.T) {
 		if !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v", format, err)
 		}
-		if took := after.TotalAlloc - before.TotalAlloc; took > 64<<10 {
+		if took := after.TotalAlloc - before.TotalAlloc; took > 256<<10 { // the race detector takes some, too
 			t.Errorf("%s: took %d bytes", format, took)
 		}
 	}
