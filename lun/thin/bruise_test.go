@@ -226,6 +226,10 @@ func suffer(ctx context.Context, seed uint64) (*world, error) {
 		w.accepted += w.pool.accepted.Load()
 		w.crash()
 		worse, err := w.bruise(ctx)
+		if fatal && errors.Is(err, ErrDamaged) { // the log ends now where it was hit before
+			w.seen["stays closed"]++
+			return w, nil
+		}
 		if err != nil {
 			return w, err
 		}
