@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,8 +31,9 @@ import (
 // safe for concurrent use.
 type Space struct {
 	*netlink.Handle
-	name string
-	file *os.File // nil for the caller's own namespace
+	plain *nl.SocketHandle // of the caller's own namespace, else nil
+	name  string
+	file  *os.File // nil for the caller's own namespace
 }
 
 // Open opens the namespace in which the process runs.
@@ -40,7 +42,12 @@ func Open() (*Space, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &Space{Handle: h}, nil
+	plain, err := openPlain()
+	if err != nil {
+		h.Close()
+		return nil, err
+	}
+	return &Space{Handle: h, plain: plain}, nil
 }
 
 // Name is the namespace's name under /run/netns, empty for the process's own.
@@ -49,19 +56,13 @@ func (s *Space) Name() string { return s.name }
 // Close closes the socket and lets go of the namespace.
 func (s *Space) Close() error {
 	s.Handle.Close()
+	if s.plain != nil {
+		s.plain.Close()
+	}
 	if s.file == nil {
 		return nil
 	}
 	return s.file.Close()
-}
-
-// Links is every link of the namespace, in one dump.
-func (s *Space) Links() ([]netlink.Link, error) {
-	links, err := Dump(s.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	return links, nil
 }
 
 // Link is the link of that name, read alone. The error is an fs.ErrNotExist

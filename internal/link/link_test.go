@@ -334,3 +334,32 @@ func TestDump(t *testing.T) {
 		t.Errorf("a dump that never ends well: %v", err)
 	}
 }
+
+// TestLinksOf compares the dumps with each other and with what was made.
+func TestLinksOf(t *testing.T) {
+	host := open(t)
+	nettest.Run(t, "ip", "link", "add", "br7", "type", "bridge")
+	nettest.Run(t, "ip", "link", "set", "br7", "alias", "mine")
+	nettest.Run(t, "ip", "link", "add", "v7", "type", "veth", "peer", "name", "v8")
+	names := func(links []netlink.Link, err error) []string {
+		must(t, err)
+		var out []string
+		for _, l := range links {
+			out = append(out, l.Attrs().Name+" "+l.Type()+" "+l.Attrs().Alias)
+		}
+		slices.Sort(out)
+		return out
+	}
+	if got := names(host.LinksOf("bridge")); !slices.Equal(got, []string{"br7 bridge mine"}) {
+		t.Errorf("bridges: %q", got)
+	}
+	if got := names(host.LinksOf("wireguard")); len(got) > 0 {
+		t.Errorf("of a kind of which there are none: %q", got)
+	}
+	all, counted := names(host.Links()), names(host.Counted())
+	if !slices.Equal(all, counted) || !slices.Contains(all, "v8 veth ") {
+		t.Errorf("links %q, with counters %q", all, counted)
+	}
+	nettest.Run(t, "ip", "link", "del", "br7")
+	nettest.Run(t, "ip", "link", "del", "v7")
+}

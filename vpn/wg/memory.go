@@ -87,6 +87,16 @@ func (m *memory) tunnel(name string) (tunnelMemory, bool) {
 	return *t, true
 }
 
+// fits tells whether there is a tunnel whose MTU is computed.
+func (m *memory) fits() bool {
+	for _, t := range m.Tunnels {
+		if t.MTU == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 func (m *memory) peer(tunnel string, k vpn.Key) (peerMemory, bool) {
 	if t, ok := m.Tunnels[tunnel]; ok && t.Peers[k] != nil {
 		return *t.Peers[k], true

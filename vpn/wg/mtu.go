@@ -50,6 +50,9 @@ func overhead(outer netip.Addr) int {
 
 // fitMTUs gives every tunnel whose MTU was not chosen the one that fits.
 func (d *Driver) fitMTUs() error {
+	if !d.memory.fits() {
+		return nil // which spares a look at all of the host's links
+	}
 	all, err := d.look()
 	if err != nil {
 		return err

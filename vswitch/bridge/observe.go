@@ -21,6 +21,9 @@ import (
 // it anew.
 func (d *Driver) Observe(ctx context.Context) (vswitch.State, error) {
 	state := vswitch.State{Switches: map[string]vswitch.Switch{}}
+	if none, err := d.noSwitch(); err != nil || none {
+		return state, err
+	}
 	found, err := d.devices.Observe(ctx)
 	if err != nil {
 		return state, err
@@ -41,6 +44,19 @@ func (d *Driver) Observe(ctx context.Context) (vswitch.State, error) {
 		state.Switches[name] = seen
 	}
 	return state.Canonical(), nil
+}
+
+// noSwitch tells whether there is no bridge that ripstop made, which spares a look
+// at the ports of other dataplanes.
+func (d *Driver) noSwitch() (bool, error) {
+	links, err := d.host.LinksOf("bridge")
+	if err != nil {
+		return false, err
+	}
+	return !slices.ContainsFunc(links, func(l netlink.Link) bool {
+		a, ok := link.ParseAlias(l.Attrs().Alias)
+		return ok && isSwitch(l, a.Switch)
+	}), nil
 }
 
 func (d *Driver) switchSeen(name string, sw device.Switch, br *netlink.Bridge, members map[int]membership) (vswitch.Switch, error) {

@@ -45,7 +45,7 @@ func (d *Driver) Counters(context.Context) (vswitch.Counters, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var out vswitch.Counters
-	links, err := d.host.Links()
+	links, err := d.host.Counted()
 	if err != nil {
 		return out, err
 	}

@@ -112,7 +112,7 @@ func (l *lab) came() (uint64, error) {
 		if name == l.space(0) || name == l.guest() {
 			continue
 		}
-		links, err := s.Links()
+		links, err := s.Counted()
 		if err != nil {
 			return 0, err
 		}
