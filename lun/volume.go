@@ -57,6 +57,16 @@ type Queue interface {
 	StartWriteAt(p []byte, off int64, done func(ok bool)) bool
 }
 
+// Comparer is a Volume that knows where it differs from an earlier one.
+type Comparer interface {
+	Volume
+	// ChangedSince calls yield for the runs of n bytes at off, in order, until it
+	// returns false; changed tells whether a run may differ from what the snapshot
+	// since has there. What it does not call changed is equal. A since of another
+	// pool is refused.
+	ChangedSince(ctx context.Context, since Volume, off, n int64, yield func(off, n int64, changed bool) bool) error
+}
+
 // Gauge is a Volume that knows how full its pool is. It is asked before each
 // command, so it must be cheap.
 type Gauge interface {

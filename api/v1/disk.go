@@ -11,8 +11,10 @@ import (
 
 // ExportLUN asks for what a LUN or a snapshot holds.
 type ExportLUN struct {
-	Name string `json:"name" doc:"LUN, or LUN@SNAPSHOT"`
-	Mark string `json:"mark,omitempty" doc:"any word, by which the client finds its task"`
+	Name  string `json:"name" doc:"LUN, or LUN@SNAPSHOT"`
+	Since string `json:"since,omitempty" doc:"LUN@SNAPSHOT in the pool of a snapshot that name is: only what may differ from it is sent"`
+	Align int64  `json:"align,omitempty" doc:"with since, bytes: what is sent is whole multiples of it; a power of two, 4096 to 4 MiB"`
+	Mark  string `json:"mark,omitempty" doc:"any word, by which the client finds its task"`
 }
 
 // ImportLUN asks for a LUN beside those of the file that holds a disk.
@@ -23,8 +25,9 @@ type ImportLUN struct {
 
 // Disk is what a stream of a disk begins with.
 type Disk struct {
-	Size  int64 `json:"size" doc:"bytes"`
-	Block int   `json:"block" doc:"bytes of a logical block"`
+	Size  int64  `json:"size" doc:"bytes"`
+	Block int    `json:"block" doc:"bytes of a logical block"`
+	ID    string `json:"id,omitempty" doc:"32 hex digits of the LUN or snapshot"`
 }
 
 // A stream of a disk is records of a head and a payload. The head is, big-endian, the
@@ -35,6 +38,7 @@ const (
 	diskData  = 2 // payload: the bytes at the place
 	diskEnd   = 3 // place: how many bytes of data there were
 	diskError = 4 // payload: Error
+	diskAnew  = 5 // payload: 8 bytes, big-endian: so many at the place are told anew, and are zeros where no data follow
 
 	diskRecord = 20      // bytes of a record's head
 	diskMax    = 4 << 20 // bytes of a payload
@@ -85,6 +89,12 @@ func (d *DiskWriter) Data(off int64, p []byte) error {
 	}
 	d.data += int64(len(p))
 	return d.record(diskData, off, p)
+}
+
+// Anew says that n bytes at off may differ from what the reader knows: they are zeros
+// but for the data that follow.
+func (d *DiskWriter) Anew(off, n int64) error {
+	return d.record(diskAnew, off, binary.BigEndian.AppendUint64(nil, uint64(n)))
 }
 
 // End says that all was written.
@@ -153,21 +163,39 @@ func (d *DiskReader) Head(head any) error {
 // Next is the next data, in the reader's own memory until the next call; io.EOF
 // says that all was read. What the writer failed with comes as its *Error.
 func (d *DiskReader) Next() (off int64, p []byte, err error) {
+	piece, err := d.Piece()
+	if err == nil && piece.Anew {
+		err = fmt.Errorf("the stream of the disk tells what changed at %d, and all of it was asked for: is the other side another version?", piece.Off)
+	}
+	return piece.Off, piece.Data, err
+}
+
+// Piece is what a stream says of N bytes at Off.
+type Piece struct {
+	Off, N int64
+	Anew   bool   // they are zeros, but for the data that follow
+	Data   []byte // else, in the reader's own memory until the next call
+}
+
+// Piece is Next for a stream of what changed.
+func (d *DiskReader) Piece() (Piece, error) {
 	kind, place, p, err := d.record()
 	switch {
 	case err != nil:
-		return 0, nil, err
+		return Piece{}, err
 	case kind == diskData:
 		d.data += int64(len(p))
-		return place, p, nil
+		return Piece{Off: place, N: int64(len(p)), Data: p}, nil
+	case kind == diskAnew && len(p) == 8:
+		return Piece{Off: place, N: int64(binary.BigEndian.Uint64(p)), Anew: true}, nil
 	case kind == diskEnd && place == d.data:
-		return 0, nil, io.EOF
+		return Piece{}, io.EOF
 	case kind == diskError:
 		e := &Error{}
 		if err := json.Unmarshal(p, e); err != nil {
-			return 0, nil, err
+			return Piece{}, err
 		}
-		return 0, nil, e
+		return Piece{}, e
 	}
-	return 0, nil, fmt.Errorf("a record %d at %d in the stream of the disk after %d bytes: try again", kind, place, d.data)
+	return Piece{}, fmt.Errorf("a record %d at %d in the stream of the disk after %d bytes: try again", kind, place, d.data)
 }

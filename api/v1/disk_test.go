@@ -65,6 +65,33 @@ func TestDiskStream(t *testing.T) {
 	}
 }
 
+// TestDiskStreamOfChanges: what is told anew is told only to who asked for changes.
+func TestDiskStreamOfChanges(t *testing.T) {
+	b := stream(t, func(w *DiskWriter) error { return errors.Join(w.Anew(1<<39+512, 1<<20), w.End()) })
+	if _, err := read(b); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("a reader of all took a stream of changes: %v", err)
+	}
+	r := NewDiskReader(bytes.NewReader(b))
+	if err := r.Head(&Disk{}); err != nil {
+		t.Fatal(err)
+	}
+	var got []Piece
+	for {
+		p, err := r.Piece()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, Piece{Off: p.Off, N: p.N, Anew: p.Anew})
+	}
+	want := []Piece{{Off: 4096, N: 3}, {Off: 1 << 39, N: 1}, {Off: 1<<39 + 512, N: 1 << 20, Anew: true}}
+	if len(got) != 3 || got[0].Off != want[0].Off || got[1].N != 1 || got[2].N != 1<<20 || !got[2].Anew || got[0].Anew {
+		t.Fatalf("%+v, want %+v", got, want)
+	}
+}
+
 // FuzzDiskStream: whatever comes, it ends.
 func FuzzDiskStream(f *testing.F) {
 	f.Add(stream(f, (*DiskWriter).End))

@@ -109,16 +109,24 @@ func export(ctx context.Context, c *client.Client, ask v1.ExportLUN, f image.For
 
 // exportFile writes a file that has its name only when it is whole and on stable storage.
 func exportFile(ctx context.Context, c *client.Client, ask v1.ExportLUN, f image.Format, path string, force bool) (n int64, err error) {
+	err = wholeFile("export "+ask.Name, path, force, func(t *os.File) error {
+		n, err = export(ctx, c, ask, f, t)
+		return err
+	})
+	return n, err
+}
+
+// wholeFile has a file written that has its name only when it is whole and on stable storage.
+func wholeFile(what, path string, force bool, write func(*os.File) error) error {
 	if _, err := os.Lstat(path); err == nil && !force {
-		return 0, fmt.Errorf("export %s: %s exists: name another file, or replace it with --force", ask.Name, path)
+		return fmt.Errorf("%s: %s exists: name another file, or replace it with --force", what, path)
 	}
 	dir := filepath.Dir(path)
 	t, err := os.CreateTemp(dir, "."+filepath.Base(path)+".part-*")
 	if err != nil {
-		return 0, fmt.Errorf("export %s: %w: name a place that can be written to", ask.Name, err)
+		return fmt.Errorf("%s: %w: name a place that can be written to", what, err)
 	}
-	n, err = export(ctx, c, ask, f, t)
-	if err == nil {
+	if err = write(t); err == nil {
 		err = t.Sync()
 	}
 	err = errors.Join(err, t.Close())
@@ -126,9 +134,9 @@ func exportFile(ctx context.Context, c *client.Client, ask v1.ExportLUN, f image
 		err = os.Rename(t.Name(), path)
 	}
 	if err != nil {
-		return 0, errors.Join(err, os.Remove(t.Name()))
+		return errors.Join(err, os.Remove(t.Name()))
 	}
-	return n, syncDir(dir)
+	return syncDir(dir)
 }
 
 func syncDir(path string) error {

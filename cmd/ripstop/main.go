@@ -4,7 +4,7 @@
 //
 //	main ─► root ─┬─ validate, schema      read files alone
 //	              ├─ plan, apply, status,  api/client ─► a daemon
-//	              │  get, port, trace, lun, version
+//	              │  get, port, trace, lun, backup, version
 //	              └─ up, serve             daemon ─► controller ─► drivers
 //
 // # Caveats
@@ -95,7 +95,7 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(
 		newUp(g), newServe(g), newValidate(g), newPlan(g), newApply(g),
-		newStatus(g), newGet(g), newPort(g), newTrace(g), newCapture(g), newPool(g), newLUN(g), newDoctor(g), newSchema(), newVersion(g),
+		newStatus(g), newGet(g), newPort(g), newTrace(g), newCapture(g), newPool(g), newLUN(g), newBackup(g), newDoctor(g), newSchema(), newVersion(g),
 	)
 	return root
 }

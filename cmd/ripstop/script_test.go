@@ -43,6 +43,7 @@ func TestThin(t *testing.T)      { script(t, "thin") }
 func TestAttach(t *testing.T)    { script(t, "attach") }
 func TestSnapshots(t *testing.T) { script(t, "snapshots") }
 func TestSchedules(t *testing.T) { script(t, "schedules") }
+func TestBackup(t *testing.T)    { script(t, "backup") }
 func TestCheck(t *testing.T)     { script(t, "check") }
 func TestPromises(t *testing.T)  { script(t, "promises") }
 func TestSecurity(t *testing.T)  { script(t, "security") }

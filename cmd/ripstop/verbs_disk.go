@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -199,7 +200,13 @@ func (d *daemon) exportLUN(ctx context.Context, ask v1.ExportLUN, out *v1.DiskWr
 		if _, err := d.knownSnapshot("export", ref); err != nil {
 			return err
 		}
+		if ask.Since != "" {
+			return d.streamChanges(ctx, ask, out)
+		}
 		return d.stream(ctx, ask, ref, out)
+	}
+	if ask.Since != "" {
+		return refused(http.StatusUnprocessableEntity, "export LUN %s since %s: only a snapshot is compared with another: make one of the LUN first", ref, ask.Since)
 	}
 	l, err := d.knownLUN("export", ref)
 	if err != nil {
@@ -266,29 +273,101 @@ func (d *daemon) stream(ctx context.Context, ask v1.ExportLUN, ref string, out *
 	if err != nil {
 		return fmt.Errorf("export %s: %w", ask.Name, err)
 	}
+	return d.windows(ask, v, out, func(off, n int64) error { return sendData(ctx, v, off, n, out) })
+}
+
+// windows writes a stream of what each calls window after window of a volume.
+func (d *daemon) windows(ask v1.ExportLUN, v lun.Volume, out *v1.DiskWriter, each func(off, n int64) error) error {
 	i := v.Info()
 	o, end := d.work.begin("export", ask.Name, ask.Mark, i.Size)
 	defer end()
-	if err := out.Head(v1.Disk{Size: i.Size, Block: i.BlockSize}); err != nil {
+	if err := out.Head(v1.Disk{Size: i.Size, Block: i.BlockSize, ID: hex.EncodeToString(i.ID[:])}); err != nil {
 		return err
 	}
-	buf := make([]byte, diskPiece)
 	for off := int64(0); off < i.Size; off += diskWindow {
 		n := min(diskWindow, i.Size-off)
-		var wrong error
-		err := v.Extents(ctx, off, n, func(off, n int64, mapped bool) bool {
-			for ; mapped && n > 0 && wrong == nil; off, n = off+diskPiece, n-diskPiece {
-				p := buf[:min(n, diskPiece)]
-				if wrong = v.ReadAt(ctx, p, off); wrong == nil {
-					wrong = out.Data(off, p)
-				}
-			}
-			return wrong == nil
-		})
-		if err = errors.Join(err, wrong); err != nil {
+		if err := each(off, n); err != nil {
 			return fmt.Errorf("export %s: %w", ask.Name, err)
 		}
 		o.done.Store(off + n)
 	}
 	return out.End()
+}
+
+// sendData writes what is mapped of n bytes.
+func sendData(ctx context.Context, v lun.Volume, off, n int64, out *v1.DiskWriter) error {
+	buf := make([]byte, min(diskPiece, n))
+	var wrong error
+	err := v.Extents(ctx, off, n, func(off, n int64, mapped bool) bool {
+		for ; mapped && n > 0 && wrong == nil; off, n = off+diskPiece, n-diskPiece {
+			p := buf[:min(n, diskPiece)]
+			if wrong = v.ReadAt(ctx, p, off); wrong == nil {
+				wrong = out.Data(off, p)
+			}
+		}
+		return wrong == nil
+	})
+	return errors.Join(err, wrong)
+}
+
+// streamChanges writes what may differ between two snapshots.
+func (d *daemon) streamChanges(ctx context.Context, ask v1.ExportLUN, out *v1.DiskWriter) error {
+	if ask.Align < 4096 || ask.Align > 4<<20 || ask.Align&(ask.Align-1) != 0 {
+		return refused(http.StatusUnprocessableEntity, "export %s: align is %d: it is a power of two from 4096 to 4 MiB", ask.Name, ask.Align)
+	}
+	if _, err := d.knownSnapshot("export "+ask.Name+" since", ask.Since); err != nil {
+		return err
+	}
+	v, err := d.drivers.lun.Volume(ask.Name)
+	if err != nil {
+		return fmt.Errorf("export %s: %w", ask.Name, err)
+	}
+	since, err := d.drivers.lun.Volume(ask.Since)
+	if err != nil {
+		return fmt.Errorf("export %s since %s: %w", ask.Name, ask.Since, err)
+	}
+	c, ok := v.(lun.Comparer)
+	if ok {
+		err = c.ChangedSince(ctx, since, 0, 0, func(int64, int64, bool) bool { return true })
+	}
+	if !ok || err != nil {
+		return refused(http.StatusConflict, "export %s since %s: the pool cannot compare them: export all of it", ask.Name, ask.Since)
+	}
+	return d.windows(ask, v, out, func(off, n int64) error { return sendChanges(ctx, c, since, off, n, ask.Align, out) })
+}
+
+// sendChanges writes what may differ within n bytes, widened to multiples of align,
+// which off is.
+func sendChanges(ctx context.Context, v lun.Comparer, since lun.Volume, off, n, align int64, out *v1.DiskWriter) error {
+	var from, to, end int64 // of what is widened, and the end of the window
+	var wrong error
+	end = off + n
+	send := func() bool {
+		if from < to {
+			wrong = out.Anew(from, to-from)
+			if wrong == nil {
+				wrong = sendData(ctx, v, from, to-from, out)
+			}
+		}
+		return wrong == nil
+	}
+	err := v.ChangedSince(ctx, since, off, n, func(off, n int64, changed bool) bool {
+		if !changed {
+			return true
+		}
+		low, high := off/align*align, min(end, (off+n+align-1)/align*align)
+		if low <= to && to > from {
+			to = max(to, high)
+			return true
+		}
+		if !send() {
+			return false
+		}
+		from, to = low, high
+		return true
+	})
+	if err == nil && wrong == nil {
+		send()
+	}
+	return errors.Join(err, wrong)
 }

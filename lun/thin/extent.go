@@ -250,6 +250,15 @@ func (v *Volume) Changed(ctx context.Context, since *Volume, off, n int64, yield
 	return v.compareBlocks(ctx, since, off, n, yield)
 }
 
+// ChangedSince is Changed since a snapshot that must be of this pool, too.
+func (v *Volume) ChangedSince(ctx context.Context, since lun.Volume, off, n int64, yield func(off, n int64, changed bool) bool) error {
+	s, ok := since.(*Volume)
+	if !ok || s == nil {
+		return fmt.Errorf("compare LUN %s with %s: they are in two pools", v.shape.name, since.Info().Name)
+	}
+	return v.Changed(ctx, s, off, n, yield)
+}
+
 func (v *Volume) compareBlocks(ctx context.Context, since *Volume, off, n int64, yield func(off, n int64, is bool) bool) error {
 	j := joiner{yield: yield}
 	for end := off + n; off < end; {

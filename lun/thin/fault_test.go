@@ -227,6 +227,7 @@ func TestExtentsAndChanges(t *testing.T) {
 		{func(y func(int64, int64, bool) bool) error { return s.Extents(ctx, 4096, 8192, y) }, []run{{4096, 4096, true}, {8192, 4096, false}}},
 		{func(y func(int64, int64, bool) bool) error { return v.Changed(ctx, s, 0, 9<<20, y) },
 			[]run{{0, 4096, false}, {4096, 4096, true}, {8192, 4<<20 - 8192, false}, {4 << 20, 4096, true}, {4<<20 + 4096, 5<<20 - 4096, false}}},
+		{func(y func(int64, int64, bool) bool) error { return v.ChangedSince(ctx, s, 0, 8192, y) }, []run{{0, 4096, false}, {4096, 4096, true}}},
 		{func(y func(int64, int64, bool) bool) error { return s.Changed(ctx, s, 0, 9<<20, y) }, []run{{0, 9 << 20, false}}},
 	} {
 		var got []run
@@ -239,6 +240,21 @@ func TestExtentsAndChanges(t *testing.T) {
 				t.Errorf("list %d: %v, want %v", i, got[k], tt.want[k])
 			}
 		}
+	}
+}
+
+// TestChangesAreOfOnePool: blocks of two pools say nothing of each other.
+func TestChangesAreOfOnePool(t *testing.T) {
+	ctx := t.Context()
+	p, _ := startPool(t, 1, 64, rules{})
+	other, _ := startPool(t, 2, 64, rules{})
+	v, w := create(t, p, "v", 1<<20), create(t, other, "w", 1<<20)
+	none := func(int64, int64, bool) bool { t.Error("a run of two pools"); return true }
+	if err := v.ChangedSince(ctx, w, 0, 1<<20, none); err == nil {
+		t.Error("two pools are compared")
+	}
+	if err := v.ChangedSince(ctx, struct{ lun.Volume }{v}, 0, 1<<20, none); err == nil {
+		t.Error("what is no volume of the pool is compared")
 	}
 }
 

@@ -1,0 +1,173 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+)
+
+// Read calls yield for all of a disk that is not zeros, ascending, in pieces that
+// are whole blocks of 4096 bytes or reach to the end. Every chunk is compared with its
+// name before a byte of it is handed on. p is yield's until it returns.
+func (r *Repo) Read(ctx context.Context, b Backup, yield func(off int64, p []byte) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type chunk struct {
+		off  int64
+		data []byte
+		err  error
+	}
+	ahead := make(chan chan chunk, uploads)
+	go func() { // ends with ctx, which Read ends
+		defer close(ahead)
+		err := r.walk(ctx, b, func(off int64, n Name) error {
+			one := make(chan chunk, 1)
+			select {
+			case ahead <- one:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			go func() {
+				data, err := r.getChunk(ctx, n, r.chunk)
+				one <- chunk{off, data, err}
+			}()
+			return nil
+		})
+		if err != nil {
+			one := make(chan chunk, 1)
+			one <- chunk{off: -1, err: err}
+			select {
+			case ahead <- one:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	for one := range ahead {
+		c := <-one
+		if c.err != nil && c.off >= 0 {
+			c.err = fmt.Errorf("byte %d: %w", c.off, c.err)
+		}
+		if c.err != nil {
+			return fmt.Errorf("read backup %s of LUN %s: %w", b.ID, b.LUN, c.err)
+		}
+		if err := dense(c.off, c.data[:min(int64(len(c.data)), b.Size-c.off)], yield); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// walk calls each for the chunks of a disk that are no holes.
+func (r *Repo) walk(ctx context.Context, b Backup, each func(off int64, n Name) error) error {
+	var names [pageNames]Name
+	for i := range b.Pages {
+		p := pageOf(b, int64(i))
+		if p.hole() {
+			continue
+		}
+		data, err := r.getChunk(ctx, p, pageSize)
+		if err != nil {
+			return err
+		}
+		decodePage(data, names[:])
+		for k, n := range names {
+			off := (int64(i)*pageNames + int64(k)) * int64(r.chunk)
+			if n.hole() {
+				continue
+			}
+			if off >= b.Size {
+				return damaged(p.object(), "it names chunks after the end of the disk")
+			}
+			if err := each(off, n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// dense hands on the runs of p that are not zeros.
+func dense(off int64, p []byte, yield func(int64, []byte) error) error {
+	start := -1
+	for i := 0; i < len(p); i += len(zeros) {
+		end := min(i+len(zeros), len(p))
+		empty := bytes.Equal(p[i:end], zeros[:end-i])
+		if !empty && start < 0 {
+			start = i
+		}
+		if empty && start >= 0 {
+			if err := yield(off+int64(start), p[start:i]); err != nil {
+				return err
+			}
+			start = -1
+		}
+	}
+	if start >= 0 {
+		return yield(off+int64(start), p[start:])
+	}
+	return nil
+}
+
+// Fault is what is wrong with a backup.
+type Fault struct {
+	ID  string // of the backup
+	Err error  // names the object
+}
+
+// Check looks whether all chunks of backups are there; with data it reads each,
+// and compares it with its name. The error says that the check could not be made.
+func (r *Repo) Check(ctx context.Context, all []Entry, data bool) ([]Fault, error) {
+	if err := r.look(ctx); err != nil {
+		return nil, err
+	}
+	var faults []Fault
+	seen := map[Name]error{}
+	for _, e := range all {
+		if e.Err != nil {
+			faults = append(faults, Fault{e.ID, e.Err})
+			continue
+		}
+		var found []error
+		err := r.walk(ctx, e.Backup, func(_ int64, n Name) error {
+			fault, ok := seen[n]
+			if !ok {
+				fault = r.checkChunk(ctx, n, data)
+				seen[n] = fault
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if fault != nil && len(found) < maxFaults {
+				found = append(found, fault)
+			}
+			return nil
+		})
+		if err != nil {
+			if !isObject(err) {
+				return faults, err
+			}
+			found = append(found, err)
+		}
+		for _, f := range found {
+			if !isObject(f) {
+				return faults, f
+			}
+			faults = append(faults, Fault{e.ID, f})
+		}
+	}
+	return faults, nil
+}
+
+// maxFaults is how many chunks are named of one backup.
+const maxFaults = 10
+
+func (r *Repo) checkChunk(ctx context.Context, n Name, data bool) error {
+	if _, ok := r.known[n]; !ok {
+		return fmt.Errorf("%s: %w", n.object(), ErrNotFound)
+	}
+	if !data {
+		return nil
+	}
+	_, err := r.getChunk(ctx, n, r.chunk)
+	return err
+}
