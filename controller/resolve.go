@@ -204,9 +204,41 @@ func (r *resolver) lun() lun.State {
 			r.problem("lun/"+name, fmt.Errorf("pool %q is out of service: see its own problem", l.Pool))
 			continue
 		}
-		s.LUNs[name] = lun.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block, Thick: l.Thick}
+		s.LUNs[name] = lun.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block, Thick: l.Thick, Encryption: r.encryption(l)}
 	}
 	return s
+}
+
+// encryption reads the keys of a LUN. A LUN in service goes on without a key that
+// cannot be read, and one that is not stays out of service.
+func (r *resolver) encryption(l config.LUN) lun.Encryption {
+	e := r.cfg.Pools[l.Pool].Encryption
+	if l.Encryption != nil {
+		e = *l.Encryption
+	}
+	var out lun.Encryption
+	for _, one := range []struct {
+		name string
+		key  *lun.Key
+	}{{e.Key, &out.Key}, {e.Former, &out.Former}} {
+		if one.name == "" {
+			continue
+		}
+		path := r.path(one.name)
+		text, err := r.host.ReadSecret(path)
+		if err == nil {
+			if *one.key, err = lun.ParseKey(text); err != nil {
+				err = fmt.Errorf("%s: %w", path, err)
+			}
+		}
+		if err != nil {
+			return lun.Encryption{Missing: "its key: " + err.Error()}
+		}
+	}
+	if out.Former == out.Key {
+		out.Former = lun.Key{}
+	}
+	return out
 }
 
 // schedules is the snapshots that are made by time; those that targets serve stay.

@@ -40,6 +40,10 @@ func Diff(want, have State) []Step {
 	for _, name := range slices.Sorted(maps.Keys(want.LUNs)) {
 		from, ok := have.LUNs[name]
 		if !ok {
+			if why := want.LUNs[name].Encryption.Missing; why != "" {
+				out = append(out, Refuse{"lun/" + name, "LUN " + name + ": " + why})
+				continue
+			}
 			out = append(out, OpenLUN{name, want.LUNs[name]})
 			continue
 		}
@@ -59,6 +63,9 @@ func Change(name string, from, to LUN) []Step {
 		return []Step{Refuse{"lun/" + name, "LUN " + name + ": " + err.Error()}}
 	}
 	var steps []Step
+	if from.Encryption != to.Encryption {
+		steps = append(steps, RekeyLUN{name, from.Encryption, to.Encryption})
+	}
 	if from.Thick && !to.Thick {
 		steps = append(steps, ReserveLUN{name, to.Size, false})
 	}
@@ -72,8 +79,8 @@ func Change(name string, from, to LUN) []Step {
 }
 
 // Unchangeable is why the LUN as it is cannot become the LUN as wanted without
-// the operator's own hand: it lies in another pool, has other blocks, or would
-// shrink. It is nil when growing is enough. The text does not name the LUN first.
+// the operator's own hand: it lies in another pool, has other blocks, would
+// shrink, or is encrypted otherwise. It is nil when growing is enough. The text does not name the LUN first.
 func Unchangeable(name string, is, want LUN) error {
 	switch {
 	case is.Pool != want.Pool:
@@ -88,7 +95,7 @@ func Unchangeable(name string, is, want LUN) error {
 			"write `size: %s`, or copy the data to a smaller LUN",
 			bytesText(is.Size), bytesText(want.Size), bytesText(is.Size))
 	}
-	return nil
+	return is.Encryption.Unchangeable(want.Encryption)
 }
 
 func refusePath(name, from, to string) Step {
@@ -116,11 +123,14 @@ func (s State) Describe() map[string]string {
 		out["pool/"+name] = fmt.Sprintf("%s in %s", p.limits(), p.Path)
 	}
 	for name, l := range s.LUNs {
-		thick := ""
+		more := ""
 		if l.Thick {
-			thick = ", thick"
+			more = ", thick"
 		}
-		out["lun/"+name] = fmt.Sprintf("%s in pool %s, %d-byte blocks%s", bytesText(l.Size), l.Pool, l.Block, thick)
+		if l.Encryption.On() {
+			more += ", encrypted"
+		}
+		out["lun/"+name] = fmt.Sprintf("%s in pool %s, %d-byte blocks%s", bytesText(l.Size), l.Pool, l.Block, more)
 	}
 	return out
 }

@@ -30,10 +30,22 @@ func randomState(r *rand.Rand) State {
 		if len(pools) > 0 && r.IntN(3) > 0 {
 			s.LUNs[fmt.Sprintf("l%d", i)] = LUN{
 				Pool: pools[r.IntN(len(pools))], Size: int64(1+r.IntN(3)) << 20, Block: []int{512, 4096, 4096, 4096}[r.IntN(4)], Thick: r.IntN(3) == 0,
+				Encryption: randomEncryption(r),
 			}
 		}
 	}
 	return s
+}
+
+// randomEncryption is none, mostly, or of few keys.
+func randomEncryption(r *rand.Rand) (e Encryption) {
+	if r.IntN(4) == 0 {
+		e.Key.k[0] = byte(1 + r.IntN(2))
+	}
+	if e.On() && r.IntN(3) == 0 {
+		e.Former.k[0] = 3 - e.Key.k[0]
+	}
+	return e
 }
 
 // TestDiffLaws: nothing differs from itself, and doing all of a difference

@@ -44,6 +44,8 @@ type LUN struct {
 	Block int   // logical block size: 512 or 4096
 	Thick bool  // room for all of its blocks is kept
 
+	Encryption Encryption // of its data on the disk
+
 	// Fault is why the LUN as observed takes no more writes, and what to do about
 	// it: "" while it does.
 	Fault string

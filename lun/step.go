@@ -7,7 +7,7 @@ import (
 )
 
 // Step is one change of the pools and LUNs in service. The set is closed:
-// OpenPool, SetPool, ClosePool, OpenLUN, GrowLUN, ReserveLUN, CloseLUN and Refuse. String is
+// OpenPool, SetPool, ClosePool, OpenLUN, GrowLUN, ReserveLUN, RekeyLUN, CloseLUN and Refuse. String is
 // a command of ripstop or the shell, or a comment where there is no command.
 type Step interface {
 	fmt.Stringer
@@ -95,12 +95,15 @@ func (s ClosePool) String() string { return "# pool " + s.Name + ": out of servi
 
 // String is the command of ripstop.
 func (s OpenLUN) String() string {
-	thick := ""
+	more := ""
 	if s.LUN.Thick {
-		thick = " --thick"
+		more = " --thick"
+	}
+	if s.LUN.Encryption.On() {
+		more += " # encrypted"
 	}
 	return fmt.Sprintf("ripstop lun create %s --pool %s --size %s --block %d%s",
-		s.Name, s.LUN.Pool, bytesText(s.LUN.Size), s.LUN.Block, thick)
+		s.Name, s.LUN.Pool, bytesText(s.LUN.Size), s.LUN.Block, more)
 }
 
 // String is the command of ripstop.

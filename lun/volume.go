@@ -160,6 +160,9 @@ type LUNStats struct {
 	Pool  string
 	Used  int64 // bytes of its blocks that are not holes
 	Thick bool  // room for all of it is kept
+
+	Encrypted bool // its data on the disk
+
 	// Exclusive is the bytes of the pool that deleting it gives back, and Shared
 	// what it uses together with snapshots and clones. Both count whole chunks.
 	Exclusive, Shared int64

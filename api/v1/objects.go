@@ -137,6 +137,7 @@ type LUN struct {
 	Used      int64    `json:"used" doc:"bytes of its blocks that are not holes"`
 	Block     int      `json:"block"`
 	Thick     bool     `json:"thick" doc:"room of the pool is kept for all of it"`
+	Encrypted bool     `json:"encrypted" doc:"its data are encrypted on the disk"`
 	Exclusive int64    `json:"exclusive" doc:"bytes of the pool that deleting it gives back"`
 	Shared    int64    `json:"shared" doc:"bytes of the pool that it uses together with snapshots and clones"`
 	ID        string   `json:"id" doc:"32 hex digits that stay for the life of the data"`

@@ -24,6 +24,7 @@ import (
 	"ripstop/iscsi/scsi"
 	"ripstop/iscsi/target"
 	"ripstop/lun"
+	"ripstop/lun/crypt"
 	"ripstop/lun/qos"
 	"ripstop/lun/raw"
 	"ripstop/lun/thin/engine"
@@ -64,7 +65,7 @@ type drivers struct {
 	ring     *uring.Ring    // nil where the kernel has none for us
 	idle     chan struct{}  // closed when the ring is served no more, nil when it never was
 	thin     *engine.Engine // the part of lun that has snapshots
-	lun      *lun.Mux
+	lun      *crypt.Engine
 	qos      *qos.Scheduler // whose access to a pool is next
 	iscsi    *target.Server
 	kept     records // reservations
@@ -97,10 +98,10 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	}
 	resized, changed := func(lun string) { d.iscsi.Resized(lun) }, func(string) { d.awake() }
 	d.thin = engine.New(log, engine.Options{StateDir: state, Ring: d.ring, OnResize: resized, OnFault: changed, OnEnded: changed})
-	d.lun = lun.NewMux(map[lun.Kind]lun.Engine{
+	d.lun = crypt.New(log, lun.NewMux(map[lun.Kind]lun.Engine{
 		lun.Raw:  raw.New(log, raw.Options{StateDir: state, Ring: d.ring, OnResize: resized, OnFault: changed}),
 		lun.Thin: d.thin,
-	})
+	}))
 	d.qos = qos.New()
 	d.accounts = &accounts{log: log, fill: d.lun.Fill}
 	d.kept = records{keep.New(filepath.Join(state, "reservations"))}

@@ -18,6 +18,7 @@ import (
 	"ripstop/iscsi"
 	"ripstop/iscsi/target"
 	"ripstop/lun"
+	"ripstop/lun/crypt"
 	"ripstop/lun/qos"
 	"ripstop/lun/thin/engine"
 	"ripstop/lun/thin/store"
@@ -109,7 +110,7 @@ func newWard(t *testing.T) *ward {
 		Pools: map[string]lun.Pool{"sick": pool("sick"), "well": pool("well")},
 		LUNs:  map[string]lun.LUN{"a": {Pool: "sick", Size: 32 << 20, Block: 4096}, "b": {Pool: "well", Size: 32 << 20, Block: 4096}},
 	}
-	d := &drivers{qos: qos.New(), lun: lun.NewMux(map[lun.Kind]lun.Engine{lun.Thin: w.engine})}
+	d := &drivers{qos: qos.New(), lun: crypt.New(log, lun.NewMux(map[lun.Kind]lun.Engine{lun.Thin: w.engine}))}
 	w.server = target.New(log, target.Options{LookupUnit: d.unit})
 	t.Cleanup(func() {
 		if err := errors.Join(w.server.Close(), w.engine.Close()); err != nil {

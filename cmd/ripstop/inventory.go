@@ -304,7 +304,7 @@ func lunOf(l lun.LUNStats, origin v1.Origin, at []string) v1.LUN {
 	targets := append([]string{}, at...)
 	slices.Sort(targets)
 	return v1.LUN{
-		Name: l.Name, Pool: l.Pool, Size: l.Size, Used: l.Used, Block: l.BlockSize, Thick: l.Thick, Exclusive: l.Exclusive, Shared: l.Shared,
+		Name: l.Name, Pool: l.Pool, Size: l.Size, Used: l.Used, Block: l.BlockSize, Thick: l.Thick, Encrypted: l.Encrypted, Exclusive: l.Exclusive, Shared: l.Shared,
 		ID: hex.EncodeToString(l.ID[:]), Origin: origin, Fault: l.Fault, Targets: targets,
 	}
 }

@@ -71,7 +71,11 @@ func (d *daemon) newLUN(verb string, ask v1.NewLUN) (config.LUN, error) {
 	case ask.Size <= 0 || ask.Size%int64(ask.Block) != 0:
 		return config.LUN{}, refused(http.StatusUnprocessableEntity, "%s LUN %s: %d bytes are not a positive multiple of the block of %d", verb, ask.Name, ask.Size, ask.Block)
 	}
-	return config.LUN{Pool: ask.Pool, Size: ask.Size, Block: ask.Block, Thick: ask.Thick}, nil
+	l := config.LUN{Pool: ask.Pool, Size: ask.Size, Block: ask.Block, Thick: ask.Thick}
+	if pools[ask.Pool].Encryption == (config.Encryption{}) {
+		l.Encryption = &config.Encryption{} // also when the pool gets a key later
+	}
+	return l, nil
 }
 
 // freeLUN refuses what is no name for a new LUN, or is taken.

@@ -94,9 +94,15 @@ func (d *daemon) checkLUN(ctx context.Context, ask v1.CheckLUN) ([]v1.CheckedLUN
 	return c.found, nil
 }
 
+// engines is what a check asks of pools.
+type engines interface {
+	Check(ctx context.Context, name string, read func(n int64)) (faults []string, err error)
+	CheckPool(ctx context.Context, name string, pool lun.Pool, read func(n int64)) (faults map[string][]string, ok bool, err error)
+}
+
 // checker reads pools as a whole where their kind can, and else LUN by LUN.
 type checker struct {
-	engines *lun.Mux
+	engines engines
 	done    func(n int64)
 	pools   map[string]map[string][]string // pool to what is wrong, by LUN
 	found   []v1.CheckedLUN

@@ -142,7 +142,7 @@ func (d *daemon) cloneLUN(ctx context.Context, ask v1.NewClone) (v1.Applied, err
 	if err != nil {
 		return v1.Applied{}, snapshotRefusal(err)
 	}
-	made := d.made().WithLUN(ask.Name, config.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block})
+	made := d.made().WithLUN(ask.Name, config.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block, Encryption: d.encryptionOf(ask.Snapshot)})
 	done, err := d.make(ctx, "clone "+ask.Snapshot+" to "+ask.Name, made)
 	if err != nil {
 		_, undone := briefly(ctx, d.drivers.deleteLUN, ask.Name)
@@ -150,6 +150,17 @@ func (d *daemon) cloneLUN(ctx context.Context, ask v1.NewClone) (v1.Applied, err
 	}
 	d.log.Info("clone made", "snapshot", ask.Snapshot, "lun", ask.Name)
 	return done, nil
+}
+
+// encryptionOf is that of a snapshot's LUN, which its clones share.
+func (d *daemon) encryptionOf(snapshot string) *config.Encryption {
+	of, _, _ := lun.SplitSnapshot(snapshot)
+	all, _ := d.made().Merge(d.config())
+	l := all.LUNs[of]
+	if l.Encryption == nil && all.Pools[l.Pool].Encryption == (config.Encryption{}) {
+		return &config.Encryption{} // also when the pool gets a key later
+	}
+	return l.Encryption
 }
 
 // joined keeps what a client is to be told as it is, unless something was added.

@@ -79,6 +79,35 @@ type lun struct {
 	Size  int64  `json:"size"`
 	Block int    `json:"block"`
 	Thick bool   `json:"thick,omitempty"`
+
+	// Encryption is nil of a LUN that is not encrypted, whatever its pool says, and
+	// without a key of one that is as its pool says.
+	Encryption *encryption `json:"encryption,omitempty"`
+}
+
+type encryption struct {
+	Key    string `json:"key,omitempty"`
+	Former string `json:"former,omitempty"`
+}
+
+func (e *encryption) of() *config.Encryption {
+	switch {
+	case e == nil:
+		return &config.Encryption{}
+	case *e == encryption{}:
+		return nil
+	}
+	return &config.Encryption{Key: e.Key, Former: e.Former}
+}
+
+func encryptionOf(e *config.Encryption) *encryption {
+	switch {
+	case e == nil:
+		return &encryption{}
+	case *e == config.Encryption{}:
+		return nil
+	}
+	return &encryption{e.Key, e.Former}
 }
 
 // Store is where Objects are kept, in a directory of their own.
@@ -117,7 +146,7 @@ func (s *Store) Load() (Objects, error) {
 func (r record) objects() Objects {
 	o := Objects{LUNs: map[string]config.LUN{}, Ports: map[string]Port{}, Unfinished: r.Unfinished}
 	for n, l := range r.LUNs {
-		o.LUNs[n] = config.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block, Thick: l.Thick}
+		o.LUNs[n] = config.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block, Thick: l.Thick, Encryption: l.Encryption.of()}
 	}
 	for n, p := range r.Ports {
 		o.Ports[n] = Port{p.Switch, config.Port{
@@ -131,7 +160,7 @@ func (r record) objects() Objects {
 func (s *Store) Save(o Objects) error {
 	r := record{Format: format, LUNs: map[string]lun{}, Ports: map[string]port{}, Unfinished: o.Unfinished}
 	for n, l := range o.LUNs {
-		r.LUNs[n] = lun{l.Pool, l.Size, l.Block, l.Thick}
+		r.LUNs[n] = lun{l.Pool, l.Size, l.Block, l.Thick, encryptionOf(l.Encryption)}
 	}
 	for n, p := range o.Ports {
 		r.Ports[n] = port{p.Switch, p.VLAN, p.Kind, p.Netns, p.IfName, p.Addresses, p.TapUser, p.Device, p.MultiQueue}

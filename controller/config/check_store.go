@@ -22,6 +22,11 @@ func (c *checker) checkStore() {
 			c.errorf(p.Kind.spot, "a pool on a block device is thin: leave the key out, or name a directory")
 		}
 		c.cfg.Pools[n] = Pool{Kind: string(p.Kind.v), Path: string(p.Path.v), Size: int64(p.Size.v), Overcommit: float64(p.Overcommit.or(1)), Direct: bool(p.Cache.v)}
+		if e := c.encryption(p.Encryption); e != nil {
+			pool := c.cfg.Pools[n]
+			pool.Encryption = *e
+			c.cfg.Pools[n] = pool
+		}
 	}
 	promises := map[string]*promise{}
 	for n, l := range c.raw.LUNs.all() {
@@ -41,11 +46,23 @@ func (c *checker) checkStore() {
 			out.Snapshots = Schedule{Every: time.Duration(s.Every.v), Keep: int(s.Keep.v)}
 		}
 		out.QoS = c.qos(&l.rawQoS)
+		out.Encryption = c.encryption(l.Encryption)
 		c.cfg.LUNs[n] = out
 	}
 	for n, p := range promises {
 		c.checkPromise(c.raw.Pools.items[n], p)
 	}
+}
+
+// encryption is nil where nothing is said.
+func (c *checker) encryption(e *rawEncryption) *Encryption {
+	if e == nil {
+		return nil
+	}
+	if e.Former.ok && e.Former.v == e.Key.v {
+		c.errorf(e.Former.spot, "is the key's file as well: leave the key out, or name the file of the key that was")
+	}
+	return &Encryption{string(e.Key.v), string(e.Former.v)}
 }
 
 // takesSnapshots refuses what asks a pool for snapshots that the file calls raw.

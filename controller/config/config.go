@@ -106,6 +106,8 @@ type Pool struct {
 	Size       int64  // bytes
 	Overcommit float64
 	Direct     bool // data go past the page cache
+
+	Encryption Encryption // of its LUNs that say nothing else
 }
 
 // LUN is one logical unit.
@@ -115,8 +117,16 @@ type LUN struct {
 	Block int   // 512 or 4096
 	Thick bool  // room for all of it is kept
 
+	Encryption *Encryption // nil is as the pool says
+
 	Snapshots Schedule
 	QoS       QoS
+}
+
+// Encryption is the key files of what is encrypted on the disk; zero is nothing.
+type Encryption struct {
+	Key    string // name of the key's file
+	Former string // name of the file of the key that was, "" without one
 }
 
 // QoS is what a LUN or a target is promised and allowed; zero is nothing.

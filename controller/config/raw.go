@@ -157,6 +157,7 @@ type rawPool struct {
 	Size       value[size]     `yaml:"size" jsonschema:"required" jsonschema_description:"Bytes that its LUNs may fill, as 10GiB. Log and map of a thin pool come on top."`
 	Overcommit value[ratio]    `yaml:"overcommit" jsonschema_description:"How often the size may be promised, 1 (default) or more."`
 	Cache      value[cache]    `yaml:"cache" jsonschema_description:"How data reach the disk: writeback (default), through the host's page cache, or direct, past it."`
+	Encryption *rawEncryption  `yaml:"encryption" jsonschema_description:"Encrypts the data of its LUNs that say nothing else. LUNs that are there stay as they are."`
 }
 
 type rawLUN struct {
@@ -167,7 +168,26 @@ type rawLUN struct {
 	Thick value[boolean] `yaml:"thick" jsonschema_description:"Keeps room of the pool, of kind thin, for all of its blocks."`
 	rawQoS
 
+	Encryption *rawEncryption `yaml:"encryption" jsonschema_description:"Encrypts its data on the disk with AES-XTS, or none. Without it, as the pool says. Data that are there stay as they are."`
+
 	Snapshots *rawSchedule `yaml:"snapshots" jsonschema_description:"Snapshots that are made by time and deleted when newer ones have come. Others stay as they are."`
+}
+
+// rawEncryption is keys, or none.
+type rawEncryption struct {
+	spot
+	Key    value[fileName] `yaml:"key" jsonschema:"required" jsonschema_description:"File of the key, under the state directory unless absolute: 32 random bytes in base64, as openssl rand -base64 32 writes them."`
+	Former value[fileName] `yaml:"former" jsonschema_description:"File of the key that was, while keys are exchanged: both open the data then."`
+	none   bool
+}
+
+func (e *rawEncryption) fromNode(d *decoder, n *yaml.Node, at spot) {
+	if n.Kind == yaml.ScalarNode && n.Value == "none" {
+		e.place(at)
+		e.none = true
+		return
+	}
+	d.structure(reflect.ValueOf(e).Elem(), n, at)
 }
 
 type rawSchedule struct {

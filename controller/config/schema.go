@@ -47,6 +47,12 @@ func (rawPortLimit) JSONSchemaExtend(s *jsonschema.Schema) {
 	*s = jsonschema.Schema{OneOf: []*jsonschema.Schema{wordSchema(reflect.TypeFor[rate]()), &keys}}
 }
 
+// JSONSchemaExtend adds the word none.
+func (rawEncryption) JSONSchemaExtend(s *jsonschema.Schema) {
+	keys := *s
+	*s = jsonschema.Schema{OneOf: []*jsonschema.Schema{words("none"), &keys}}
+}
+
 // wordSchema is the schema of a word, or of one or many of them; nil leaves a
 // type to the reflector.
 func wordSchema(t reflect.Type) *jsonschema.Schema {

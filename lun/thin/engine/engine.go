@@ -176,7 +176,7 @@ func (e *Engine) Keeps(name string) (string, bool) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	for _, p := range e.pools {
-		if _, err := p.thin.Volume(name); err == nil {
+		if _, err := p.thin.Volume(name); err == nil && !hidden(name) {
 			return p.name, true
 		}
 	}
@@ -252,6 +252,7 @@ func (e *Engine) Stats() lun.Stats {
 		alone, volumes := int64(0), int64(0)
 		for _, x := range p.thin.List() {
 			switch {
+			case hidden(x.Name):
 			case x.Snapshot:
 				alone += x.Exclusive
 				continue
@@ -290,7 +291,7 @@ func (e *Engine) Retained() []lun.LUNStats {
 	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
 		p := e.pools[name]
 		for _, x := range p.thin.List() {
-			if !x.Snapshot && e.volumes[x.Name] == nil {
+			if !x.Snapshot && e.volumes[x.Name] == nil && !hidden(x.Name) {
 				out = append(out, p.stats(x))
 			}
 		}

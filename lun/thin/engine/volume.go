@@ -176,6 +176,9 @@ func (e *Engine) openLUN(ctx context.Context, name string, want lun.LUN) error {
 	if strings.Contains(name, "@") {
 		return errors.New("a name with an @ is a snapshot's")
 	}
+	if hidden(name) {
+		return fmt.Errorf("the name %s is the pool's own: choose another", name)
+	}
 	release, err := e.claim(name, want.Pool)
 	if err != nil {
 		return err
