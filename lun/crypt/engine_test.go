@@ -351,6 +351,22 @@ func TestCopies(t *testing.T) {
 	}
 	h.write("a", 4096, now)
 	h.reads("a@monday", 4096, monday)
+	if err := h.Snapshot(t.Context(), "tuesday", "a"); err != nil {
+		t.Fatal(err)
+	}
+	changed := int64(0)
+	err := h.volume("a@tuesday").(lun.Comparer).ChangedSince(t.Context(), h.volume("a@monday"), 0, 1<<20, func(off, n int64, is bool) bool {
+		if is {
+			changed += n
+			if off > 4096 || off+n < 8192 {
+				t.Errorf("%d bytes at %d have changed", n, off)
+			}
+		}
+		return true
+	})
+	if err != nil || changed == 0 || changed > 64<<10 {
+		t.Errorf("%d bytes have changed: %v", changed, err)
+	}
 	l, err := h.Clone(t.Context(), "a@monday", "b")
 	if err != nil {
 		t.Fatal(err)
@@ -369,7 +385,7 @@ func TestCopies(t *testing.T) {
 	if _, err := h.Volume("a@monday"); !errors.Is(err, lun.ErrClosed) {
 		t.Errorf("a snapshot without its LUN's key: %v", err)
 	}
-	for _, s := range []string{"a@monday", "a@kept"} {
+	for _, s := range []string{"a@monday", "a@tuesday", "a@kept"} {
 		if _, err := h.DeleteSnapshot(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}

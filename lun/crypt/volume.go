@@ -37,6 +37,8 @@ var (
 	_ lun.Prompt = (*Volume)(nil)
 	_ lun.Queue  = (*Volume)(nil)
 	_ lun.Gauge  = (*Volume)(nil)
+
+	_ lun.Comparer = (*Volume)(nil)
 )
 
 func newVolume(v lun.Volume, x *xts) *Volume {
@@ -124,6 +126,17 @@ func (v *Volume) CompareAndWrite(ctx context.Context, old, data []byte, off int6
 			return err
 		}
 	}
+}
+
+// ChangedSince compares what lies on the disk: with one key, what is equal there is
+// equal in the clear.
+func (v *Volume) ChangedSince(ctx context.Context, since lun.Volume, off, n int64, yield func(off, n int64, changed bool) bool) error {
+	c, ok := v.Volume.(lun.Comparer)
+	s, sealed := since.(*Volume)
+	if !ok || !sealed {
+		return fmt.Errorf("compare LUN %s with %s: their pools cannot", v.Info().Name, since.Info().Name)
+	}
+	return c.ChangedSince(ctx, s.Volume, off, n, yield)
 }
 
 // TryReadAt decrypts what was in memory.
