@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	hostlink "ripstop/internal/link"
 	"ripstop/vpn"
 )
 
@@ -20,6 +21,7 @@ const mark = "ripstop tunnel="
 
 // links is the kernel's devices, addresses and routes.
 type links struct {
+	host   *hostlink.Space
 	plain  *netlink.Handle
 	strict *netlink.Handle // its dumps of routes are filtered by the kernel
 }
@@ -37,10 +39,17 @@ func openLinks() (*links, error) {
 		plain.Close()
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &links{plain, strict}, nil
+	host, err := hostlink.Open()
+	if err != nil {
+		plain.Close()
+		strict.Close()
+		return nil, err
+	}
+	return &links{host, plain, strict}, nil
 }
 
 func (l *links) close() {
+	_ = l.host.Close() // a socket without a file
 	l.plain.Close()
 	l.strict.Close()
 }
@@ -55,19 +64,10 @@ func again[T any](dump func() (T, error)) (out T, err error) {
 	return out, err
 }
 
-// marked is the devices that ripstop made for tunnels, by name.
-func (l *links) marked() (map[string]netlink.Link, error) {
-	all, err := again(l.plain.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list devices: %w", err)
-	}
-	out := map[string]netlink.Link{}
-	for _, link := range all {
-		if isMarked(link) {
-			out[link.Attrs().Name] = link
-		}
-	}
-	return out, nil
+// kernelMarked is the kernel's tunnels that ripstop made.
+func (l *links) kernelMarked() ([]netlink.Link, error) {
+	all, err := l.host.LinksOf("wireguard")
+	return slices.DeleteFunc(all, func(link netlink.Link) bool { return !isMarked(link) }), err
 }
 
 func isMarked(link netlink.Link) bool {

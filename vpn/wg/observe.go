@@ -23,12 +23,37 @@ type seen struct {
 	routes    []netip.Prefix
 }
 
+// marked is the tunnels that ripstop made, by name: the kernel's, and those that
+// this process carries. One of another process's is not among them.
+func (d *Driver) marked() (map[string]netlink.Link, error) {
+	out := map[string]netlink.Link{}
+	if d.kernel != nil {
+		all, err := d.links.kernelMarked()
+		if err != nil {
+			return nil, err
+		}
+		for _, link := range all {
+			out[link.Attrs().Name] = link
+		}
+	}
+	for name := range d.process.devices {
+		link, ok, err := d.links.find(name)
+		if err != nil {
+			return nil, err
+		}
+		if ok && isMarked(link) {
+			out[name] = link
+		}
+	}
+	return out, nil
+}
+
 // look reads all tunnels, sorted by name.
 func (d *Driver) look() ([]seen, error) {
 	if d.links == nil {
 		return nil, errClosed
 	}
-	all, err := d.links.marked()
+	all, err := d.marked()
 	if err != nil {
 		return nil, err
 	}

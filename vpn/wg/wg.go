@@ -196,7 +196,7 @@ func (d *Driver) Close() error {
 	if d.links == nil {
 		return nil
 	}
-	all, err := d.links.marked()
+	all, err := d.marked()
 	for name, link := range all {
 		if isKernel(link) {
 			err = errors.Join(err, d.links.remove(link))

@@ -100,7 +100,10 @@ func (p *plane) commit() error {
 	if p.maps.Floods == nil {
 		clear(p.dirty)
 	}
-	want := p.floods()
+	var want map[uint16][]uint32
+	if len(p.dirty) > 0 {
+		want = p.floods()
+	}
 	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(p.dirty)), floodChunk) {
 		if err := p.writeFloods(chunk, want); err != nil {
 			return fmt.Errorf("write map %q of switch %q: %w", planeMapFloods, p.name, err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 
@@ -111,9 +112,9 @@ func (t *planeTrunk) has(vid uint16) bool { return t.Vlans[vid>>6]>>(vid&63)&1 !
 // list is the VLANs in ascending order.
 func (t *planeTrunk) list() []uint16 {
 	var out []uint16
-	for vid := range uint16(planeLayoutMAX_VLANS) {
-		if t.has(vid) {
-			out = append(out, vid)
+	for i, word := range t.Vlans {
+		for ; word != 0; word &= word - 1 {
+			out = append(out, uint16(i*64+bits.TrailingZeros64(word)))
 		}
 	}
 	return out
