@@ -20,6 +20,7 @@ type Report struct {
 func Check(ctx context.Context, f File) (Report, error) {
 	var r Report
 	p := newPool(f, Options{})
+	p.thorough = true
 	_, bad, err := readSupers(f)
 	r.Faults = append(r.Faults, bad...)
 	if err != nil {
@@ -34,6 +35,9 @@ func Check(ctx context.Context, f File) (Report, error) {
 		}
 		r.Faults = append(r.Faults, err)
 		return r, nil
+	}
+	if p.ledger.fault != nil {
+		r.Faults = append(r.Faults, p.ledger.fault)
 	}
 	for _, d := range p.Damaged() {
 		r.fault("LUN %s: the map of %d bytes at byte %d: %w", d.Volume, d.Size, d.Offset, d.Err)

@@ -64,7 +64,8 @@ func sample(t *testing.T) (*thintest.Disk, []span) {
 		must(t, v.ReadAt(ctx, make([]byte, v.Info().Size), 0))
 	}
 	must(t, q.Close())
-	return d, spans(q)
+	all := spans(q)
+	return d, append(all, span{"ledger", int64(q.super.ledger.chunk)*chunkSize + tableHead, int64(q.super.ledger.size)})
 }
 
 func TestCheckFindsEveryFlippedBit(t *testing.T) {

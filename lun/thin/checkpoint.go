@@ -49,6 +49,12 @@ func (p *Pool) carryOut(clean bool) error {
 		return err
 	}
 	p.rules.point("checkpoint: leaves are written")
+	if clean || p.recovering && (!p.super.clean || p.ledger.next.size == 0) {
+		if err := p.recount(); err != nil {
+			return err
+		}
+		p.rules.point("checkpoint: ledger is written")
+	}
 	if err := p.writePages(d); err != nil {
 		return err
 	}
@@ -173,6 +179,7 @@ func (l *leaf) copyOut(b []byte) bool {
 		return false
 	}
 	l.data.encode(b)
+	l.blocks = int32(l.data.mapped())
 	l.dirty, l.writing = false, true
 	return true
 }
@@ -185,7 +192,7 @@ func (p *Pool) move(d *draft, l *leaf, ref nodeRef) {
 	if l.ref.loc != 0 {
 		p.replace(d, l.ref.loc)
 	}
-	l.ref = ref
+	l.ref, l.listed = ref, false
 	if l.gone { // it went while it was written
 		p.bury(ref.loc)
 	}
@@ -276,6 +283,9 @@ func (p *Pool) reference(d *draft, l *leaf) (nodeRef, error) {
 	if l.suspect {
 		ref.flags |= flagSuspect
 	}
+	if l.listed {
+		ref.flags |= flagListed
+	}
 	return ref, nil
 }
 
@@ -308,7 +318,7 @@ func (p *Pool) successor(d *draft, table tableRef, clean bool) super {
 	}
 	s.chunks = p.space.size()
 	s.logPos, s.logSeq = d.tail.head.pos, d.tail.head.seq
-	s.table, s.clean = table, clean
+	s.table, s.ledger, s.clean = table, p.ledger.next, clean
 	return s
 }
 
@@ -320,6 +330,10 @@ func (p *Pool) settleAccounts(d *draft, s super, chunks []uint32) {
 	for _, c := range p.tables {
 		p.space.unfix(c)
 	}
+	for _, c := range p.ledger.old {
+		p.space.unfix(c)
+	}
+	p.ledger.old = nil
 	p.super, p.tables = s, chunks
 	p.tableChunks.Store(int64(len(chunks)))
 	p.wal.mu.Lock()

@@ -95,7 +95,7 @@ func (v *Volume) renew(l *leaf) {
 	l.data = v.lostBlocks(l.index)
 	l.bad, l.suspect = nil, false
 	if !v.pool.uncounted {
-		v.mapped.Add(l.data.mapped())
+		v.mapped.Add(l.data.mapped() - int64(l.blocks))
 	}
 	v.pool.touch(l)
 	v.pool.keep(l)

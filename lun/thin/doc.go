@@ -37,8 +37,9 @@
 // time. Heal leaves alone what a volume shares map and all with its newest
 // snapshot. Trim needs a File with Fill.
 //
-// Opening reads the map of every leaf once, to count who uses each chunk: 2 GiB
-// for each TiB that is mapped. A leaf
+// Opening counts who uses each chunk. Of leaves that share none it learns that
+// from a ledger that the last stop left, unless they changed since; it reads the
+// others, 2 GiB for each TiB that is mapped. A leaf
 // or page that cannot be read is a medium error for what it maps; nothing that
 // was free then is given out until it is made anew and the pool is opened again
 // (see Options.GiveUp), and a pool whose file cannot grow is read-only. A table or

@@ -2,6 +2,7 @@ package thin
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -87,9 +88,17 @@ func (p *Pool) fetch(l *leaf) error {
 	}
 	s := p.scratch()
 	defer p.buffers.Put(s)
-	if err := p.readNode(l.ref, s.node); err != nil {
-		if p.uncounted && medium(err) {
+	err := p.readNode(l.ref, s.node)
+	if errors.Is(err, ErrDamaged) {
+		err = p.readNode(l.ref, s.node) // what is read wrong once may be right on the disk
+	}
+	if err != nil {
+		p.unread.Store(true)
+		switch {
+		case p.uncounted && medium(err):
 			p.spoil(l, err)
+		case errors.Is(err, ErrDamaged): // what it uses stays taken until the pool is opened anew
+			l.bad = err
 		}
 		return err
 	}

@@ -76,8 +76,11 @@ type Pool struct {
 	clock   []*leaf // leaves in memory
 	hand    int
 
-	recovering    bool            // while Open builds the state of the log
-	uncounted     bool            // before who uses each chunk was counted
+	recovering    bool        // while Open builds the state of the log
+	uncounted     bool        // before who uses each chunk was counted
+	unread        atomic.Bool // a leaf could not be read since then
+	thorough      bool        // a ledger is compared with what is counted
+	ledger        ledgerState
 	harm          harm            // what Open could not read
 	holds         map[uint32]bool // chunks that the shadow gave up, and Open must keep; nil but for then
 	checkpointing sync.Mutex

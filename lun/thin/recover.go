@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
+	"sync/atomic"
 )
 
 // recover builds the last durable state from super, table, pages and log.
@@ -30,7 +32,7 @@ func (p *Pool) recover(ctx context.Context) error {
 		return err
 	}
 	p.suspicion()
-	return p.count(ctx, found)
+	return p.count(ctx, found, p.loadLedger(s))
 }
 
 // found is the nodes that the super on disk names.
@@ -149,7 +151,7 @@ func (p *Pool) foundLeaf(r nodeRef, index int, owner uint32) *leaf {
 	l := newLeaf(index, nil)
 	l.refs.Store(0)
 	l.ref = nodeRef{loc: r.loc, crc: r.crc}
-	l.suspect = r.flags&flagSuspect != 0
+	l.suspect, l.listed = r.flags&flagSuspect != 0, r.flags&flagListed != 0
 	if r.flags&flagIntent != 0 && !p.super.clean {
 		p.intend(l, owner)
 	}
@@ -217,8 +219,51 @@ func (p *Pool) replay(ctx context.Context, s super) error {
 	return nil
 }
 
+// prefetch reads the leaves that a frame's maps and unmaps change, many at a time. What
+// it cannot read is left to who needs it.
+func (p *Pool) prefetch(records []byte) {
+	var wanted []*leaf
+	seen := map[*leaf]bool{}
+	for d := (decoder{p: records}); len(d.p) > 0; {
+		r := d.record()
+		v := p.volumes[r.volume]
+		if d.err != nil || v == nil || r.kind != recMap && r.kind != recUnmap || int(r.block/leafBlocks) >= len(v.pages)*pageLeaves {
+			continue
+		}
+		if l := v.leaf(int(r.block / leafBlocks)); l != nil && l.data == nil && l.bad == nil && l.ref.loc != 0 && !seen[l] {
+			seen[l] = true
+			wanted = append(wanted, l)
+		}
+	}
+	if len(wanted) < 2 || int64(len(wanted)) > p.budget/2 {
+		return
+	}
+	data := make([]*leafData, len(wanted))
+	var next atomic.Int64
+	var readers sync.WaitGroup
+	for range min(countReaders, len(wanted)) {
+		readers.Go(func() {
+			b := aligned(nodeSize)
+			for i := next.Add(1) - 1; i < int64(len(wanted)); i = next.Add(1) - 1 {
+				if p.readNode(wanted[i].ref, b) == nil {
+					data[i] = decodeLeaf(b)
+				}
+			}
+		})
+	}
+	readers.Wait()
+	for i, l := range wanted {
+		if l.mu.Lock(); data[i] != nil {
+			l.data = data[i]
+			p.keep(l)
+		}
+		l.mu.Unlock()
+	}
+}
+
 // apply carries out the records of a frame.
 func (p *Pool) apply(records []byte) error {
+	p.prefetch(records)
 	d := decoder{p: records}
 	for len(d.p) > 0 {
 		r := d.record()
@@ -306,10 +351,20 @@ func (p *Pool) redoItems(r record, v *Volume) error {
 
 // count finds out how many leaves use each chunk, and which nodes are no
 // longer named.
-func (p *Pool) count(ctx context.Context, f *found) error {
+func (p *Pool) count(ctx context.Context, f *found, g *ledger) error {
 	leaves := p.distinct(f)
+	var of []*leaf
+	if g != nil {
+		of = g.match(f)
+	}
+	if !p.thorough {
+		leaves = p.adopt(g, of, leaves)
+	}
 	if err := p.countLeaves(ctx, leaves); err != nil {
 		return err
+	}
+	if p.thorough && g != nil {
+		p.ledger.fault = p.agrees(g, of)
 	}
 	for _, v := range p.list() {
 		v.leaves(func(l *leaf, _ bool) { v.mapped.Add(int64(l.blocks)) })

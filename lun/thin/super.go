@@ -25,6 +25,7 @@ type super struct {
 	logPos   uint64 // byte of the ring where replay starts
 	logSeq   uint64 // of the first frame to replay
 	table    tableRef
+	ledger   tableRef // size 0 is none
 }
 
 type tableRef struct {
@@ -47,7 +48,7 @@ func (s *super) encode() []byte {
 	}
 	b = le.AppendUint64(b, s.logPos)
 	b = le.AppendUint64(b, s.logSeq)
-	for _, x := range []uint32{s.table.chunk, s.table.size, s.table.crc} {
+	for _, x := range []uint32{s.table.chunk, s.table.size, s.table.crc, s.ledger.chunk, s.ledger.size, s.ledger.crc} {
 		b = le.AppendUint32(b, x)
 	}
 	le.PutUint32(p[sectorSize-4:], checksum(p[:sectorSize-4]))
@@ -82,6 +83,7 @@ func decodeSuper(p []byte) (super, error) {
 	s.chunks, s.logStart, s.logSize = d.u32(), d.u32(), d.u32()
 	s.logPos, s.logSeq = d.u64(), d.u64()
 	s.table = tableRef{d.u32(), d.u32(), d.u32()}
+	s.ledger = tableRef{d.u32(), d.u32(), d.u32()} // zeros where the program that wrote it knew of none
 	return s, d.err
 }
 

@@ -25,6 +25,7 @@ const (
 	flagIntent  = 1
 	flagSuspect = 2
 	flagLost    = 4 // with place 0: there is a leaf, and nobody knows where
+	flagListed  = 8 // the ledger speaks of it
 )
 
 // page is 512 leaves. Its pointers change under the pool's tree lock.
@@ -54,9 +55,10 @@ type leaf struct {
 	used    bool   // the intent was used since the last checkpoint
 	suspect bool   // blocks may have been torn by a cut
 	gone    bool   // no page has it any more
-	bad     error  // it could not be read when the pool was opened
-	blocks  int32  // that are mapped, as counted when the pool was opened
-	named   bool   // by a volume, then
+	bad     error  // it cannot be read
+	blocks  int32  // that are mapped in it on disk; 0 where it could not be read when the pool was opened
+	named   bool   // by a volume, when the pool was opened
+	listed  bool   // in the ledger
 
 	// What it takes. Counted by the pool's space, and read without a lock.
 	id        uint32
@@ -69,7 +71,7 @@ type leaf struct {
 	scrubbed uint64       // pass of Scrub
 }
 
-// lost tells whether the leaf could not be read when the pool was opened.
+// lost tells whether the leaf is known to be unreadable.
 func (l *leaf) lost() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

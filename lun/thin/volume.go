@@ -200,7 +200,7 @@ func (v *Volume) separate(i int, is *leaf) *leaf {
 		case is.bad != nil:
 			n.data = v.lostBlocks(i)
 			if !p.uncounted {
-				v.mapped.Add(n.data.mapped())
+				v.mapped.Add(n.data.mapped() - int64(is.blocks))
 			}
 		case is.data == nil:
 			return nil
