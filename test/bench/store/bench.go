@@ -212,18 +212,22 @@ func (b *bench) cell(ctx context.Context, c Cell, round int, r *Results) (err er
 	type target struct {
 		name string
 		v    volume
+		look bool
 	}
-	order := []target{{"raw", raw}, {"thin", lun}}
+	order := []target{{"raw", raw, false}, {"thin", lun, false}}
+	if c.State == "steady" && !c.writes() {
+		order = []target{{"raw", raw, false}, {"looked", raw, true}, {"thin", lun, false}}
+	}
 	if round%2 == 1 {
 		slices.Reverse(order)
 	}
 	for _, t := range order {
 		if c.State == "steady" || c.State == "hundred" { // intents are there, as after a while
-			if _, err := drive(ctx, t.v, c, b.bytes(), min(b.seconds, 0.3)); err != nil {
+			if _, err := drive(ctx, t.v, c, b.bytes(), min(b.seconds, 0.3), t.look); err != nil {
 				return err
 			}
 		}
-		s, err := drive(ctx, t.v, c, b.bytes(), b.seconds)
+		s, err := drive(ctx, t.v, c, b.bytes(), b.seconds, t.look)
 		if err != nil {
 			return err
 		}

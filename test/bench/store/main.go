@@ -139,11 +139,11 @@ func measure(ctx context.Context, o options, only *regexp.Regexp, ring *uring.Ri
 		r.Snapshots = took
 	}
 	if o.mapped > 0 && only.MatchString("open") {
-		took, err := b.opening(ctx)
+		stopped, killed, err := b.opening(ctx)
 		if err != nil {
 			return err
 		}
-		r.Opening, r.Mapped = took, o.mapped
+		r.Opening, r.Killed, r.Mapped = stopped, killed, o.mapped
 	}
 	return nil
 }

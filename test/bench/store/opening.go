@@ -48,55 +48,75 @@ func (s sparse) Size() (int64, error) {
 func (s sparse) Grow(size int64) error { return s.Truncate(size) }
 
 // opening times the opening of a pool with a lot mapped, its map not in the page
-// cache.
-func (b *bench) opening(ctx context.Context) ([]float64, error) {
+// cache, in turns after a stop and after a kill.
+func (b *bench) opening(ctx context.Context) (stopped, killed []float64, err error) {
 	path := filepath.Join(b.dir, "large.data")
 	made, err := os.Create(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer os.Remove(path)
 	if err := made.Close(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	d, err := disk.Open(path, os.O_RDWR, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	f := sparse{d}
 	defer f.Close()
 	if err := errors.Join(f.SetDirect(true), thin.Format(f, 256<<20)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	o := thin.Options{Limit: b.mapped<<30 + b.mapped<<25 + 4<<30, Slab: 4 << 30}
 	p, err := thin.Open(ctx, f, o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	v, err := p.Create(ctx, "v", b.mapped<<30, 4096)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	data := disk.Aligned(4 << 20)
 	for off := int64(0); off < b.mapped<<30; off += int64(len(data)) {
 		if err := errors.Join(ctx.Err(), v.WriteAt(ctx, data, off, false)); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if err := p.Close(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var took []float64
-	for range 3 {
-		began := time.Now()
-		p, err := thin.Open(ctx, f, o)
+	at := order(b.mapped<<30/4096, true)
+	for range 5 {
+		p, err := opened(ctx, f, o, &stopped)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		took = append(took, milliseconds(time.Since(began)))
+		if v, err = p.Volume("v"); err != nil {
+			return nil, nil, err
+		}
+		for range 4096 {
+			if err := v.WriteAt(ctx, data[:4096], at()*4096, false); err != nil {
+				return nil, nil, err
+			}
+		}
+		if err := v.Flush(ctx); err != nil { // and no more: the pool is left as it is
+			return nil, nil, err
+		}
+		if p, err = opened(ctx, f, o, &killed); err != nil {
+			return nil, nil, err
+		}
 		if err := p.Close(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return took, nil
+	return stopped, killed, nil
+}
+
+// opened opens the pool and notes how many milliseconds that took.
+func opened(ctx context.Context, f sparse, o thin.Options, took *[]float64) (*thin.Pool, error) {
+	began := time.Now()
+	p, err := thin.Open(ctx, f, o)
+	*took = append(*took, milliseconds(time.Since(began)))
+	return p, err
 }
