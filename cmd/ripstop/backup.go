@@ -71,12 +71,19 @@ func (f *storeFlags) with(ctx context.Context, address string, do func(*backup.R
 		return err
 	}
 	r, err := backup.Open(ctx, s, key)
-	if err != nil {
-		err = fmt.Errorf("store %s: %w", address, err)
-	} else {
+	if err == nil {
 		err = do(r)
 	}
-	return errors.Join(err, s.Close())
+	return errors.Join(ofStore(address, err), s.Close())
+}
+
+// ofStore says which store an error is of, where it does not itself.
+func ofStore(address string, err error) error {
+	var code exit
+	if err == nil || errors.As(err, &code) || strings.Contains(err.Error(), "store "+address) {
+		return err
+	}
+	return fmt.Errorf("store %s: %w", address, err)
 }
 
 func newBackup(g *global) *cobra.Command {
@@ -114,10 +121,7 @@ func newBackupInit() *cobra.Command {
 				return err
 			}
 			_, err = backup.Init(cmd.Context(), s, key, int(min(chunk, 1<<30)))
-			if err != nil {
-				err = fmt.Errorf("store %s: %w", args[0], err)
-			}
-			if err = errors.Join(err, s.Close()); err != nil {
+			if err = errors.Join(ofStore(args[0], err), s.Close()); err != nil {
 				return err
 			}
 			sealed := ""
@@ -395,7 +399,7 @@ func newBackupPrune(g *global) *cobra.Command {
 			return f.with(cmd.Context(), args[0], func(r *backup.Repo) error {
 				done, err := r.Prune(cmd.Context(), o)
 				if err != nil {
-					return fmt.Errorf("prune %s: %w", args[0], err)
+					return fmt.Errorf("prune: %w", err)
 				}
 				out := prunedStore{Removed: []backupRow{}, Kept: done.Kept, Chunks: done.Chunks, Freed: done.Freed, Dry: o.Dry}
 				for _, e := range done.Backups {

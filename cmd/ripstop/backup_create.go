@@ -252,9 +252,12 @@ func (m *maker) base(s source) (parent *backup.Backup, ref string) {
 func (m *maker) one(ctx context.Context, s source) (backup.Backup, error) {
 	parent, since := m.base(s)
 	b, err := m.attempt(ctx, s, parent, since)
-	var refused *v1.Error
-	again := errors.Is(err, backup.ErrGone) || parent != nil && errors.As(err, &refused)
-	if again && ctx.Err() == nil {
+	for n := 1; n < backup.Attempts && ctx.Err() == nil; n++ {
+		var refused *v1.Error // the daemon cannot compare
+		if !errors.Is(err, backup.ErrGone) && !(parent != nil && errors.As(err, &refused)) {
+			break
+		}
+		parent = nil
 		b, err = m.attempt(ctx, s, nil, "")
 	}
 	if err != nil {

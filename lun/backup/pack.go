@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -59,20 +60,28 @@ func parseName(s string) (Name, bool) {
 // packer makes objects and takes them apart. It is safe for concurrent use.
 type packer struct {
 	keys *keys // nil: not sealed
-	enc  *zstd.Encoder
-	dec  *zstd.Decoder
+	zstd codec
 }
 
+// codec is one for all: it keeps nothing between two calls.
+type codec struct {
+	enc *zstd.Encoder
+	dec *zstd.Decoder
+}
+
+var newCodec = sync.OnceValues(func() (c codec, err error) {
+	if c.enc, err = zstd.NewWriter(nil); err == nil {
+		c.dec, err = zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxBackup))
+	}
+	return c, err
+})
+
 func newPacker(k *keys) (*packer, error) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(2))
+	c, err := newCodec()
 	if err != nil {
 		return nil, fmt.Errorf("zstd: %w", err)
 	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxBackup), zstd.WithDecoderConcurrency(2))
-	if err != nil {
-		return nil, fmt.Errorf("zstd: %w", err)
-	}
-	return &packer{k, enc, dec}, nil
+	return &packer{k, c}, nil
 }
 
 // nameOf is the name of a chunk.
@@ -99,7 +108,7 @@ func (k *packer) aead(name string) (cipher.AEAD, error) {
 }
 
 func (k *packer) pack(kind byte, name string, plain []byte) ([]byte, error) {
-	flags, payload := byte(flagZstd), k.enc.EncodeAll(plain, make([]byte, 0, len(plain)/2))
+	flags, payload := byte(flagZstd), k.zstd.enc.EncodeAll(plain, make([]byte, 0, len(plain)/2))
 	if len(payload) >= len(plain) {
 		flags, payload = 0, plain
 	}
@@ -157,7 +166,7 @@ func (k *packer) unpack(kind byte, name string, p []byte, limit int) ([]byte, er
 		if err := h.Decode(payload); err != nil || h.FrameContentSize > uint64(limit) {
 			return nil, damaged(name, "its frame says %d bytes, at most %d are right", h.FrameContentSize, limit)
 		}
-		if payload, err = k.dec.DecodeAll(payload, make([]byte, 0, h.FrameContentSize)); err != nil {
+		if payload, err = k.zstd.dec.DecodeAll(payload, make([]byte, 0, h.FrameContentSize)); err != nil {
 			return nil, damaged(name, "%v", err)
 		}
 	}

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"sync"
 )
 
 // Read calls yield for all of a disk that is not zeros, ascending, in pieces that
 // are whole blocks of 4096 bytes or reach to the end. Every chunk is compared with its
 // name before a byte of it is handed on. p is yield's until it returns.
 func (r *Repo) Read(ctx context.Context, b Backup, yield func(off int64, p []byte) error) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type chunk struct {
@@ -18,7 +21,7 @@ func (r *Repo) Read(ctx context.Context, b Backup, yield func(off int64, p []byt
 		err  error
 	}
 	ahead := make(chan chan chunk, uploads)
-	go func() { // ends with ctx, which Read ends
+	wg.Go(func() {
 		defer close(ahead)
 		err := r.walk(ctx, b, func(off int64, n Name) error {
 			one := make(chan chunk, 1)
@@ -27,10 +30,10 @@ func (r *Repo) Read(ctx context.Context, b Backup, yield func(off int64, p []byt
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			go func() {
+			wg.Go(func() {
 				data, err := r.getChunk(ctx, n, r.chunk)
 				one <- chunk{off, data, err}
-			}()
+			})
 			return nil
 		})
 		if err != nil {
@@ -41,7 +44,7 @@ func (r *Repo) Read(ctx context.Context, b Backup, yield func(off int64, p []byt
 			case <-ctx.Done():
 			}
 		}
-	}()
+	})
 	for one := range ahead {
 		c := <-one
 		if c.err != nil && c.off >= 0 {

@@ -46,6 +46,10 @@ var (
 	ErrGone = errors.New("chunks were removed meanwhile")
 )
 
+// Attempts is how often a backup is made before ErrGone is an error: the first by changes, which one
+// Prune spoils, the second beside what is left of that, and more for what begins later.
+const Attempts = 4
+
 // The names of objects.
 const (
 	headName   = "ripstop-backup"
