@@ -134,10 +134,11 @@ func TestRootsDoNoIO(t *testing.T) {
 
 // owners says which packages may import a third-party module, by its prefix.
 var owners = map[string]string{
-	"github.com/vishvananda/netlink":   `internal/link|vswitch/(bridge|ebpf|device)|vpn/wg`,
+	"github.com/vishvananda/netlink":   `internal/link|vswitch/(bridge|ebpf|device)|vpn/(wg|bgp)`,
 	"github.com/vishvananda/netns":     `internal/link|vswitch/(bridge|ebpf|device)|vpn/wg`,
 	"github.com/cilium/ebpf":           `vswitch/ebpf(/.*)?`,
 	"golang.zx2c4.com/wireguard":       `vpn/wg`,
+	"github.com/osrg/gobgp/v4":         `vpn/bgp`,
 	"go.yaml.in/yaml/v4":               `controller/config`,
 	"github.com/invopop/jsonschema":    `controller/config`,
 	"github.com/danielgtaylor/huma/v2": `api/server`,

@@ -265,7 +265,7 @@ func last(outcomes []reconcile.Outcome) string {
 func (c *Controller) record(r Result, s Status, asked bool, now time.Time) {
 	ready := map[string]bool{}
 	for _, o := range c.Status().Objects {
-		ready[o.ID] = o.Condition == Ready
+		ready[o.ID] = !o.unwell()
 	}
 	drifted := map[string]bool{}
 	for _, o := range r.Outcomes {

@@ -15,6 +15,7 @@ type Desired struct {
 	VPN     vpn.State
 	LUN     lun.State
 	ISCSI   iscsi.State
+	BGP     vpn.BGP
 
 	Schedules lun.Schedules
 	QoS       lun.QoS

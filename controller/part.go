@@ -22,6 +22,7 @@ type view struct {
 	part     string
 	desired  map[string]string // object to its line
 	observed map[string]string
+	waiting  map[string]string // object to what it waits for
 	steps    []reconcile.Step
 	run      func(ctx context.Context, steps []reconcile.Step, failed map[string]error) []reconcile.Outcome
 }
@@ -33,7 +34,8 @@ type Subsystem[S any, A reconcile.Step] struct {
 	Pick     func(Desired) S
 	Diff     func(want, have S) []A
 	Describe func(S) map[string]string
-	Fit      func(have, want S) S // what of the observed concerns the wanted; nil is all
+	Fit      func(have, want S) S           // what of the observed concerns the wanted; nil is all
+	Waiting  func(have S) map[string]string // what objects that are as desired wait for, by object; nil is nothing
 }
 
 // Bind joins a subsystem with the target that does its steps.
@@ -48,6 +50,9 @@ func Bind[S any, A reconcile.Step](s Subsystem[S, A], target reconcile.Target[S,
 			have = s.Fit(have, want)
 		}
 		v := &view{part: s.Name, desired: s.Describe(want), observed: s.Describe(have)}
+		if s.Waiting != nil {
+			v.waiting = s.Waiting(have)
+		}
 		for _, step := range s.Diff(want, have) {
 			v.steps = append(v.steps, step)
 		}

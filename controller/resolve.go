@@ -56,6 +56,7 @@ func Resolve(c *config.Config, h Host) (Desired, []Problem) {
 	}
 	d.Schedules = r.schedules(d)
 	d.QoS = r.qos(d)
+	d.BGP = r.bgp(d.ISCSI)
 	slices.SortStableFunc(r.problems, func(a, b Problem) int { return cmp.Compare(a.Object, b.Object) })
 	return d, r.problems
 }

@@ -18,6 +18,7 @@ const (
 	Pending Condition = "pending" // not tried yet
 	Failed  Condition = "failed"  // tried, and Reason says why not; it is tried again
 	Blocked Condition = "blocked" // something that it needs is missing
+	Waiting Condition = "waiting" // observed is as desired, and somebody else has to do his part; Reason says who
 )
 
 // Object is one object and how it stands.
@@ -44,16 +45,24 @@ type Status struct {
 	Errs    []string // what could not be observed or committed; belongs to no object
 }
 
-// Well tells whether every object is ready and everything could be observed.
+// Well tells whether this host has done everything and everything could be
+// observed. An object that waits for others is well: no change here would help it.
 func (s Status) Well() bool {
-	return len(s.Errs) == 0 && !slices.ContainsFunc(s.Objects, func(o Object) bool { return o.Condition != Ready })
+	return len(s.Errs) == 0 && !slices.ContainsFunc(s.Objects, Object.unwell)
 }
 
-// Unwell gives the objects that are not ready.
+// Waits tells whether an object waits for somebody else.
+func (s Status) Waits() bool {
+	return slices.ContainsFunc(s.Objects, func(o Object) bool { return o.Condition == Waiting })
+}
+
+func (o Object) unwell() bool { return o.Condition != Ready && o.Condition != Waiting }
+
+// Unwell gives the objects that are neither ready nor waiting for others.
 func (s Status) Unwell() []Object {
 	var bad []Object
 	for _, o := range s.Objects {
-		if o.Condition != Ready {
+		if o.unwell() {
 			bad = append(bad, o)
 		}
 	}
@@ -103,6 +112,8 @@ func (v *view) book(state map[string]fate) []Object {
 			continue
 		case f.done:
 			o.Observed = o.Desired
+		case wanted && v.waiting[id] != "":
+			o.Condition, o.Reason = Waiting, v.waiting[id]
 		case !wanted:
 			o.Condition, o.Reason = Pending, "is not in the file and still there"
 		}

@@ -42,6 +42,7 @@ func register(api huma.API, b Backend) {
 	list(api, "tunnel", b.Tunnels)
 	list(api, "peer", b.Peers)
 	list(api, "route", b.Routes)
+	list(api, "neighbor", b.Neighbors)
 	list(api, "pool", b.Pools)
 	list(api, "lun", b.LUNs)
 	list(api, "snapshot", b.Snapshots)

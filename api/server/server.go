@@ -58,6 +58,7 @@ type Backend struct {
 	Tunnels   func(context.Context) ([]v1.Tunnel, error)
 	Peers     func(context.Context) ([]v1.Peer, error)
 	Routes    func(context.Context) ([]v1.Route, error)
+	Neighbors func(context.Context) ([]v1.Neighbor, error)
 	Pools     func(context.Context) ([]v1.Pool, error)
 	LUNs      func(context.Context) ([]v1.LUN, error)
 	Snapshots func(context.Context) ([]v1.Snapshot, error)

@@ -99,11 +99,43 @@ type Peer struct {
 	TxBytes    int64      `json:"txBytes"`
 }
 
-// Route is one route that ripstop installed.
+// Route is one route that ripstop made or learned.
 type Route struct {
-	Prefix string `json:"prefix"`
-	Device string `json:"device"`
-	Via    string `json:"via" doc:"what asks for it, as tunnel site"`
+	Prefix  string   `json:"prefix"`
+	Table   uint32   `json:"table" doc:"the kernel's routing table, 254 is main; 0 when it goes to none"`
+	Device  string   `json:"device" doc:"where packets leave; with commas when they share several"`
+	Via     string   `json:"via" doc:"what asks for it, as tunnel site or neighbor tor1"`
+	NextHop string   `json:"nextHop,omitempty" doc:"as the neighbor announced it"`
+	ASPath  []uint32 `json:"asPath,omitempty"`
+	State   string   `json:"state" enum:"used,accepted,refused" doc:"used: the kernel sends by it; accepted: it could"`
+	Why     string   `json:"why,omitempty" doc:"why it is not used"`
+	Stale   bool     `json:"stale,omitempty" doc:"the neighbor restarts and has not announced it again"`
+}
+
+// The states of a route.
+const (
+	RouteUsed     = "used"
+	RouteAccepted = "accepted"
+	RouteRefused  = "refused"
+)
+
+// Neighbor is one BGP neighbor.
+type Neighbor struct {
+	Name            string     `json:"name"`
+	Address         string     `json:"address"`
+	ASN             uint32     `json:"asn"`
+	State           string     `json:"state" doc:"of RFC 4271; routes are exchanged in established"`
+	Since           *time.Time `json:"since,omitempty" doc:"when the session was established"`
+	Why             string     `json:"why,omitempty" doc:"why there is no session"`
+	RouterID        string     `json:"routerID,omitempty" doc:"the neighbor's"`
+	Hold            float64    `json:"hold" doc:"seconds, as both agreed"`
+	Sent            int        `json:"sent" doc:"prefixes that it was told"`
+	Received        int        `json:"received" doc:"prefixes that it announced"`
+	Accepted        int        `json:"accepted" doc:"of these, those that may go to the kernel"`
+	Used            int        `json:"used" doc:"of these, those by which the kernel sends"`
+	Flaps           int        `json:"flaps" doc:"sessions that ended within seconds"`
+	BFD             string     `json:"bfd,omitempty" doc:"up, down, init or admin_down; without BFD it is not there"`
+	GracefulRestart bool       `json:"gracefulRestart" doc:"both keep each other's routes over a restart"`
 }
 
 // Pool is one pool.

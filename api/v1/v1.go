@@ -76,6 +76,7 @@ const (
 	Pending Condition = "pending" // not tried yet
 	Failed  Condition = "failed"  // tried, and Reason says why not; it is tried again
 	Blocked Condition = "blocked" // something that it needs is missing
+	Waiting Condition = "waiting" // observed is as desired, and somebody else has to do his part
 )
 
 // Object is one object of the file and how it stands.

@@ -26,7 +26,7 @@ func (d *daemon) backend() server.Backend {
 		ExportLUN: d.exportLUN, ImportLUN: d.importLUN,
 		SnapshotLUNs: d.snapshotLUNs, CloneLUN: d.cloneLUN, RestoreLUN: d.restoreLUN,
 		Switches: i.switches, VLANs: i.vlans, Ports: i.ports, FDB: i.fdb,
-		Tunnels: i.tunnels, Peers: i.peers, Routes: i.routes,
+		Tunnels: i.tunnels, Peers: i.peers, Routes: i.routes, Neighbors: i.neighbors,
 		Pools: i.pools, LUNs: i.luns, Snapshots: i.snapshots,
 		Targets: i.targets, Sessions: i.sessions,
 	}
@@ -59,7 +59,7 @@ func (d *daemon) status() v1.Status {
 	d.drivers.accounts.look(now)
 	return v1.Status{
 		Warnings: append(d.drivers.accounts.warnings(now), damage(d.drivers.thin.Bad())...),
-		Revision: number, Started: d.started, Passes: s.Passes, Well: s.Well(),
+		Revision: number, Started: d.started, Passes: s.Passes, Well: s.Well() && !s.Waits(),
 		Objects: objects(s.Objects), Errors: errs,
 	}
 }

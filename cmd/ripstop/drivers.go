@@ -30,6 +30,7 @@ import (
 	"ripstop/lun/thin/engine"
 	"ripstop/lun/thin/store"
 	"ripstop/vpn"
+	"ripstop/vpn/bgp"
 	"ripstop/vpn/wg"
 	"ripstop/vswitch"
 	"ripstop/vswitch/bridge"
@@ -62,6 +63,7 @@ type drivers struct {
 	guard    *ebpf.Guard // of the bridges' ports
 	vswitch  *vswitch.Mux
 	vpn      *wg.Driver
+	bgp      *bgp.Driver
 	ring     *uring.Ring    // nil where the kernel has none for us
 	idle     chan struct{}  // closed when the ring is served no more, nil when it never was
 	thin     *engine.Engine // the part of lun that has snapshots
@@ -91,6 +93,9 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	}
 	if d.vpn, err = wg.New(log, wg.Options{Memory: filepath.Join(state, "tunnels.json")}); err != nil {
 		return nil, errors.Join(err, d.guard.Close(), d.ebpf.Close(), d.host.Close())
+	}
+	if d.bgp, err = bgp.New(log, bgp.Options{Marker: filepath.Join(state, "bgp"), OnChange: d.awake}); err != nil {
+		return nil, errors.Join(err, d.vpn.Release(), d.guard.Close(), d.ebpf.Close(), d.host.Close())
 	}
 	d.vswitch = vswitch.NewMux(map[vswitch.Dataplane]vswitch.Driver{vswitch.Bridge: bridge.New(d.host, id, d.guard), vswitch.EBPF: d.ebpf})
 	if d.ring, err = uring.New(ringDepth); err != nil {
@@ -146,7 +151,7 @@ func hostID(path string) (string, error) {
 }
 
 // parts is the order in which the subsystems build on each other: portals stand
-// on gateways and tunnels, targets serve LUNs.
+// on gateways and tunnels, targets serve LUNs, and what is announced is there.
 func (d *drivers) parts() []controller.Part {
 	return []controller.Part{
 		controller.Bind(controller.Subsystem[vswitch.State, vswitch.Step]{
@@ -173,6 +178,10 @@ func (d *drivers) parts() []controller.Part {
 			Name: "iscsi", Pick: func(d controller.Desired) iscsi.State { return d.ISCSI },
 			Diff: iscsi.Diff, Describe: iscsi.State.Describe,
 		}, d.iscsi),
+		controller.Bind(controller.Subsystem[vpn.BGP, vpn.BGPStep]{
+			Name: "bgp", Pick: func(d controller.Desired) vpn.BGP { return d.BGP },
+			Diff: vpn.DiffBGP, Describe: vpn.BGP.Describe, Waiting: vpn.BGP.Waiting,
+		}, d.bgp),
 	}
 }
 
@@ -214,7 +223,7 @@ func (d *drivers) tasks() []run.Task {
 			})
 		}},
 	}
-	tasks = append(tasks, run.Task{Name: "thin pools", Run: d.thin.Serve})
+	tasks = append(tasks, run.Task{Name: "thin pools", Run: d.thin.Serve}, run.Task{Name: "BGP routes", Run: d.bgp.Serve})
 	tasks = append(tasks, run.Task{Name: "pool accounts", Run: func(ctx context.Context, ready func()) error {
 		ready()
 		return every(ctx, accountsEvery, func() {
@@ -312,7 +321,7 @@ func (d *drivers) close() error {
 	if !errors.Is(err, lun.ErrHangs) { // or else somebody may use the ring still
 		err = errors.Join(err, d.closeRing())
 	}
-	return errors.Join(err, d.vpn.Release(), d.guard.Close(), d.ebpf.Close(), d.host.Close())
+	return errors.Join(err, d.bgp.Close(), d.vpn.Release(), d.guard.Close(), d.ebpf.Close(), d.host.Close())
 }
 
 // within has something closed, and no longer waits for it after d: a disk that hangs

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "ripstop/api/v1"
@@ -17,6 +18,7 @@ import (
 	"ripstop/internal/hist"
 	"ripstop/iscsi"
 	"ripstop/lun"
+	"ripstop/vpn"
 	"ripstop/vswitch"
 )
 
@@ -207,8 +209,47 @@ func (i inventory) routes(ctx context.Context) ([]v1.Route, error) {
 	var all []v1.Route
 	for _, name := range slices.Sorted(maps.Keys(have.Tunnels)) {
 		for _, p := range have.Tunnels[name].Routes {
-			all = append(all, v1.Route{Prefix: p.String(), Device: name, Via: "tunnel " + name})
+			all = append(all, v1.Route{Prefix: p.String(), Table: vpn.Main, Device: name, Via: "tunnel " + name, State: v1.RouteUsed})
 		}
+	}
+	for _, r := range i.drivers.bgp.Routes() {
+		all = append(all, learnedOf(r))
+	}
+	return all, nil
+}
+
+// learnedOf is what became of a path that a neighbor announced.
+func learnedOf(r vpn.Verdict) v1.Route {
+	out := v1.Route{
+		Prefix: r.Prefix.String(), Table: r.Table, Via: "neighbor " + r.Neighbor, NextHop: r.NextHop.String(), ASPath: r.ASPath,
+		State: v1.RouteRefused, Why: r.Why, Stale: r.Stale,
+	}
+	switch {
+	case r.Used:
+		out.State = v1.RouteUsed
+	case r.Accepted:
+		out.State = v1.RouteAccepted
+	}
+	var devices []string
+	for _, w := range r.Ways {
+		devices = append(devices, w.Device)
+	}
+	out.Device = strings.Join(devices, ",")
+	return out
+}
+
+func (i inventory) neighbors(ctx context.Context) ([]v1.Neighbor, error) {
+	stats, err := i.drivers.bgp.Neighbors(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []v1.Neighbor
+	for _, n := range stats {
+		all = append(all, v1.Neighbor{
+			Name: n.Name, Address: n.Address.String(), ASN: n.ASN, State: n.Session.State, Since: sometime(n.Session.Since), Why: n.Session.Reason,
+			RouterID: n.RouterID, Hold: n.Hold.Seconds(), Sent: n.Sent, Received: n.Received, Accepted: n.Accepted, Used: n.Used,
+			Flaps: n.Resets, BFD: n.BFD, GracefulRestart: n.Graceful,
+		})
 	}
 	return all, nil
 }

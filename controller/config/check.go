@@ -54,6 +54,7 @@ func (c *checker) check() {
 		c.cfg.Tunnels[n] = c.checkTunnel(t)
 	}
 	c.checkListen()
+	c.checkBGP()
 	c.checkAddresses()
 	c.checkOwners()
 	c.checkMembers()

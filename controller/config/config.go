@@ -16,6 +16,7 @@ type Config struct {
 	Groups   map[string]Group
 	Switches map[string]Switch
 	Tunnels  map[string]Tunnel
+	BGP      *BGP // nil without the section
 	Pools    map[string]Pool
 	LUNs     map[string]LUN
 	Targets  map[string]Target // by iSCSI name in lower case
@@ -97,6 +98,33 @@ type Peer struct {
 	Endpoint     string // "host:port", "" when the peer finds us
 	AllowedIPs   []netip.Prefix
 	Keepalive    time.Duration // whole seconds, 0 is off
+}
+
+// BGP is the host's BGP speaker.
+type BGP struct {
+	ASN       uint32
+	RouterID  netip.Addr // IPv4
+	Neighbors map[string]Neighbor
+	VLANs     bool           // the gateways' prefixes are announced
+	Portals   bool           // the addresses of portals are announced
+	Announce  []netip.Prefix // masked, sorted
+	Import    []vpn.Filter   // in the file's order, which decides
+	Restart   time.Duration  // whole seconds, 0 is off
+	Multipath int            // 1–64
+}
+
+// Neighbor is one BGP neighbor.
+type Neighbor struct {
+	Address     netip.Addr
+	ASN         uint32
+	Source      netip.Addr // not valid when the kernel chooses
+	Password    string     // name of the password's file, "" without one
+	Hops        uint8      // 0 without TTL security
+	Multihop    uint8      // 0 on the link
+	Hold        time.Duration
+	PrefixLimit uint32
+	Client      bool
+	BFD         time.Duration // 0 is off
 }
 
 // Pool is where LUNs take their space from.

@@ -76,9 +76,6 @@ func (d *decoder) structure(dst reflect.Value, n *yaml.Node, at spot) {
 // field reads one key's value, making what a pointer points to. What an
 // earlier file gave already is told by the value itself.
 func (d *decoder) field(dst reflect.Value, n *yaml.Node, at spot) {
-	if why, ok := unbuilt[at.shape]; ok {
-		d.errorf(at, "%s", why)
-	}
 	if dst.Kind() != reflect.Pointer {
 		d.into(dst.Addr().Interface(), n, at)
 		return

@@ -11,19 +11,13 @@ import (
 // its keys; jsonschema:"required" makes one obligatory, for the schema and for
 // Parse alike.
 
-// unbuilt is what the file may say and no engine does yet, by shape. Its
-// values are checked all the same.
-var unbuilt = map[string]string{
-	"bgp": "no BGP engine is built yet: leave the section out",
-}
-
 type rawFile struct {
 	Version  value[version]   `yaml:"version" jsonschema_description:"Version of this file format: 1. At least one file of a configuration says it."`
 	VLANs    table[rawVLAN]   `yaml:"vlans" jsonschema_description:"Names for VLAN ids, and what this host serves in them."`
 	Groups   table[rawGroup]  `yaml:"groups" jsonschema_description:"Security groups by name: which connections the ports that name them may have."`
 	Switches table[rawSwitch] `yaml:"switches" jsonschema_description:"VLAN-aware switches by name."`
 	Tunnels  table[rawTunnel] `yaml:"tunnels" jsonschema_description:"WireGuard tunnels by name, which is also the device's name."`
-	BGP      *rawBGP          `yaml:"bgp" jsonschema_description:"BGP towards the routers around. Not built yet."`
+	BGP      *rawBGP          `yaml:"bgp" jsonschema_description:"BGP towards the routers around."`
 	Pools    table[rawPool]   `yaml:"pools" jsonschema_description:"Pools that LUNs take their space from, by name."`
 	LUNs     table[rawLUN]    `yaml:"luns" jsonschema_description:"Thin logical units by name."`
 	Targets  table[rawTarget] `yaml:"targets" jsonschema_description:"iSCSI targets by iSCSI name (iqn.…, eui.… or naa.…)."`
@@ -139,15 +133,36 @@ type rawPeer struct {
 type rawBGP struct {
 	spot
 	ASN       value[asn]         `yaml:"asn" jsonschema:"required" jsonschema_description:"This host's autonomous system number."`
-	RouterID  value[routerID]    `yaml:"router-id" jsonschema_description:"An IPv4 address that is this host's own."`
+	RouterID  value[routerID]    `yaml:"router-id" jsonschema_description:"An IPv4 address that is this host's own. Without it the lowest one of its gateways and tunnels."`
 	Neighbors table[rawNeighbor] `yaml:"neighbors" jsonschema_description:"BGP neighbors by name."`
-	Announce  many[announced]    `yaml:"announce" jsonschema_description:"What is announced: vlans, the gateways' prefixes."`
+	Announce  many[announced]    `yaml:"announce" jsonschema_description:"What is announced, one or a list: vlans, the gateways' prefixes; portals, the addresses of the targets' portals; or a prefix."`
+	Import    list[rawImport]    `yaml:"import" jsonschema_description:"Which learned routes the kernel gets: the first filter that matches decides. Without any, none."`
+	Restart   value[restart]     `yaml:"graceful-restart" jsonschema_description:"How long neighbors keep this host's routes while the daemon is away, 120s unless set, 0 to 4095s; 0 is off."`
+	Multipath value[multipath]   `yaml:"multipath" jsonschema_description:"Most ways of equal cost to one prefix, 1 to 64, 8 unless set."`
 }
 
 type rawNeighbor struct {
 	spot
-	Address value[ipAddr] `yaml:"address" jsonschema:"required" jsonschema_description:"The neighbor's address."`
-	ASN     value[asn]    `yaml:"asn" jsonschema:"required" jsonschema_description:"The neighbor's autonomous system number."`
+	Address     value[ipAddr]      `yaml:"address" jsonschema:"required" jsonschema_description:"The neighbor's address. Over IPv4 the session carries IPv4 prefixes, over IPv6 those of IPv6."`
+	ASN         value[asn]         `yaml:"asn" jsonschema:"required" jsonschema_description:"The neighbor's autonomous system number."`
+	Source      value[ipAddr]      `yaml:"source" jsonschema_description:"The address of this host that the session has. Without it the kernel chooses."`
+	Password    value[fileName]    `yaml:"password" jsonschema_description:"File of the password of TCP MD5, under the state directory unless absolute."`
+	TTLSecurity value[hops]        `yaml:"ttl-security" jsonschema_description:"The most hops away that the neighbor may be, 1 to 254, as 1 for one on the link. Without it packets from further away are taken, too."`
+	Multihop    value[ttl]         `yaml:"multihop" jsonschema_description:"TTL of a session with another autonomous system over several hops, 2 to 255."`
+	Hold        value[hold]        `yaml:"hold-time" jsonschema_description:"How long the neighbor may be silent, 90s unless set, 3s to 65535s."`
+	PrefixLimit value[prefixLimit] `yaml:"prefix-limit" jsonschema_description:"The session ends when the neighbor announces more, 10000 unless set, 1 to 1000000."`
+	Client      value[boolean]     `yaml:"route-reflector-client" jsonschema_description:"This host passes routes between this neighbor and others of its own autonomous system."`
+	BFD         value[bfdInterval] `yaml:"bfd" jsonschema_description:"Interval of BFD, 100ms to 60s: three lost packets end the session. Off unless set."`
+}
+
+type rawImport struct {
+	spot
+	Accept  value[anyPrefix]  `yaml:"accept" jsonschema_description:"Prefixes in this one go to the kernel."`
+	Reject  value[anyPrefix]  `yaml:"reject" jsonschema_description:"Prefixes in this one do not."`
+	Longest value[prefixBits] `yaml:"longest" jsonschema_description:"The longest prefix length that matches, 0 to 128. Any unless set."`
+	Default value[boolean]    `yaml:"default" jsonschema_description:"Matches the default route, too, which no filter accepts otherwise."`
+	Table   value[tableID]    `yaml:"table" jsonschema_description:"The kernel's routing table: main (unless set), or a number."`
+	From    many[name]        `yaml:"from" jsonschema_description:"Only what these neighbors announce; one or a list."`
 }
 
 type rawPool struct {

@@ -88,7 +88,11 @@ func wordSchema(t reflect.Type) *jsonschema.Schema {
 	case cache:
 		return words("writeback", "direct")
 	case announced:
-		return words("vlans")
+		return anyOf(words("vlans", "portals"), pattern(`^[0-9A-Fa-f:.]+/[0-9]{1,3}$`, "10.10.0.7/32"))
+	case restart, hold, bfdInterval:
+		return pattern(`^([0-9.]+(ns|us|µs|ms|s|m|h))+$|^0$`, "90s")
+	case tableID:
+		return anyOf(words("main"), between(1, 1<<32-1))
 	case name:
 		return pattern(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$`)
 	case lunRef:
@@ -143,6 +147,16 @@ func numberSchema(zero any) *jsonschema.Schema {
 		return between(1, 1e9)
 	case asn:
 		return between(1, 1<<32-2)
+	case hops:
+		return between(1, 254)
+	case ttl:
+		return between(2, 255)
+	case prefixLimit:
+		return between(1, 1e6)
+	case prefixBits:
+		return between(0, 128)
+	case multipath:
+		return between(1, 64)
 	case iops:
 		return between(1, 1e9)
 	case shares:

@@ -173,13 +173,6 @@ func (v *updown) parse(s string) error {
 	return oneOf(s, "up", "down")
 }
 
-type announced string
-
-func (v *announced) parse(s string) error {
-	*v = announced(s)
-	return oneOf(s, "vlans")
-}
-
 // hostAddr is a prefix whose address a host may have; the host part is kept.
 type hostAddr netip.Prefix
 
