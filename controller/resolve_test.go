@@ -3,11 +3,13 @@ package controller
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ripstop/configs"
 	"ripstop/controller/config"
@@ -77,7 +79,7 @@ func TestResolveReference(t *testing.T) {
 	}
 	psk := vpn.Key{7}
 	d, ps := Resolve(parse(t, string(data)), fakeHost(map[string]string{
-		"/state/web.secret": "w", "/state/target.secret": "t", "/state/guest.secret": "g", "/state/branch.psk": psk.String(),
+		"/state/web.secret": "w", "/state/target.secret": "t", "/state/guest.secret": "g", "/state/tor1.secret": "b", "/state/branch.psk": psk.String(),
 	}))
 	if len(ps) > 0 {
 		t.Fatal(problems(ps))
@@ -106,6 +108,14 @@ func TestResolveReference(t *testing.T) {
 		{"private key", d.VPN.Tunnels["site"].PrivateKey, vpn.NewSecret(vpn.Key{1})},
 		{"pre-shared key", peer.PresharedKey, vpn.NewSecret(psk)},
 		{"peer's name", peer.Name, "branch"},
+		{"neighbor", d.BGP.Neighbors["tor1"], vpn.Neighbor{
+			Address: netip.MustParseAddr("10.10.0.254"), ASN: 64513, Source: netip.MustParseAddr("10.10.0.1"), Password: "b", Hops: 1,
+			Hold: 90 * time.Second, PrefixLimit: 10000, BFD: 300 * time.Millisecond}},
+		{"announced", d.BGP.Announced, map[netip.Prefix]string{
+			netip.MustParsePrefix("10.10.0.0/24"): "vlan blue", netip.MustParsePrefix("fd00:10::/64"): "vlan blue", netip.MustParsePrefix("10.30.0.0/24"): "vlan san",
+			netip.MustParsePrefix("10.30.0.1/32"): "portal", netip.MustParsePrefix("10.99.0.1/32"): "portal", netip.MustParsePrefix("fd00:99::1/128"): "portal",
+			netip.MustParsePrefix("10.10.0.7/32"): "the file"}},
+		{"import", fmt.Sprint(d.BGP.Import), "[reject 10.66.0.0/16 up to /32 accept 10.0.0.0/8 up to /24 from rr1 tor1 accept 0.0.0.0/0 and the default route]"},
 		{"pool", d.LUN.Pools["main"], lun.Pool{Kind: lun.Thin, Path: "/state/pools/main", Size: 10 << 30, Overcommit: 4}},
 		{"lun", d.LUN.LUNs["logs"], lun.LUN{Pool: "main", Size: 1 << 30, Block: 512}},
 		{"portals", portals, []string{
