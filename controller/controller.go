@@ -160,6 +160,9 @@ type Report struct {
 	Status     Status // after it; after going back, when it went back
 	RolledBack bool
 	Unwell     []Object // what did not become ready, before going back
+	// Left is what the last look at the world found to differ still from what is
+	// desired now. After going back it is the proof: nothing, where Status has no Errs.
+	Left []reconcile.Step
 }
 
 // Mode says what Apply does about objects that do not become ready.
@@ -185,13 +188,14 @@ func (c *Controller) Apply(ctx context.Context, source Source, mode Mode) Report
 		}
 	}
 	c.source, c.back = source, backoff{}
-	rep := Report{Outcomes: c.converge(ctx, true)}
+	var rep Report
+	rep.Outcomes, rep.Left = c.converge(ctx, true)
 	rep.Status = c.Status()
 	rep.Unwell = worse(was, rep.Status)
 	if mode == GoBack && (len(rep.Unwell) > 0 || len(rep.Status.Errs) > len(was.Errs)) {
 		c.source, c.back = former, backoff{}
 		// Going back is not cut short by whoever asked for the change and went away.
-		c.converge(context.WithoutCancel(ctx), true)
+		_, rep.Left = c.converge(context.WithoutCancel(ctx), true)
 		rep.Status, rep.RolledBack = c.Status(), true
 	}
 	return rep
@@ -221,24 +225,23 @@ func worse(before, now Status) []Object {
 }
 
 // converge passes until a pass changes nothing, which is also the proof that
-// what was done is what is observed.
-func (c *Controller) converge(ctx context.Context, asked bool) []reconcile.Outcome {
+// what was done is what is observed. Left is what that pass found to be done.
+func (c *Controller) converge(ctx context.Context, asked bool) (all []reconcile.Outcome, left []reconcile.Step) {
 	desired, problems := c.source()
 	c.blocked, c.desired = len(problems) > 0, desired
-	var all []reconcile.Outcome
 	for range settle {
 		now := time.Now()
 		failed := c.back.waiting(now)
 		known := len(failed)
 		r := pass(ctx, c.parts, target{desired, problems}, failed)
-		all = append(all, r.Outcomes...)
+		all, left = append(all, r.Outcomes...), r.plan()
 		if ctx.Err() != nil {
-			return all // what was cut short says nothing about the world
+			return all, left // what was cut short says nothing about the world
 		}
 		c.forget(r, failed)
 		c.record(r, book(c.Status(), r, problems, failed, now), asked, now)
 		if !changed(r.Outcomes) {
-			return all
+			return all, left
 		}
 		// A new failure may only have waited for what this pass did.
 		if asked && len(failed) > known {
@@ -246,7 +249,7 @@ func (c *Controller) converge(ctx context.Context, asked bool) []reconcile.Outco
 		}
 	}
 	c.log.Warn("the world does not settle", "passes", settle, "last", last(all))
-	return all
+	return all, left
 }
 
 func changed(outcomes []reconcile.Outcome) bool {

@@ -26,7 +26,7 @@ type world struct {
 	slow  time.Duration // what observing takes
 
 	mu     sync.Mutex
-	faults map[string]error // by object, or by part's name for observing
+	faults map[string]error // by object or "Type object" of a step, or by part's name for observing
 	done   []string         // "Type object" of each step that was done
 }
 
@@ -85,11 +85,12 @@ func (f faulty[S, A]) Observe(ctx context.Context) (S, error) {
 func (f faulty[S, A]) Do(ctx context.Context, step A) error {
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
-	if err := f.w.faults[step.Object()]; err != nil {
+	kind := fmt.Sprintf("%T", step)
+	what := kind[strings.IndexByte(kind, '.')+1:] + " " + step.Object()
+	if err := errors.Join(f.w.faults[step.Object()], f.w.faults[what]); err != nil {
 		return err
 	}
-	kind := fmt.Sprintf("%T", step)
-	f.w.done = append(f.w.done, kind[strings.IndexByte(kind, '.')+1:]+" "+step.Object())
+	f.w.done = append(f.w.done, what)
 	return f.Target.Do(ctx, step)
 }
 
@@ -226,8 +227,22 @@ func TestGoingBackPutsTheFormerStateBack(t *testing.T) {
 		t.Error("state after going back:", d)
 	}
 	plan, _, err := c.Plan(t.Context(), storage("a"))
-	if err != nil || len(plan) != 0 {
-		t.Errorf("difference to the former state: %v, %v", plan, err)
+	if err != nil || len(plan) != 0 || len(rep.Left) != 0 {
+		t.Errorf("difference to the former state: %v, %v, reported is %v", plan, err, rep.Left)
+	}
+}
+
+// TestGoingBackThatFailsIsTold has what was there before not come back: that it
+// is not as it was is never hidden.
+func TestGoingBackThatFailsIsTold(t *testing.T) {
+	w := newWorld()
+	c := w.controller()
+	apply(t, c, storage("a"), GoBack)
+	w.fault("lun/b", errors.New("no"))
+	w.fault("OpenLUN lun/a", errors.New("gone for good"))
+	rep := apply(t, c, storage("b"), GoBack)
+	if !rep.RolledBack || len(rep.Left) != 1 || rep.Left[0].Object() != "lun/a" {
+		t.Errorf("report: rolled back is %v, left %v", rep.RolledBack, rep.Left)
 	}
 }
 

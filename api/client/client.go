@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 
 	v1 "ripstop/api/v1"
 )
@@ -51,8 +52,28 @@ func (c *Client) Plan(ctx context.Context, files []v1.File) (v1.Plan, error) {
 }
 
 // Apply makes files the host's configuration.
-func (c *Client) Apply(ctx context.Context, files []v1.File) (v1.Applied, error) {
-	return call[v1.Applied](ctx, c, http.MethodPost, "apply", v1.Files{Files: files})
+func (c *Client) Apply(ctx context.Context, a v1.Apply) (v1.Applied, error) {
+	return call[v1.Applied](ctx, c, http.MethodPost, "apply", a)
+}
+
+// Confirm keeps the revision that waits for it.
+func (c *Client) Confirm(ctx context.Context) (v1.Confirmed, error) {
+	return call[v1.Confirmed](ctx, c, http.MethodPost, "confirm", nil)
+}
+
+// Rollback makes an older revision the configuration.
+func (c *Client) Rollback(ctx context.Context, r v1.Rollback) (v1.Applied, error) {
+	return call[v1.Applied](ctx, c, http.MethodPost, "rollback", r)
+}
+
+// History is every revision that is kept, oldest first.
+func (c *Client) History(ctx context.Context) ([]v1.Revision, error) {
+	return call[[]v1.Revision](ctx, c, http.MethodGet, "history", nil)
+}
+
+// Revision is one of them with its files.
+func (c *Client) Revision(ctx context.Context, number int) (v1.RevisionText, error) {
+	return call[v1.RevisionText](ctx, c, http.MethodGet, "history/"+strconv.Itoa(number), nil)
 }
 
 // AttachPort makes a port beside those of the file.

@@ -12,14 +12,14 @@ import (
 
 type answer[T any] struct{ Body T }
 
-type question struct{ Body v1.Files }
-
 // register is the table of everything that the daemon answers.
 func register(api huma.API, b Backend) {
 	now(api, "version", "which ripstop answers", b.Version)
 	now(api, "status", "every object: desired, observed, condition, and why not", b.Status)
-	ask(api, "plan", "what apply would do", b.Plan)
-	ask(api, "apply", "make the configuration the host's; on failure the former one is put back", b.Apply)
+	ask(api, "plan", "what apply would do", func(q v1.Files) []v1.File { return q.Files },
+		func(ctx context.Context, q v1.Files) (v1.Plan, error) { return b.Plan(ctx, q.Files) })
+	ask(api, "apply", "make the configuration the host's, for good or until a confirm is missing; on failure the former one is put back", func(q v1.Apply) []v1.File { return q.Files }, b.Apply)
+	revisions(api, b)
 
 	verb(api, "port", "attach", "make a port beside those of the file", b.AttachPort)
 	verb(api, "port", "detach", "take away a port that attach made", b.DetachPort)
@@ -75,13 +75,13 @@ func list[T any](api huma.API, kind string, f func(context.Context) ([]T, error)
 }
 
 // ask registers POST /v1/NAME with configuration files.
-func ask[T any](api huma.API, name, summary string, f func(context.Context, []v1.File) (T, error)) {
+func ask[Q, T any](api huma.API, name, summary string, files func(Q) []v1.File, f func(context.Context, Q) (T, error)) {
 	op := huma.Operation{OperationID: name, Method: http.MethodPost, Path: "/v1/" + name, Summary: summary, MaxBodyBytes: maxBody}
-	huma.Register(api, op, func(ctx context.Context, q *question) (*answer[T], error) {
-		if len(q.Body.Files) == 0 { // the schema's minItems does not hold for null
+	huma.Register(api, op, func(ctx context.Context, q *struct{ Body Q }) (*answer[T], error) {
+		if len(files(q.Body)) == 0 { // the schema's minItems does not hold for null
 			return nil, problem(&v1.Error{Title: "invalid configuration", Status: http.StatusUnprocessableEntity, Detail: "files: there is none: send at least one"})
 		}
-		a, err := f(ctx, q.Body.Files)
+		a, err := f(ctx, q.Body)
 		if err != nil {
 			return nil, problem(err)
 		}

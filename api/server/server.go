@@ -32,7 +32,12 @@ type Backend struct {
 	Version func() v1.Version
 	Status  func() v1.Status
 	Plan    func(context.Context, []v1.File) (v1.Plan, error)
-	Apply   func(context.Context, []v1.File) (v1.Applied, error)
+	Apply   func(context.Context, v1.Apply) (v1.Applied, error)
+
+	Confirm  func(context.Context) (v1.Confirmed, error)
+	Rollback func(context.Context, v1.Rollback) (v1.Applied, error)
+	History  func(context.Context) ([]v1.Revision, error)
+	Revision func(context.Context, int) (v1.RevisionText, error)
 
 	AttachPort func(context.Context, v1.NewPort) (v1.Applied, error)
 	DetachPort func(context.Context, v1.Name) (v1.Applied, error)

@@ -142,16 +142,67 @@ func TestVerbsOfSnapshots(t *testing.T) {
 	}
 }
 
+// TestRevisions: what a client asks of revisions reaches the daemon, and what that
+// answers the client.
+func TestRevisions(t *testing.T) {
+	var asked []any
+	left := v1.Trial{Revision: 3, Former: 2, Seconds: 9}
+	c := start(t, Backend{
+		Apply: func(_ context.Context, q v1.Apply) (v1.Applied, error) {
+			asked = append(asked, q)
+			return v1.Applied{Revision: 3, Trial: &left}, nil
+		},
+		Confirm: func(context.Context) (v1.Confirmed, error) {
+			return v1.Confirmed{}, &v1.Error{Status: 409, Detail: "nothing waits"}
+		},
+		Rollback: func(_ context.Context, q v1.Rollback) (v1.Applied, error) {
+			asked = append(asked, q)
+			return v1.Applied{Revision: 4}, nil
+		},
+		History: func(context.Context) ([]v1.Revision, error) { return nil, nil },
+		Revision: func(_ context.Context, n int) (v1.RevisionText, error) {
+			asked = append(asked, n)
+			return v1.RevisionText{Diff: "-a\n+b\n"}, nil
+		},
+	})
+	ctx := t.Context()
+	words := v1.Asked{Confirm: 60, By: "me", Comment: "why"}
+	want := []any{v1.Apply{Files: []v1.File{{Name: "a"}}, Asked: words}, v1.Rollback{Revision: 2, Asked: words}, v1.Rollback{}, 7}
+	if a, err := c.Apply(ctx, want[0].(v1.Apply)); err != nil || a.Trial == nil || *a.Trial != left {
+		t.Errorf("Apply = %v, %v", a, err)
+	}
+	if _, err := c.Confirm(ctx); err == nil || err.Error() != "nothing waits" {
+		t.Errorf("Confirm: %v", err)
+	}
+	for _, q := range want[1:3] {
+		if a, err := c.Rollback(ctx, q.(v1.Rollback)); err != nil || a.Revision != 4 {
+			t.Errorf("Rollback = %v, %v", a, err)
+		}
+	}
+	if h, err := c.History(ctx); err != nil || h == nil || len(h) != 0 {
+		t.Errorf("History = %v, %v, want an empty list", h, err)
+	}
+	if r, err := c.Revision(ctx, 7); err != nil || r.Diff != "-a\n+b\n" {
+		t.Errorf("Revision = %v, %v", r, err)
+	}
+	if _, err := c.Revision(ctx, 0); err == nil {
+		t.Error("there is a revision 0")
+	}
+	if d := cmp.Diff(want, asked); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestErrorsReachTheClient(t *testing.T) {
 	faults := &v1.Error{Title: "invalid", Status: 422, Faults: []v1.Fault{
 		{File: "a.yaml", Line: 3, Column: 5, Path: "vlans.blue.id", Message: "5000 is not in 1-4094"},
 		{File: "a.yaml", Line: 1, Column: 1, Message: "no version"},
 	}}
 	c := start(t, Backend{
-		Apply: func(context.Context, []v1.File) (v1.Applied, error) { return v1.Applied{}, faults },
+		Apply: func(context.Context, v1.Apply) (v1.Applied, error) { return v1.Applied{}, faults },
 		Ports: func(context.Context) ([]v1.Port, error) { return nil, errors.New("dump links: interrupted") },
 	})
-	_, err := c.Apply(t.Context(), []v1.File{{}})
+	_, err := c.Apply(t.Context(), v1.Apply{Files: []v1.File{{}}})
 	want := "a.yaml:3:5: vlans.blue.id: 5000 is not in 1-4094\na.yaml:1:1: no version"
 	var e *v1.Error
 	if !errors.As(err, &e) || e.Error() != want || e.Status != 422 {
@@ -171,14 +222,14 @@ func TestNoFilesAreNoConfiguration(t *testing.T) {
 	reached := 0
 	c := start(t, Backend{
 		Plan:  func(context.Context, []v1.File) (v1.Plan, error) { reached++; return v1.Plan{}, nil },
-		Apply: func(context.Context, []v1.File) (v1.Applied, error) { reached++; return v1.Applied{}, nil },
+		Apply: func(context.Context, v1.Apply) (v1.Applied, error) { reached++; return v1.Applied{}, nil },
 	})
 	for _, files := range [][]v1.File{nil, {}} {
 		var e *v1.Error
 		if _, err := c.Plan(t.Context(), files); err == nil {
 			t.Errorf("Plan of %#v succeeded", files)
 		}
-		if _, err := c.Apply(t.Context(), files); files == nil && (!errors.As(err, &e) || e.Status != 422) {
+		if _, err := c.Apply(t.Context(), v1.Apply{Files: files}); files == nil && (!errors.As(err, &e) || e.Status != 422) {
 			t.Errorf("Apply of %#v = %v, want a refusal", files, err)
 		}
 	}

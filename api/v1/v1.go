@@ -21,7 +21,7 @@ type File struct {
 	Data string `json:"data" doc:"the file's text"`
 }
 
-// Files is what validate, plan and apply are asked about.
+// Files is what plan is asked about.
 type Files struct {
 	Files []File `json:"files" minItems:"1" doc:"the configuration; several files merge"`
 }
@@ -65,6 +65,8 @@ type Applied struct {
 	Problems   []Object `json:"problems" doc:"objects that are not well"`
 	Warnings   []string `json:"warnings"`
 	RolledBack bool     `json:"rolledBack" doc:"whether the former configuration was put back"`
+	Left       []Step   `json:"left" doc:"what still differs from the configuration that runs now, as the last look at the world found it"`
+	Trial      *Trial   `json:"trial,omitempty" doc:"what waits for a confirm now"`
 }
 
 // Condition is how an object stands.
@@ -94,6 +96,8 @@ type Object struct {
 // Status is every object.
 type Status struct {
 	Revision int       `json:"revision"`
+	Trial    *Trial    `json:"trial,omitempty" doc:"what waits for a confirm"`
+	Return   *Return   `json:"return,omitempty" doc:"how the last trial ended, if it was taken back and nothing was applied since"`
 	Started  time.Time `json:"started"`
 	Passes   int       `json:"passes" doc:"how often the world was compared with the file"`
 	Well     bool      `json:"well" doc:"all objects are ready"`

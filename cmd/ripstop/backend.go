@@ -20,6 +20,7 @@ func (d *daemon) backend() server.Backend {
 	i := inventory{d.drivers, d.config, d.made, d.ctl.Status}
 	return server.Backend{
 		Version: thisVersion, Status: d.status, Plan: d.planFiles, Apply: d.applyFiles,
+		Confirm: d.confirm, Rollback: d.rollback, History: d.history, Revision: d.showRevision,
 		AttachPort: d.attachPort, DetachPort: d.detachPort, Trace: d.trace,
 		CreateLUN: d.createLUN, ResizeLUN: d.resizeLUN, DeleteLUN: d.deleteLUN, CheckLUN: d.checkLUN, ReopenPool: d.reopenPool,
 		Tasks:     d.work.list,
@@ -47,10 +48,7 @@ func (d *daemon) config() *config.Config {
 }
 
 func (d *daemon) status() v1.Status {
-	s := d.ctl.Status()
-	d.mu.Lock()
-	number := d.revision
-	d.mu.Unlock()
+	s, stands := d.ctl.Status(), d.commit.Now()
 	errs := s.Errs
 	if errs == nil {
 		errs = []string{}
@@ -59,7 +57,8 @@ func (d *daemon) status() v1.Status {
 	d.drivers.accounts.look(now)
 	return v1.Status{
 		Warnings: append(d.drivers.accounts.warnings(now), damage(d.drivers.thin.Bad())...),
-		Revision: number, Started: d.started, Passes: s.Passes, Well: s.Well() && !s.Waits(),
+		Revision: stands.Revision, Trial: trial(stands.Trial), Return: returned(stands.Return),
+		Started: d.started, Passes: s.Passes, Well: s.Well() && !s.Waits(),
 		Objects: objects(s.Objects), Errors: errs,
 	}
 }
@@ -107,59 +106,18 @@ func planned(s reconcile.Step) v1.Step {
 	return v1.Step{Object: s.Object(), Command: s.String(), Removes: s.Removes(), Disturbs: s.Disturbs()}
 }
 
-// applyFiles makes files the configuration, or puts the former one back. A
-// client that goes away meanwhile does not leave half of it done.
-func (d *daemon) applyFiles(ctx context.Context, sent []v1.File) (v1.Applied, error) {
-	files := unpack(sent)
-	c, warnings, err := parse(files)
-	if err != nil {
-		return v1.Applied{}, err
-	}
-	d.change.Lock()
-	defer d.change.Unlock()
-	if err := d.nameNoUnfinished(c); err != nil {
-		return v1.Applied{}, err
-	}
-	rep := d.apply(context.WithoutCancel(ctx), c, d.made(), controller.GoBack)
-	a := applied(rep)
-	a.Warnings = warnings
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !rep.RolledBack {
-		if d.revision, err = d.store.Save(files); err != nil {
-			return a, err
-		}
-		if err := d.adopt(c); err != nil {
-			return a, err
-		}
-	}
-	a.Revision = d.revision
-	return a, nil
-}
-
-// adopt gives up the objects that verbs made and the file now names. The caller
-// holds the lock.
-func (d *daemon) adopt(c *config.Config) error {
-	rest, changed := d.objects.Adopt(c)
-	if !changed {
-		return nil
-	}
-	if err := d.beside.Save(rest); err != nil {
-		return err
-	}
-	d.objects = rest
-	return nil
-}
-
 // applied is a report in the API's words.
 func applied(rep controller.Report) v1.Applied {
-	a := v1.Applied{Steps: []v1.Step{}, Problems: objects(rep.Unwell), Warnings: []string{}, RolledBack: rep.RolledBack}
+	a := v1.Applied{Steps: []v1.Step{}, Problems: objects(rep.Unwell), Warnings: []string{}, RolledBack: rep.RolledBack, Left: []v1.Step{}}
 	for _, o := range rep.Outcomes {
 		s := planned(o.Step)
 		if o.Err != nil {
 			s.Error = o.Err.Error()
 		}
 		a.Steps = append(a.Steps, s)
+	}
+	for _, s := range rep.Left {
+		a.Left = append(a.Left, planned(s))
 	}
 	return a
 }

@@ -18,6 +18,7 @@ import (
 	v1 "ripstop/api/v1"
 	"ripstop/controller"
 	"ripstop/controller/beside"
+	"ripstop/controller/commit"
 	"ripstop/controller/config"
 	"ripstop/controller/revision"
 	"ripstop/internal/run"
@@ -29,7 +30,7 @@ type daemon struct {
 	log      *slog.Logger
 	drivers  *drivers
 	ctl      *controller.Controller
-	store    *revision.Store
+	commit   *commit.Committer
 	beside   *beside.Store
 	host     controller.Host
 	lock     *os.File
@@ -37,13 +38,12 @@ type daemon struct {
 	listener net.Listener
 	started  time.Time
 
-	work     work       // long operations
-	change   sync.Mutex // held while a configuration is applied and kept, so that the last of both is one
-	mu       sync.Mutex // guards what follows
-	revision int
-	current  *config.Config
-	objects  beside.Objects  // that verbs made
-	working  map[string]bool // unfinished objects of which a verb is under way
+	work    work       // long operations
+	change  sync.Mutex // held while a configuration is applied and kept, so that the last of both is one
+	mu      sync.Mutex // guards what follows
+	current *config.Config
+	objects beside.Objects  // that verbs made
+	working map[string]bool // unfinished objects of which a verb is under way
 }
 
 // open makes a daemon that serves nothing yet. It holds the state directory and
@@ -54,7 +54,8 @@ func open(ctx context.Context, g *global, log *slog.Logger) (*daemon, error) {
 		return nil, fmt.Errorf("--state %s: %w", g.state, err)
 	}
 	d := &daemon{log: log, started: time.Now(), current: &config.Config{}}
-	if d.store, err = revision.Open(state); err != nil {
+	revisions, err := revision.Open(state)
+	if err != nil {
 		return nil, err
 	}
 	if d.lock, err = lockState(state); err != nil {
@@ -83,6 +84,7 @@ func open(ctx context.Context, g *global, log *slog.Logger) (*daemon, error) {
 		LookupUser: lookupUser,
 	}
 	d.ctl = controller.New(log, d.drivers.wake, d.drivers.parts()...)
+	d.commit = commit.New(log, revisions, commit.Host{Carry: d.carry, Check: d.check, Kept: d.adopt})
 	return d, nil
 }
 
@@ -142,6 +144,10 @@ func (d *daemon) tasks() []run.Task {
 			ready()
 			return d.ctl.Run(ctx)
 		}},
+		run.Task{Name: "confirm", Run: func(ctx context.Context, ready func()) error {
+			ready()
+			return d.commit.Run(ctx, &d.change)
+		}},
 		run.Task{Name: "api", Run: func(ctx context.Context, ready func()) error {
 			ready()
 			return server.Serve(ctx, d.listener, handler, d.log)
@@ -175,18 +181,19 @@ func (d *daemon) source(c *config.Config, o beside.Objects) controller.Source {
 // parse turns files into a configuration, or into the answer that says why not.
 func parse(files []config.File) (*config.Config, []string, error) {
 	c, warnings, err := config.Parse(files)
+	if err != nil {
+		return nil, nil, invalid(err)
+	}
+	return c, texts(warnings), nil
+}
+
+// invalid is the error of a configuration in the API's words.
+func invalid(err error) error {
 	var bad config.Errors
 	if errors.As(err, &bad) {
-		return nil, nil, &v1.Error{Title: "invalid configuration", Status: http.StatusUnprocessableEntity, Detail: bad.Error(), Faults: faults(bad)}
+		return &v1.Error{Title: "invalid configuration", Status: http.StatusUnprocessableEntity, Detail: bad.Error(), Faults: faults(bad)}
 	}
-	if err != nil {
-		return nil, nil, err
-	}
-	texts := make([]string, len(warnings))
-	for i, w := range warnings {
-		texts[i] = w.String()
-	}
-	return c, texts, nil
+	return err
 }
 
 // apply makes c the configuration, with o beside it, and carries it out.

@@ -4,6 +4,7 @@
 //
 //	main ─► root ─┬─ validate, schema      read files alone
 //	              ├─ plan, apply, status,  api/client ─► a daemon
+//	              │  confirm, rollback, history,
 //	              │  get, port, trace, lun, backup, version
 //	              └─ up, serve             daemon ─► controller ─► drivers
 //
@@ -94,7 +95,7 @@ func newRoot() *cobra.Command {
 		return g.check()
 	}
 	root.AddCommand(
-		newUp(g), newServe(g), newValidate(g), newPlan(g), newApply(g),
+		newUp(g), newServe(g), newValidate(g), newPlan(g), newApply(g), newConfirm(g), newRollback(g), newHistory(g),
 		newStatus(g), newGet(g), newPort(g), newTrace(g), newCapture(g), newPool(g), newLUN(g), newBackup(g), newDoctor(g), newSchema(), newVersion(g),
 	)
 	return root

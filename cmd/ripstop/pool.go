@@ -54,8 +54,6 @@ func (d *daemon) reopenPool(ctx context.Context, ask v1.ReopenPool) (v1.Applied,
 	}
 	d.log.Info("pool reopened", "pool", ask.Name)
 	a := applied(rep)
-	d.mu.Lock()
-	a.Revision = d.revision
-	d.mu.Unlock()
+	a.Revision = d.commit.Now().Revision
 	return a, nil
 }

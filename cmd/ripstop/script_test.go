@@ -50,6 +50,7 @@ func TestSecurity(t *testing.T)  { script(t, "security") }
 func TestAdopt(t *testing.T)     { script(t, "adopt") }
 func TestTrace(t *testing.T)     { script(t, "trace") }
 func TestCapture(t *testing.T)   { script(t, "capture") }
+func TestConfirm(t *testing.T)   { script(t, "confirm") }
 func TestLoop(t *testing.T)      { script(t, "loop") }
 
 func script(t *testing.T, name string) { testscript.Run(t, scriptParams(name)) }

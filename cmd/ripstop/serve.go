@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"ripstop/controller"
+	"ripstop/controller/commit"
 	"ripstop/controller/config"
 	"ripstop/internal/run"
 )
@@ -23,9 +23,10 @@ func newServe(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the daemon for a service manager",
-		Long: "Starts from the files of --config or, without it, from the configuration that was applied last.\n" +
+		Long: "Starts from the files of --config or, without it, from the configuration that was confirmed last.\n" +
 			"Tells the service manager when it is ready (sd_notify), reads --config again on SIGHUP,\n" +
-			"and leaves the switches forwarding when it stops.\nExit: 0 when stopped, 1 on an error.",
+			"and leaves the switches forwarding when it stops. What waits for a confirm then is taken back first.\n" +
+			"Exit: 0 when stopped, 1 on an error.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			level, err := g.logLevel()
@@ -41,63 +42,77 @@ func newServe(g *global) *cobra.Command {
 }
 
 func serve(ctx context.Context, g *global, dir string, log *slog.Logger) error {
-	d, err := open(ctx, g, log)
+	// Going back at the end needs the drivers' own tasks to be alive, so they end
+	// after it and not with ctx.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	d, err := open(life, g, log)
 	if err != nil {
 		return err
 	}
-	if err := d.start(ctx, dir); err != nil {
+	if err := d.start(ctx, dir, false); err != nil {
 		return errors.Join(err, d.close())
 	}
 	reload := run.Task{Name: "reload", Run: func(ctx context.Context, ready func()) error {
 		ready()
 		return d.reloads(ctx, dir)
 	}}
-	group := run.Start(ctx, append(d.tasks(), reload)...)
+	group := run.Start(life, append(d.tasks(), reload)...)
 	if group.Ready(ctx) {
 		d.notify(sd.SdNotifyReady)
 		log.Info("ready", "objects", len(d.ctl.Status().Objects))
 	}
-	err = group.Wait()
+	select {
+	case <-ctx.Done():
+	case <-group.Ended():
+	}
 	d.notify(sd.SdNotifyStopping)
-	return errors.Join(err, d.close())
+	d.endTrial(life)
+	end()
+	return errors.Join(group.Wait(), d.close())
+}
+
+// endTrial takes back what nobody can confirm any more.
+func (d *daemon) endTrial(ctx context.Context) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	d.commit.Stop(ctx)
 }
 
 // start applies the configuration of dir or, without one, the revision that was
-// applied last. An object that fails is tried again and stops nothing else.
-func (d *daemon) start(ctx context.Context, dir string) error {
+// confirmed last; again, what runs. An object that fails is tried again and stops
+// nothing else.
+func (d *daemon) start(ctx context.Context, dir string, again bool) error {
 	d.change.Lock()
 	defer d.change.Unlock()
-	number, files, err := d.store.Current()
-	if err != nil {
-		return err
-	}
-	if dir != "" {
-		if files, err = config.Load([]string{dir}); err != nil {
+	var done commit.Done
+	switch {
+	case dir != "":
+		files, err := config.Load([]string{dir})
+		if err != nil {
 			return err
 		}
-	}
-	if len(files) == 0 {
-		d.log.Info("no configuration yet, waiting for one to be applied")
-		// Nothing was ever asked for, so nothing is taken down either.
-		return nil
-	}
-	c, warnings, err := parse(files)
-	if err != nil {
-		return fmt.Errorf("configuration:\n%w", err)
-	}
-	for _, w := range warnings {
-		d.log.Warn("configuration", "warning", w)
-	}
-	rep := d.apply(ctx, c, d.made(), controller.Keep)
-	d.log.Info("configuration applied", "steps", len(rep.Outcomes), "unwell", len(rep.Unwell))
-	if dir != "" {
-		if number, err = d.store.Save(files); err != nil {
-			return err
+		if done, err = d.commit.Start(ctx, commit.Change{Files: files, By: "serve --config " + dir}); err != nil {
+			return fmt.Errorf("configuration:\n%w", err)
 		}
+	case again:
+		done.Report = d.commit.Again(ctx)
+	default:
+		resumed, ok, err := d.commit.Resume(ctx)
+		if err != nil {
+			return fmt.Errorf("configuration:\n%w", err)
+		}
+		if !ok {
+			// Nothing was ever asked for, so nothing is taken down either.
+			d.log.Info("no configuration yet, waiting for one to be applied")
+			return nil
+		}
+		done = resumed
 	}
-	d.mu.Lock()
-	d.revision = number
-	d.mu.Unlock()
+	for _, w := range done.Warnings {
+		d.log.Warn("configuration", "warning", w.String())
+	}
+	d.log.Info("configuration applied", "steps", len(done.Report.Outcomes), "unwell", len(done.Report.Unwell))
 	return nil
 }
 
@@ -114,7 +129,7 @@ func (d *daemon) reloads(ctx context.Context, dir string) error {
 		case <-hup:
 		}
 		d.notify(reloading())
-		if err := d.start(ctx, dir); err != nil {
+		if err := d.start(ctx, dir, true); err != nil {
 			d.log.Error("reload refused, the former configuration goes on", "error", err)
 		}
 		d.notify(sd.SdNotifyReady)

@@ -92,6 +92,12 @@ func printStatus(w io.Writer, s v1.Status, now time.Time) error {
 	for _, x := range s.Warnings {
 		fmt.Fprintln(w, "warning:", x)
 	}
+	if s.Trial != nil {
+		fmt.Fprintln(w, onTrial(*s.Trial))
+	}
+	if s.Return != nil {
+		fmt.Fprintln(w, wentBack(*s.Return))
+	}
 	_, err := fmt.Fprintf(w, "revision %d, %d objects, %d not well, up %s\n", s.Revision, len(s.Objects), unwell, age(s.Started, now))
 	return err
 }

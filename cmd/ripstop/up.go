@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ripstop/controller"
+	"ripstop/controller/commit"
 	"ripstop/controller/config"
 	"ripstop/internal/run"
 )
@@ -27,19 +28,19 @@ func newUp(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, warnings, err := parse(files)
+			_, warnings, err := parse(files)
 			if err != nil {
 				return refuse(cmd.ErrOrStderr(), err)
 			}
 			for _, w := range warnings {
 				fmt.Fprintln(cmd.ErrOrStderr(), w+" (warning)")
 			}
-			return up(cmd.Context(), g, c, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return up(cmd.Context(), g, files, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 }
 
-func up(ctx context.Context, g *global, c *config.Config, stdout, stderr io.Writer) error {
+func up(ctx context.Context, g *global, files []config.File, stdout, stderr io.Writer) error {
 	level, err := g.logLevel()
 	if err != nil {
 		return err
@@ -53,9 +54,12 @@ func up(ctx context.Context, g *global, c *config.Config, stdout, stderr io.Writ
 	if err != nil {
 		return err
 	}
-	rep := d.apply(ctx, c, d.made(), controller.Keep)
+	done, err := d.commit.Start(ctx, commit.Change{Files: files, By: "up"})
+	if err != nil {
+		return errors.Join(err, d.takeDown(life), d.close())
+	}
 	group := run.Start(life, d.tasks()...)
-	d.announce(ctx, rep.Status, stdout, stderr)
+	d.announce(ctx, done.Report.Status, stdout, stderr)
 	select {
 	case <-ctx.Done():
 	case <-group.Ended():

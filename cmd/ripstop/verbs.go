@@ -107,11 +107,11 @@ func (d *daemon) resizeLUN(ctx context.Context, ask v1.LUNSize) (v1.Applied, err
 	d.change.Lock()
 	defer d.change.Unlock()
 	made := d.made()
+	if _, named := d.config().LUNs[ask.Name]; named {
+		return v1.Applied{}, refused(http.StatusConflict, "resize LUN %s: the file says its size: change it there and apply", ask.Name)
+	}
 	l, ok := made.LUNs[ask.Name]
 	if !ok {
-		if _, named := d.config().LUNs[ask.Name]; named {
-			return v1.Applied{}, refused(http.StatusConflict, "resize LUN %s: the file says its size: change it there and apply", ask.Name)
-		}
 		return v1.Applied{}, unknownLUN("resize", ask.Name, slices.Collect(maps.Keys(made.LUNs)))
 	}
 	if _, unfinished := made.Unfinished[ask.Name]; unfinished {
@@ -155,9 +155,7 @@ func (d *daemon) make(ctx context.Context, what string, next beside.Objects) (v1
 		return v1.Applied{}, fmt.Errorf("%s: %w", what, errors.Join(err, back.Error()))
 	}
 	a := applied(rep)
-	d.mu.Lock()
-	a.Revision = d.revision
-	d.mu.Unlock()
+	a.Revision = d.commit.Now().Revision
 	return a, nil
 }
 
@@ -170,6 +168,9 @@ func (d *daemon) deleteLUN(ctx context.Context, ask v1.DeleteLUN) (v1.DeletedLUN
 	}
 	if _, named := d.config().LUNs[ask.Name]; named {
 		return v1.DeletedLUN{}, refused(http.StatusConflict, "delete LUN %s: the file names it: take it out of the file, apply that, and delete it then", ask.Name)
+	}
+	if f := d.commit.Former(); f != nil && names(f, ask.Name) {
+		return v1.DeletedLUN{}, refused(http.StatusConflict, "delete LUN %s: revision %d names it, which comes back without a confirm: run `ripstop confirm` first", ask.Name, d.commit.Now().Trial.Former)
 	}
 	if _, unfinished := d.made().Unfinished[ask.Name]; unfinished {
 		return v1.DeletedLUN{}, refused(http.StatusConflict, "delete LUN %s: an import into it is not finished: end that with Ctrl-C, which deletes it", ask.Name)

@@ -248,6 +248,9 @@ func (d *daemon) servedAt(ctx context.Context, name string) ([]string, error) {
 
 // freeOfTargets refuses to delete what a target serves.
 func (d *daemon) freeOfTargets(ctx context.Context, ref string) error {
+	if f := d.commit.Former(); f != nil && names(f, ref) {
+		return refused(http.StatusConflict, "delete %s: a target of revision %d serves it, which comes back without a confirm: run `ripstop confirm` first", ref, d.commit.Now().Trial.Former)
+	}
 	at, err := d.servedAt(ctx, ref)
 	if err == nil && len(at) > 0 {
 		err = refused(http.StatusConflict, "delete %s: target %s serves it: take it out of the file's target, apply that, and delete it then", ref, strings.Join(at, ", "))
