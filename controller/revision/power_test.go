@@ -26,7 +26,7 @@ func TestPowerCuts(t *testing.T) {
 		t.Fatalf("the history has %d steps", total)
 	}
 	for at := range total + 1 {
-		for seed := range uint64(20) {
+		for seed := range uint64(8) {
 			p, said := newPlatter(at), promise{}
 			history(t, p, &said)
 			after := p.cut(rand.New(rand.NewPCG(seed, uint64(at))), seed)
