@@ -40,6 +40,7 @@ type Daemon struct {
 	iqn   string
 	port  int
 	first int      // number of its first LUN
+	apart bool     // in a network namespace of its own
 	files []string // of its LUNs
 	log   string   // file of what it prints
 
@@ -67,6 +68,14 @@ func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 
 func (d *Daemon) portals() [2]string {
 	return [2]string{fmt.Sprintf("127.0.0.1:%d", d.port), fmt.Sprintf("127.0.0.2:%d", d.port)}
+}
+
+// Inside is the command, in front of another one, that has that reach the portals.
+func (d *Daemon) Inside() []string {
+	if !d.apart {
+		return nil
+	}
+	return []string{"nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", d.PID())}
 }
 
 // Alive tells whether the process runs.

@@ -10,13 +10,26 @@ import (
 )
 
 // Ripstop prepares the program bin with a state directory of its own.
-func Ripstop(bin string, c Config) (*Daemon, error) {
-	state := filepath.Join(c.Dir, "ripstop")
-	d := &Daemon{
-		Name: "ripstop", iqn: "iqn.2026-11.org.ripstop.peer:ripstop", port: 3260,
-		log: filepath.Join(c.Dir, "ripstop.log"),
+func Ripstop(bin string, c Config) (*Daemon, error) { return ripstop("ripstop", bin, c) }
+
+// Before prepares another ripstop, bin, to measure a change against. It has a
+// network namespace of its own: one holds one ripstop.
+func Before(bin string, c Config) (*Daemon, error) {
+	d, err := ripstop("before", bin, c)
+	if err == nil {
+		d.apart = true
+		d.command = append([]string{"unshare", "--net", "sh", "-c", `ip link set lo up && exec "$@"`, "-"}, d.command...)
 	}
-	file := filepath.Join(c.Dir, "ripstop.yaml")
+	return d, err
+}
+
+func ripstop(name, bin string, c Config) (*Daemon, error) {
+	state := filepath.Join(c.Dir, name)
+	d := &Daemon{
+		Name: name, iqn: "iqn.2026-11.org.ripstop.peer:" + name, port: 3260,
+		log: filepath.Join(c.Dir, name+".log"),
+	}
+	file := filepath.Join(c.Dir, name+".yaml")
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return nil, err
 	}
@@ -26,7 +39,7 @@ func Ripstop(bin string, c Config) (*Daemon, error) {
 	for _, l := range c.LUNs {
 		d.files = append(d.files, filepath.Join(state, "pools", pool(l), l.Name+".lun"))
 	}
-	d.command = []string{bin, "--state", state, "--socket", filepath.Join(c.Dir, "ripstop.sock"), "--log-level", "warn", "up", file}
+	d.command = []string{bin, "--state", state, "--socket", filepath.Join(c.Dir, name+".sock"), "--log-level", "warn", "up", file}
 	d.ready = func(ctx context.Context, out io.Reader) error { return line(ctx, out, d.ended, "ready") }
 	return d, nil
 }

@@ -150,3 +150,62 @@ func TestPictureIsXML(t *testing.T) {
 		t.Errorf("%d rectangles, want %d", bars, want)
 	}
 }
+
+// TestAfter: a table in pieces has each cell once, as it was measured last.
+func TestAfter(t *testing.T) {
+	one, two := cells()[0], cells()[1]
+	facts := figures.Facts{Seconds: 1, Rounds: 1, Command: "a"}
+	first := Results{Facts: facts, Samples: []Sample{{Cell: one, IOPS: 1}, {Cell: two, IOPS: 2}}}
+	facts.Command = "b"
+	second := Results{Facts: facts, Samples: []Sample{{Cell: one, IOPS: 3}}}
+	r, err := second.after(first)
+	if err != nil || len(r.Samples) != 2 || r.Facts.Command != "a`, `b" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if c := r.cells(); len(c) != 2 || c[0] != one {
+		t.Errorf("cells in the order %v", c)
+	}
+	if got := r.of(one, "")[0].IOPS; got != 3 {
+		t.Errorf("%v of the cell that was measured anew", got)
+	}
+	if r, err := second.after(Results{}); err != nil || len(r.Samples) != 1 {
+		t.Errorf("after nothing: %+v, %v", r, err)
+	}
+	second.Facts.Rounds = 2
+	if _, err := second.after(first); err == nil {
+		t.Error("pieces that were measured in two ways are one table")
+	}
+}
+
+// TestBounds computes the bounds of loads by hand.
+func TestBounds(t *testing.T) {
+	hot := Cell{false, "rw", 4096, 32, 1}
+	cold, many := hot, hot
+	cold.Cold, many.Sessions = true, 16
+	r := Results{Facts: figures.Facts{Cores: 2}, Samples: []Sample{
+		{Cell: hot, Target: "ripstop", IOPS: 100000, CPU: 6, Load: 10},
+		{Cell: many, Target: "ripstop", IOPS: 110000, CPU: 8, Load: 9},
+		{Cell: cold, Target: "ripstop", IOPS: 50000, CPU: 12, Load: 14},
+		{Cell: cold, Target: "fio", IOPS: 125000, CPU: 4},
+	}}
+	for _, want := range []string{
+		"| 4 KiB random write, QD 32 | 100000 | 1.6 | 13.3 | 9.0 | 4.3 | 8.0 |",
+		"| 4 KiB random write, QD 32 | 125000 | 4.0 | 10.0 | 6.0 | 100000 | 0.80 | 100000 | 0.80 |",
+	} {
+		if b := r.bounds(); !strings.Contains(b, want) {
+			t.Errorf("no line %s in %s", want, b)
+		}
+	}
+}
+
+// TestChange holds a program against the one before.
+func TestChange(t *testing.T) {
+	c := cells()[0]
+	r := Results{Samples: []Sample{{Cell: c, Target: "ripstop", IOPS: 3, CPU: 1, P99: 5}, {Cell: c, Target: "before", IOPS: 2, CPU: 4, P99: 5}}}
+	if got := r.change(); !strings.Contains(got, "| **1.50** (1.50–1.50) | **0.25** (0.25–0.25) | **1.00** (1.00–1.00) |") {
+		t.Error(got)
+	}
+	if r.Samples = r.Samples[:1]; r.change() != "" {
+		t.Error(r.change())
+	}
+}

@@ -11,7 +11,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -28,7 +27,9 @@ import (
 
 type options struct {
 	dir, ripstop, gotgt, load string
+	before                    string
 	docs, render              string
+	add                       bool
 	seconds                   float64
 	rounds, nice              int
 	size                      int64
@@ -41,10 +42,12 @@ func main() {
 	var o options
 	flag.StringVar(&o.dir, "dir", ".cache/bench", "directory of files and logs, on the file system to measure on")
 	flag.StringVar(&o.ripstop, "ripstop", "bin/ripstop", "ripstop's program")
+	flag.StringVar(&o.before, "before", "", "another ripstop, to measure a change against: the target before")
 	flag.StringVar(&o.gotgt, "gotgt", "bin/peers/gotgt", "gotgt's program")
 	flag.StringVar(&o.load, "load", "bin/peers/iscsi-load", "the load generator")
 	flag.StringVar(&o.docs, "docs", "", "write iscsi.md and iscsi.svg into this directory")
 	flag.StringVar(&o.render, "render", "", "measure nothing, show the results of this file")
+	flag.BoolVar(&o.add, "add", false, "keep what is in dir of cells that are not measured now, to measure in pieces")
 	flag.Float64Var(&o.seconds, "seconds", 3, "length of one measurement")
 	flag.IntVar(&o.rounds, "rounds", 3, "measurements of each cell and target")
 	flag.IntVar(&o.nice, "nice", 0, "nice value of the targets and the load, against what else the machine does")
@@ -68,6 +71,7 @@ func run(ctx context.Context, o options) error {
 	}
 	fmt.Print(r.table())
 	fmt.Print(r.goals())
+	fmt.Print(r.change())
 	if o.docs == "" {
 		return nil
 	}
@@ -84,16 +88,25 @@ func results(ctx context.Context, o options) (Results, error) {
 	if o.render != "" {
 		return readResults(o.render)
 	}
-	r, err := measure(ctx, o)
-	if err != nil {
-		return Results{}, err
+	var piece Results
+	if o.add {
+		var err error
+		if piece, err = readResults(o.kept()); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return Results{}, err
+		}
 	}
-	b, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return Results{}, err
+	r, err := measure(ctx, o) // which empties the directory
+	if err == nil {
+		r, err = r.after(piece)
 	}
-	return r, os.WriteFile(filepath.Join(o.dir, "iscsi.json"), b, 0o644)
+	if err != nil {
+		r = piece
+	}
+	return r, errors.Join(err, r.write(o.kept()))
 }
+
+// kept is the file of results.
+func (o options) kept() string { return filepath.Join(o.dir, "iscsi.json") }
 
 func measure(ctx context.Context, o options) (Results, error) {
 	only, err := regexp.Compile(o.cells)
@@ -155,10 +168,12 @@ func target(name string, o options, c peers.Config) (*peers.Daemon, error) {
 	switch name {
 	case "ripstop":
 		return peers.Ripstop(o.ripstop, c)
+	case "before":
+		return peers.Before(o.before, c)
 	case "tgtd":
 		return peers.Tgtd(c)
 	case "gotgt":
 		return peers.Gotgt(o.gotgt, c)
 	}
-	return nil, fmt.Errorf("-targets: %q is not ripstop, tgtd or gotgt", name)
+	return nil, fmt.Errorf("-targets: %q is not ripstop, before, tgtd or gotgt", name)
 }

@@ -24,7 +24,7 @@ type Sample struct {
 
 	IOPS, MBps     float64
 	P50, P99, P999 float64
-	CPU            float64 // of the target for each I/O, in microseconds
+	CPU            float64 // of the target or fio for each I/O, in microseconds
 	Load           float64 // of the load generator for each I/O, in microseconds
 	Fault          string  // why there are no figures
 }
@@ -63,7 +63,7 @@ func (b *bench) stop() {
 // has an advantage by how its file lies on the disk.
 func (b *bench) fill(ctx context.Context, d *peers.Daemon, lun int) error {
 	const block = 256 << 10
-	_, err := b.runLoad(ctx, "-m", "sw", "-b", strconv.Itoa(block), "-q", "8", "-t", "600",
+	_, err := b.runLoad(ctx, d, "-m", "sw", "-b", strconv.Itoa(block), "-q", "8", "-t", "600",
 		"-n", strconv.FormatInt(b.size<<20/block, 10), d.URLs(lun)[0])
 	if err != nil {
 		return fmt.Errorf("fill %s: %w", d.Name, err)
@@ -132,7 +132,7 @@ func (b *bench) sample(ctx context.Context, d *peers.Daemon, c Cell) (Sample, er
 	if err != nil {
 		return Sample{}, err
 	}
-	s, err := b.runLoad(ctx, "-m", c.Mode, "-b", strconv.Itoa(c.Block), "-q", strconv.Itoa(c.Depth),
+	s, err := b.runLoad(ctx, d, "-m", c.Mode, "-b", strconv.Itoa(c.Block), "-q", strconv.Itoa(c.Depth),
 		"-s", strconv.Itoa(c.Sessions), "-t", fmt.Sprint(b.seconds), d.URLs(lun)[0])
 	if err != nil {
 		return s.Sample, err
@@ -148,9 +148,10 @@ type loadSample struct {
 	ios float64
 }
 
-func (b *bench) runLoad(ctx context.Context, args ...string) (loadSample, error) {
+func (b *bench) runLoad(ctx context.Context, d *peers.Daemon, args ...string) (loadSample, error) {
 	var stderr strings.Builder
-	cmd := exec.CommandContext(ctx, b.load, args...)
+	command := slices.Concat(d.Inside(), []string{b.load}, args)
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -250,7 +251,11 @@ func parseFio(out []byte, c Cell) (Sample, error) {
 		} `json:"clat_ns"`
 	}
 	var report struct {
-		Jobs []struct{ Read, Write side }
+		Jobs []struct {
+			Read, Write side
+			User        float64 `json:"usr_cpu"` // percent of the time
+			System      float64 `json:"sys_cpu"` // likewise
+		}
 	}
 	if err := json.Unmarshal(out, &report); err != nil || len(report.Jobs) != 1 {
 		return Sample{}, fmt.Errorf("read fio's report: %d jobs: %w", len(report.Jobs), err)
@@ -261,6 +266,7 @@ func parseFio(out []byte, c Cell) (Sample, error) {
 	}
 	p := s.Clat.Percentile
 	return Sample{
+		CPU:  (report.Jobs[0].User + report.Jobs[0].System) / 100 * 1e6 / max(s.IOPS, 1),
 		IOPS: s.IOPS, MBps: s.IOPS * float64(c.Block) / 1e6,
 		P50: p["50.000000"] / 1e3, P99: p["99.000000"] / 1e3, P999: p["99.900000"] / 1e3,
 	}, nil

@@ -8,7 +8,7 @@ import (
 )
 
 // targets are all that may have been measured, in the order of the tables.
-var targets = []string{"ripstop", "tgtd", "gotgt", "fio"}
+var targets = []string{"ripstop", "before", "tgtd", "gotgt", "fio"}
 
 // table is all figures as a Markdown table: medians, and the spread of the
 // ratios to tgtd.
@@ -126,6 +126,23 @@ func (r Results) overOne(c Cell) figures.Spread {
 // goals is the list as a Markdown table.
 func (r Results) goals() string { return figures.Goals(r.goalList(), 1) }
 
+// change is what ripstop is beside the one before, "" where that was not measured.
+func (r Results) change() string {
+	var b strings.Builder
+	for _, c := range r.cells() {
+		speed := r.ratio(c, "ripstop", "before", iops)
+		if !speed.OK() {
+			continue
+		}
+		if b.Len() == 0 {
+			b.WriteString("\n| load | IOPS ÷ before (rounds) | CPU ÷ before | p99 ÷ before |\n|---|---|---|---|\n")
+		}
+		fmt.Fprintf(&b, "| %s: %s | %s | %s | %s |\n", c.cache(), c.Title(), ratioText(speed, ""),
+			ratioText(r.ratio(c, "ripstop", "before", cpu), ""), ratioText(r.ratio(c, "ripstop", "before", p99), ""))
+	}
+	return b.String()
+}
+
 // document is docs/benchmarks/iscsi.md.
 func (r Results) document() string {
 	f := r.Facts
@@ -155,26 +172,9 @@ times, come near the number of cores, the machine is full. QD is I/Os in flight 
 %s
 ## All figures
 %s`, "`"+f.Command+"`", f.When.Format("2006-01-02 15:04 MST"), f.Seconds, f.Rounds, f.CPU, f.Cores, f.MemoryGiB, f.Kernel, f.Filesys, f.SizeMiB,
-		f.LoadBefore, f.LoadAfter, ripstopFact, r.goals(), bounds, r.table())
+		f.LoadBefore, f.LoadAfter, ripstopFact, r.goals(), r.bounds(), r.table())
 	return b.String()
 }
 
 // ripstopFact says how ripstop's LUNs are kept.
 const ripstopFact = "raw engine; hot: cache writeback, cold: cache direct"
-
-// bounds says what holds up the loads whose goal is out of reach on a machine
-// where the load runs too.
-const bounds = `## What bounds them
-
-**16 sessions.** On two cores one session at depth 32 keeps 1.8 to 1.9 of them busy (column "cores in use"), so 16 sessions can be faster
-only by what each I/O then costs less. Writes into one file also take turns at its inode: fio without any target, all in the page
-cache, has 1.0 to 1.2 times the writes with 16 threads that it has with one (three rounds), as printed by
-
-    fio --name=d --filename=FILE --ioengine=psync --rw=randwrite --invalidate=0 --bs=4k --numjobs=16 --group_reporting --time_based --norandommap --thread --runtime=1s
-
-**Cold, depth 32.** The load sends its next commands when it has answers, so that disk, target and load come to take turns with bursts of
-up to 32. fio that submits 32, waits for 32 and submits again has 0.82 to 0.92 of its own free run (three rounds), with nobody who
-takes time between the bursts:
-
-    fio --name=d --filename=FILE --ioengine=io_uring --direct=1 --rw=randread --bs=4k --iodepth=32 --iodepth_batch=32 --iodepth_batch_complete_min=32 --iodepth_batch_complete_max=32 --iodepth_low=1 --time_based --norandommap --thread --runtime=1500ms
-`

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -24,6 +25,35 @@ func readResults(name string) (Results, error) {
 	return r, json.Unmarshal(b, &r)
 }
 
+func (r Results) write(name string) error {
+	b, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, b, 0o644)
+}
+
+// after is r and what of an earlier piece it does not hold anew.
+func (r Results) after(piece Results) (Results, error) {
+	if len(piece.Samples) == 0 {
+		return r, nil
+	}
+	a, b := piece.Facts, r.Facts
+	if a.Seconds != b.Seconds || a.Rounds != b.Rounds || a.SizeMiB != b.SizeMiB || a.CPU != b.CPU || a.Kernel != b.Kernel {
+		return r, errors.New("add to the earlier pieces: they were measured in another way or on another machine: measure all in one way")
+	}
+	b.LoadBefore, b.Command = a.LoadBefore, a.Command+"`, `"+b.Command
+	all := Results{Facts: b}
+	fresh := r.cells()
+	for _, s := range piece.Samples {
+		if !slices.Contains(fresh, s.Cell) {
+			all.Samples = append(all.Samples, s)
+		}
+	}
+	all.Samples = append(all.Samples, r.Samples...)
+	return all, nil
+}
+
 // add keeps a sample and shows it.
 func (r *Results) add(s Sample, c Cell, target string, round int) {
 	s.Cell, s.Target, s.Round = c, target, round
@@ -33,12 +63,12 @@ func (r *Results) add(s Sample, c Cell, target string, round int) {
 		round, c.Name(), target, s.IOPS, s.MBps, s.P50, s.P99, s.P999, s.CPU, s.Load, s.Fault)
 }
 
-// cells are those that were measured, in their order.
+// cells are those that were measured, in the order of the tables.
 func (r Results) cells() []Cell {
 	var seen []Cell
-	for _, s := range r.Samples {
-		if !slices.Contains(seen, s.Cell) {
-			seen = append(seen, s.Cell)
+	for _, c := range cells() {
+		if slices.ContainsFunc(r.Samples, func(s Sample) bool { return s.Cell == c }) {
+			seen = append(seen, c)
 		}
 	}
 	return seen
