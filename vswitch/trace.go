@@ -28,6 +28,8 @@ type Decision struct {
 
 // The stages of a frame's way, in their order.
 const (
+	StageLimit   = "limit"   // whether a port's limit has room for it: first where it comes in, last where it leaves
+	StageFilter  = "filter"  // what a port's groups say of it: before the rest where it comes in, after the rest where it leaves
 	StageIngress = "ingress" // the frame's VLAN
 	StageGuard   = "guard"   // whether the port may send it
 	StageLearn   = "learn"   // what the FDB would learn of its sender

@@ -218,7 +218,7 @@ type Trace struct {
 
 // Decision is one thing that a switch finds out or decides about a frame.
 type Decision struct {
-	Stage  string `json:"stage" doc:"ingress, guard, learn, fdb or egress; new ones may come"`
+	Stage  string `json:"stage" doc:"limit, filter, ingress, guard, learn, fdb or egress; new ones may come"`
 	Result string `json:"result" doc:"for people"`
 	Rule   string `json:"rule,omitempty" doc:"the key of the file behind it, as switches.lab.ports.web.allowed-macs"`
 }

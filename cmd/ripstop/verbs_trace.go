@@ -47,26 +47,10 @@ func (d *daemon) trace(ctx context.Context, ask v1.NewTrace) (v1.Trace, error) {
 	for _, x := range t.Decisions {
 		out.Decisions = append(out.Decisions, v1.Decision{Stage: x.Stage, Result: x.Result, Rule: x.Rule})
 	}
-	for _, name := range withGroups(have, t) {
-		out.Decisions = append(out.Decisions, v1.Decision{
-			Stage: vswitch.StageEgress, Result: name + ": has groups, whose rules a trace does not run", Rule: vswitch.PortKey(t.Switch, name, "groups"),
-		})
-	}
 	for _, e := range t.Egress {
 		out.Egress = append(out.Egress, v1.Egress{Port: e.Port, Tagged: e.Tagged})
 	}
 	return out, nil
-}
-
-// withGroups is the ports on a frame's way whose groups filter its VLAN, in their order.
-func withGroups(have vswitch.State, t vswitch.Trace) (names []string) {
-	ports := have.Switches[t.Switch].Ports
-	for _, e := range slices.Concat([]vswitch.Egress{{Port: t.Port}}, t.Egress) {
-		if ports[e.Port].Filters[t.VLAN] != nil {
-			names = append(names, e.Port)
-		}
-	}
-	return names
 }
 
 func portNames(s vswitch.State) (all []string) {

@@ -34,6 +34,8 @@ type Guard interface {
 	Commit(ctx context.Context) error
 	// Admit traces a frame from a port up to where the guard passes it on.
 	Admit(ctx context.Context, port string, frame []byte) (vswitch.Trace, error)
+	// Depart adds to a trace what the groups and limits of its receivers say.
+	Depart(ctx context.Context, t vswitch.Trace, frame []byte) (vswitch.Trace, error)
 	// DetectLoops sends probes, and tells whether ports were shut or have opened
 	// again, and which are in a loop, by ifindex: to these nothing must be sent.
 	DetectLoops(ctx context.Context) (looped map[int]bool, changed bool, err error)

@@ -35,7 +35,7 @@ func (d *Driver) Trace(ctx context.Context, port string, frame []byte) (vswitch.
 	rest, _ := vswitch.SplitTag(frame)
 	w.to, w.from, w.size = vswitch.MAC(rest), vswitch.MAC(rest[6:]), len(rest)
 	w.forward()
-	return w.trace, nil
+	return d.guard.Depart(ctx, w.trace, frame)
 }
 
 // walk is the way of one frame through a bridge.

@@ -203,6 +203,7 @@ const (
 	planeMapVerdicts        = "verdicts"
 	planeMapVlans           = "vlans"
 	planeProgRipstopGuard   = "ripstop_guard"
+	planeProgRipstopMeter   = "ripstop_meter"
 	planeProgRipstopReceive = "ripstop_receive"
 	planeProgRipstopSend    = "ripstop_send"
 	planeProgRipstopSwitch  = "ripstop_switch"
@@ -253,6 +254,7 @@ type planeSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type planeProgramSpecs struct {
 	RipstopGuard   *ebpf.ProgramSpec `ebpf:"ripstop_guard"`
+	RipstopMeter   *ebpf.ProgramSpec `ebpf:"ripstop_meter"`
 	RipstopReceive *ebpf.ProgramSpec `ebpf:"ripstop_receive"`
 	RipstopSend    *ebpf.ProgramSpec `ebpf:"ripstop_send"`
 	RipstopSwitch  *ebpf.ProgramSpec `ebpf:"ripstop_switch"`
@@ -355,6 +357,7 @@ type planeVariables struct {
 // It can be passed to loadPlaneObjects or ebpf.CollectionSpec.LoadAndAssign.
 type planePrograms struct {
 	RipstopGuard   *ebpf.Program `ebpf:"ripstop_guard"`
+	RipstopMeter   *ebpf.Program `ebpf:"ripstop_meter"`
 	RipstopReceive *ebpf.Program `ebpf:"ripstop_receive"`
 	RipstopSend    *ebpf.Program `ebpf:"ripstop_send"`
 	RipstopSwitch  *ebpf.Program `ebpf:"ripstop_switch"`
@@ -365,6 +368,7 @@ type planePrograms struct {
 func (p *planePrograms) Close() error {
 	return _PlaneClose(
 		p.RipstopGuard,
+		p.RipstopMeter,
 		p.RipstopReceive,
 		p.RipstopSend,
 		p.RipstopSwitch,

@@ -34,16 +34,33 @@ func (d *Driver) Trace(_ context.Context, port string, frame []byte) (vswitch.Tr
 	if !ok {
 		return vswitch.Trace{}, &vswitch.NoPortError{Name: port}
 	}
-	n, err := d.dry(p, ifindex, frame)
+	t := vswitch.Trace{Switch: p.name, Port: port, Dataplane: vswitch.EBPF}
+	n, err := d.enter(p, ifindex, &t, frame)
+	if err == nil && t.Reason == "" {
+		n.delivery(&t)
+		err = d.depart(p, &t, frame)
+	}
 	if err != nil {
 		return vswitch.Trace{}, fmt.Errorf("trace at port %q: %w", port, err)
 	}
-	t := vswitch.Trace{Switch: p.name, Port: port, Dataplane: vswitch.EBPF}
-	n.admission(&t)
-	if t.Reason == "" {
-		n.delivery(&t)
-	}
 	return t, nil
+}
+
+// enter is the frame's way into the switch.
+func (d *Driver) enter(p *plane, ifindex uint32, t *vswitch.Trace, frame []byte) (n notes, err error) {
+	if len(frame) < 14 || len(frame) > longestFrame {
+		return n, fmt.Errorf("a frame of %d bytes: give one of 14 to %d", len(frame), longestFrame)
+	}
+	s := stop{plane: p, port: t.Port, ifindex: ifindex, slot: p.slots[ifindex], way: vswitch.Out}
+	s.rest, s.tag = vswitch.SplitTag(frame)
+	if t.Reason, err = d.pass(s, t); t.Reason != "" || err != nil {
+		t.VLAN = s.vid()
+		return n, err
+	}
+	if n, err = d.dry(p, ifindex, frame); err == nil {
+		n.admission(t)
+	}
+	return n, err
 }
 
 // seat is the switch and the device of a port or gateway.
@@ -70,9 +87,6 @@ type notes struct {
 }
 
 func (d *Driver) dry(p *plane, ifindex uint32, frame []byte) (_ notes, err error) {
-	if len(frame) < 14 || len(frame) > longestFrame {
-		return notes{}, fmt.Errorf("a frame of %d bytes: give one of 14 to %d", len(frame), longestFrame)
-	}
 	rest, tag := vswitch.SplitTag(frame)
 	n := notes{plane: p, slot: p.slots[ifindex], tag: tag, to: vswitch.MAC(rest), from: vswitch.MAC(rest[6:])}
 	spec := d.spec.Copy()
@@ -229,13 +243,12 @@ func (g *Guard) Admit(_ context.Context, port string, frame []byte) (vswitch.Tra
 	if !ok || p.places[ifindex].gateway {
 		return vswitch.Trace{}, &vswitch.NoPortError{Name: port}
 	}
-	n, err := g.d.dry(p, ifindex, frame)
+	t := vswitch.Trace{Switch: p.name, Port: port, Dataplane: vswitch.Bridge}
+	n, err := g.d.enter(p, ifindex, &t, frame)
 	if err != nil {
 		return vswitch.Trace{}, fmt.Errorf("trace at port %q: %w", port, err)
 	}
-	t := vswitch.Trace{Switch: p.name, Port: port, Dataplane: vswitch.Bridge}
-	n.admission(&t)
-	if n.verdict.Why == planeReasonREASON_STORM_UNICAST {
+	if n.plane != nil && n.verdict.Why == planeReasonREASON_STORM_UNICAST {
 		t.Reason = reasons[n.verdict.Why]
 		t.Note(vswitch.StageGuard, vswitch.Rule(t.Switch, t.Port, t.Reason), "dropped, %s", t.Reason)
 	}

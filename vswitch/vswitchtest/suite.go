@@ -82,6 +82,7 @@ func Suite(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitc
 		{"a change disturbs no other port", suite.liveChange},
 		{"a restart loses nothing", suite.restart},
 		{"a trace says what happens, and changes nothing", suite.trace},
+		{"a trace runs groups and limits", suite.tracePorts},
 		{"settings of a port change in place", suite.settings},
 		{"a lent interface comes back as it was", suite.lent},
 		{"what is missing is said", suite.missing},

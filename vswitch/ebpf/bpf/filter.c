@@ -726,12 +726,12 @@ static __always_inline int to_probe(struct __sk_buff *skb)
 	return !bpf_skb_load_bytes(skb, 0, d, sizeof(d)) && d[0] == 0x03 && d[1] == 'r' && d[2] == 'i' && d[3] == 'p' && d[4] == 's' && d[5] == 't';
 }
 
-static __always_inline int filter(struct __sk_buff *skb, __u32 slot, enum direction direction)
+// The verdict on a frame, and in r the rule that decides about it, if one does.
+static __always_inline int filter(struct __sk_buff *skb, __u32 slot, enum direction direction, struct rule *r)
 {
 	struct filter_port *port = bpf_map_lookup_elem(&filter_ports, &slot);
 	struct packet p = {.direction = direction};
 	struct binding closed = {}, *b = &closed;
-	struct rule r = {};
 	__u16 tci = skb->vlan_tci;
 	struct flow whole = {};
 	__u32 at;
@@ -739,7 +739,7 @@ static __always_inline int filter(struct __sk_buff *skb, __u32 slot, enum direct
 
 	p.key.ifindex = skb->ifindex;
 	if (!port || port->ifindex != skb->ifindex || port->closed)
-		return lose(&p, slot, &r, b, FILTER_CLOSED);
+		return lose(&p, slot, r, b, FILTER_CLOSED);
 	p.key.vid = port->pvid;
 	if (skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021Q) && tci & VID_MASK)
 		p.key.vid = tci & VID_MASK;
@@ -748,7 +748,7 @@ static __always_inline int filter(struct __sk_buff *skb, __u32 slot, enum direct
 	if (!b)
 		return TC_ACT_UNSPEC; // no groups in this VLAN, or no member of it: the switch's matter
 	if (skb->vlan_present && skb->vlan_proto != bpf_htons(ETH_P_8021Q))
-		return lose(&p, slot, &r, b, FILTER_NOT_IP);
+		return lose(&p, slot, r, b, FILTER_NOT_IP);
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
 		return TC_ACT_UNSPEC;
 	// What the host itself sends to find loops, and what comes back of it: the
@@ -758,7 +758,7 @@ static __always_inline int filter(struct __sk_buff *skb, __u32 slot, enum direct
 		return TC_ACT_UNSPEC;
 	why = read(skb, &p);
 	if (why)
-		return lose(&p, slot, &r, b, ~why);
+		return lose(&p, slot, r, b, ~why);
 	if (p.always)
 		return TC_ACT_UNSPEC;
 	if (p.fragment == LATER) {
@@ -766,18 +766,18 @@ static __always_inline int filter(struct __sk_buff *skb, __u32 slot, enum direct
 
 		fragment_key(&p, &whole);
 		c = find(&whole, bpf_ktime_get_coarse_ns());
-		return c && c->policy == b->policy ? TC_ACT_UNSPEC : lose(&p, slot, &r, b, FILTER_FRAGMENT);
+		return c && c->policy == b->policy ? TC_ACT_UNSPEC : lose(&p, slot, r, b, FILTER_FRAGMENT);
 	}
-	if (!p.error || !related(skb, &p, b, &r)) {
-		why = judge(&p, slot, b, &r);
+	if (!p.error || !related(skb, &p, b, r)) {
+		why = judge(&p, slot, b, r);
 		if (why)
-			return lose(&p, slot, &r, b, ~why);
+			return lose(&p, slot, r, b, ~why);
 	}
 	if (p.fragment == FIRST) {
 		fragment_key(&p, &whole);
 		why = remember(&whole, slot, b, direction, CONN_NEW, bpf_ktime_get_coarse_ns());
 		if (why)
-			return lose(&p, slot, &r, b, ~why);
+			return lose(&p, slot, r, b, ~why);
 	}
 	return TC_ACT_UNSPEC;
 }
@@ -785,26 +785,37 @@ static __always_inline int filter(struct __sk_buff *skb, __u32 slot, enum direct
 SEC("tc")
 int ripstop_from(struct __sk_buff *skb)
 {
-	return filter(skb, skb->tc_classid, FROM_PORT);
+	struct rule r = {};
+
+	return filter(skb, skb->tc_classid, FROM_PORT, &r);
 }
 
 SEC("tc")
 int ripstop_to(struct __sk_buff *skb)
 {
-	return filter(skb, skb->tc_classid, TO_PORT);
+	struct rule r = {};
+
+	return filter(skb, skb->tc_classid, TO_PORT, &r);
 }
 
 // Both for BPF_PROG_TEST_RUN, where a frame comes without class id and tag: cb[0]
 // is the slot, cb[1] the tag's protocol and control information, if any, cb[2]
-// the direction.
+// the direction. It leaves the rule's number, group and place in cb[2], cb[3] and
+// cb[4].
 SEC("tc")
 int ripstop_filter(struct __sk_buff *skb)
 {
 	__u32 slot = skb->cb[0], tag = skb->cb[1], direction = skb->cb[2];
+	struct rule r = {};
+	int verdict;
 
 	if (tag && bpf_skb_vlan_push(skb, bpf_htons(tag >> 16), tag & 0xffff))
 		return TC_ACT_SHOT;
-	return direction == TO_PORT ? filter(skb, slot, TO_PORT) : filter(skb, slot, FROM_PORT);
+	verdict = direction == TO_PORT ? filter(skb, slot, TO_PORT, &r) : filter(skb, slot, FROM_PORT, &r);
+	skb->cb[2] = r.number;
+	skb->cb[3] = r.group;
+	skb->cb[4] = r.place;
+	return verdict;
 }
 
 char __license[] SEC("license") = "Apache-2.0";

@@ -1262,9 +1262,8 @@ static __always_inline __u32 limited_vid(struct __sk_buff *skb, const struct por
 
 // Lets pass what a port may send or receive: a token bucket, kept as the time at
 // which it is full again (GCRA of ITU-T I.371). It takes no lock.
-static __always_inline int meter(struct __sk_buff *skb, enum way way)
+static __always_inline int meter(struct __sk_buff *skb, __u32 slot, enum way way)
 {
-	__u32 slot = skb->tc_classid;
 	struct port *p = bpf_map_lookup_elem(&ports, &slot);
 	struct activity *a = bpf_map_lookup_elem(&activities, &slot);
 	__u64 rate, now, cost, most;
@@ -1295,14 +1294,14 @@ static __always_inline int meter(struct __sk_buff *skb, enum way way)
 SEC("tc")
 int ripstop_send(struct __sk_buff *skb)
 {
-	return meter(skb, SENDS);
+	return meter(skb, skb->tc_classid, SENDS);
 }
 
 // What it receives, after the filters of groups.
 SEC("tc")
 int ripstop_receive(struct __sk_buff *skb)
 {
-	return meter(skb, RECEIVES);
+	return meter(skb, skb->tc_classid, RECEIVES);
 }
 
 SEC("tc")
@@ -1345,6 +1344,17 @@ int ripstop_trace(struct __sk_buff *skb)
 	if (take_tag(skb))
 		return TC_ACT_UNSPEC;
 	return skb->cb[2] ? guard(skb, skb->cb[0], 1) : forward(skb, skb->cb[0], 1);
+}
+
+// Both meters for BPF_PROG_TEST_RUN: cb[2] is the way.
+SEC("tc")
+int ripstop_meter(struct __sk_buff *skb)
+{
+	__u32 slot = skb->cb[0], way = skb->cb[2];
+
+	if (take_tag(skb))
+		return TC_ACT_UNSPEC;
+	return way == RECEIVES ? meter(skb, slot, RECEIVES) : meter(skb, slot, SENDS);
 }
 
 char __license[] SEC("license") = "Apache-2.0";
