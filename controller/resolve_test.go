@@ -118,6 +118,7 @@ func TestResolveReference(t *testing.T) {
 		{"import", fmt.Sprint(d.BGP.Import), "[reject 10.66.0.0/16 up to /32 accept 10.0.0.0/8 up to /24 from rr1 tor1 accept 0.0.0.0/0 and the default route]"},
 		{"pool", d.LUN.Pools["main"], lun.Pool{Kind: lun.Thin, Path: "/state/pools/main", Size: 10 << 30, Overcommit: 4}},
 		{"lun", d.LUN.LUNs["logs"], lun.LUN{Pool: "main", Size: 1 << 30, Block: 512}},
+		{"encryption without its key", strings.HasPrefix(d.LUN.LUNs["data"].Encryption.Missing, "its key: "), true},
 		{"portals", portals, []string{
 			`10.30.0.1:3260 dev "san": vlan san`, `10.99.0.1:3261 dev "site": tunnel site`,
 			`127.0.0.1:3260 dev "": address`, `[fd00:99::1]:3261 dev "site": tunnel site`}},

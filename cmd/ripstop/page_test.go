@@ -15,6 +15,7 @@ func TestSnapshotsPage(t *testing.T)   { page(t, "snapshots") }
 func TestMoveAndCopyPage(t *testing.T) { page(t, "move-and-copy") }
 func TestFiltersPage(t *testing.T)     { page(t, "filters") }
 func TestConfirmPage(t *testing.T)     { page(t, "confirm") }
+func TestEncryptionPage(t *testing.T)  { page(t, "encryption") }
 
 // page runs the commands of a page of docs over the page's files: its script has
 // each of them, in the page's order, and sees what comes of it.

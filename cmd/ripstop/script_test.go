@@ -27,31 +27,32 @@ func TestMain(m *testing.M) {
 // Each is a test of its own, because scripts of one run are run at once and a
 // network namespace holds one daemon.
 
-func TestValidate(t *testing.T)  { script(t, "validate") }
-func TestLimit(t *testing.T)     { script(t, "limit") }
-func TestUp(t *testing.T)        { script(t, "up") }
-func TestServe(t *testing.T)     { script(t, "serve") }
-func TestFaults(t *testing.T)    { script(t, "faults") }
-func TestMoves(t *testing.T)     { script(t, "moves") }
-func TestLive(t *testing.T)      { script(t, "live") }
-func TestCrash(t *testing.T)     { script(t, "crash") }
-func TestHostile(t *testing.T)   { script(t, "hostile") }
-func TestIPv6(t *testing.T)      { script(t, "ipv6") }
-func TestConfigs(t *testing.T)   { script(t, "configs") }
-func TestVerbs(t *testing.T)     { script(t, "verbs") }
-func TestThin(t *testing.T)      { script(t, "thin") }
-func TestAttach(t *testing.T)    { script(t, "attach") }
-func TestSnapshots(t *testing.T) { script(t, "snapshots") }
-func TestSchedules(t *testing.T) { script(t, "schedules") }
-func TestBackup(t *testing.T)    { script(t, "backup") }
-func TestCheck(t *testing.T)     { script(t, "check") }
-func TestPromises(t *testing.T)  { script(t, "promises") }
-func TestSecurity(t *testing.T)  { script(t, "security") }
-func TestAdopt(t *testing.T)     { script(t, "adopt") }
-func TestTrace(t *testing.T)     { script(t, "trace") }
-func TestCapture(t *testing.T)   { script(t, "capture") }
-func TestConfirm(t *testing.T)   { script(t, "confirm") }
-func TestLoop(t *testing.T)      { script(t, "loop") }
+func TestValidate(t *testing.T)   { script(t, "validate") }
+func TestLimit(t *testing.T)      { script(t, "limit") }
+func TestUp(t *testing.T)         { script(t, "up") }
+func TestServe(t *testing.T)      { script(t, "serve") }
+func TestFaults(t *testing.T)     { script(t, "faults") }
+func TestMoves(t *testing.T)      { script(t, "moves") }
+func TestLive(t *testing.T)       { script(t, "live") }
+func TestCrash(t *testing.T)      { script(t, "crash") }
+func TestHostile(t *testing.T)    { script(t, "hostile") }
+func TestIPv6(t *testing.T)       { script(t, "ipv6") }
+func TestConfigs(t *testing.T)    { script(t, "configs") }
+func TestVerbs(t *testing.T)      { script(t, "verbs") }
+func TestThin(t *testing.T)       { script(t, "thin") }
+func TestAttach(t *testing.T)     { script(t, "attach") }
+func TestSnapshots(t *testing.T)  { script(t, "snapshots") }
+func TestSchedules(t *testing.T)  { script(t, "schedules") }
+func TestBackup(t *testing.T)     { script(t, "backup") }
+func TestCheck(t *testing.T)      { script(t, "check") }
+func TestPromises(t *testing.T)   { script(t, "promises") }
+func TestSecurity(t *testing.T)   { script(t, "security") }
+func TestAdopt(t *testing.T)      { script(t, "adopt") }
+func TestTrace(t *testing.T)      { script(t, "trace") }
+func TestCapture(t *testing.T)    { script(t, "capture") }
+func TestConfirm(t *testing.T)    { script(t, "confirm") }
+func TestLoop(t *testing.T)       { script(t, "loop") }
+func TestEncryption(t *testing.T) { script(t, "encryption") }
 
 func script(t *testing.T, name string) { testscript.Run(t, scriptParams(name)) }
 

@@ -21,7 +21,8 @@ func TestSavedObjectsComeBack(t *testing.T) {
 	if o, err := Open(dir).Load(); err != nil || len(o.LUNs) != 0 {
 		t.Fatalf("nothing was saved: %v, %v", o, err)
 	}
-	want := Objects{}.WithLUN("scratch", config.LUN{Pool: "main", Size: 1 << 40, Block: 512}).WithLUN("b", config.LUN{Pool: "main", Size: 4096, Block: 4096}).
+	want := Objects{}.WithLUN("scratch", config.LUN{Pool: "main", Size: 1 << 40, Block: 512, Encryption: &config.Encryption{}}).
+		WithLUN("own", config.LUN{Pool: "main", Size: 4096, Block: 4096, Encryption: &config.Encryption{Key: "a.key", Former: "b.key"}}).WithLUN("b", config.LUN{Pool: "main", Size: 4096, Block: 4096}).
 		Begun("b", "main").Begun("scratch@x", "main").Begun("gone", "main").Finished("gone").
 		WithPort("vm7", Port{"lab", config.Port{Kind: vswitch.Tap, VLAN: "blue", TapUser: "qemu", MultiQueue: true}}).
 		WithPort("c1", Port{"lab", config.Port{Kind: vswitch.Veth, VLAN: "red", Netns: "c1", IfName: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24")}}})
@@ -32,8 +33,21 @@ func TestSavedObjectsComeBack(t *testing.T) {
 	if d := cmp.Diff(want, got, prefixes); d != "" || err != nil {
 		t.Errorf("%v %s", err, d)
 	}
-	if got = got.WithoutLUN("b"); len(got.LUNs) != 1 || len(want.LUNs) != 2 {
+	if got = got.WithoutLUN("b"); len(got.LUNs) != 2 || len(want.LUNs) != 3 {
 		t.Errorf("without b: %v, of %v", got, want)
+	}
+}
+
+// TestOlderRecordsAreNotEncrypted: LUNs of records that say nothing of it stay plain,
+// whatever their pool says.
+func TestOlderRecordsAreNotEncrypted(t *testing.T) {
+	dir := t.TempDir()
+	if err := keep.New(dir).Save(name, []byte(`{"format":1,"luns":{"a":{"pool":"main","size":4096,"block":4096}},"ports":{}}`)); err != nil {
+		t.Fatal(err)
+	}
+	o, err := Open(dir).Load()
+	if e := o.LUNs["a"].Encryption; err != nil || e == nil || *e != (config.Encryption{}) {
+		t.Errorf("%v, %v", e, err)
 	}
 }
 

@@ -100,7 +100,7 @@ func TestConfig(t *testing.T) {
 		{"preshared key", peer.PresharedKey, "branch.psk"},
 		{"endpoint", peer.Endpoint, "192.0.2.7:51820"},
 		{"pool", c.Pools["main"], Pool{Kind: "thin", Path: "pools/main", Size: 10 << 30, Overcommit: 4}},
-		{"lun", c.LUNs["data"], LUN{Pool: "main", Size: 2 << 30, Block: 4096, Thick: true, Snapshots: Schedule{time.Hour, 24}, QoS: QoS{
+		{"lun", c.LUNs["data"], LUN{Pool: "main", Size: 2 << 30, Block: 4096, Thick: true, Encryption: &Encryption{"data.key", "old.key"}, Snapshots: Schedule{time.Hour, 24}, QoS: QoS{
 			Limit: Rate{5000, 200 << 20}, Burst: 10 * time.Second, Reservation: Rate{IOPS: 500}, Shares: 200}}},
 		{"small blocks", c.LUNs["logs"], LUN{Pool: "main", Size: 1 << 30, Block: 512}},
 		{"target", c.Targets["iqn.2026-11.org.example:data"], Target{
