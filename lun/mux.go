@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 )
 
 // Engine has the pools of one kind in service, and their LUNs. It is safe for
@@ -261,11 +262,14 @@ func (m *Mux) CheckPool(ctx context.Context, name string, pool Pool, read func(n
 	return faults, true, err
 }
 
-// Close closes every engine, whatever becomes of the others.
+// Close closes every engine, all at the same time: one may wait for a disk.
 func (m *Mux) Close() error {
-	var errs []error
-	for _, e := range m.all() {
-		errs = append(errs, e.Close())
+	all := m.all()
+	errs := make([]error, len(all))
+	var group sync.WaitGroup
+	for i, e := range all {
+		group.Go(func() { errs[i] = e.Close() })
 	}
+	group.Wait()
 	return errors.Join(errs...)
 }

@@ -104,7 +104,7 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	resized, changed := func(lun string) { d.iscsi.Resized(lun) }, func(string) { d.awake() }
 	d.thin = engine.New(log, engine.Options{StateDir: state, Ring: d.ring, OnResize: resized, OnFault: changed, OnEnded: changed})
 	d.lun = crypt.New(log, lun.NewMux(map[lun.Kind]lun.Engine{
-		lun.Raw:  raw.New(log, raw.Options{StateDir: state, Ring: d.ring, OnResize: resized, OnFault: changed}),
+		lun.Raw:  raw.New(log, raw.Options{StateDir: state, Ring: d.ring, OnResize: resized, OnFault: changed, OnEnded: changed}),
 		lun.Thin: d.thin,
 	}))
 	d.qos = qos.New()

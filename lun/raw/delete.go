@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 
 	"ripstop/internal/disk"
 	"ripstop/lun"
+	"ripstop/lun/lane"
 )
 
 // Delete destroys the data of a LUN that is out of service, in the pool that
@@ -20,25 +22,52 @@ func (e *Engine) Delete(ctx context.Context, name string) (lun.Deleted, error) {
 	if err := ctx.Err(); err != nil {
 		return lun.Deleted{}, err
 	}
-	e.control.Lock()
-	defer e.control.Unlock()
-	if _, ok := e.volumes[name]; ok {
+	if e.volume(name) != nil {
 		return lun.Deleted{}, fmt.Errorf("delete LUN %s: it is in service", name)
 	}
 	if err := validName(name); err != nil {
 		return lun.Deleted{}, fmt.Errorf("delete LUN: %w", err)
 	}
-	for _, p := range e.pools {
-		has, err := p.has(name)
-		if err != nil {
-			return lun.Deleted{}, wrap("delete LUN "+name, err)
+	what := "delete LUN " + name
+	e.mu.RLock()
+	pools := slices.SortedFunc(maps.Values(e.pools), func(a, b *pool) int {
+		_, first := a.retained[name]
+		_, second := b.retained[name]
+		if first != second { // who knows of data goes first: a disk that hangs elsewhere is not asked
+			return cmp.Compare(btoi(second), btoi(first))
 		}
-		if has {
-			d, err := e.destroy(p, name)
-			return d, wrap("delete LUN "+name, err)
+		return strings.Compare(a.name, b.name)
+	})
+	e.mu.RUnlock()
+	for _, p := range pools {
+		d, err := lane.Alone(ctx, e.lanes, p.name, what, 0, func(context.Context) (lun.Deleted, error) { return e.deleteIn(p, name) })
+		if !errors.Is(err, lun.ErrUnknown) {
+			return d, wrap(what, err)
 		}
 	}
-	return lun.Deleted{}, fmt.Errorf("delete LUN %s: %w", name, lun.ErrUnknown)
+	return lun.Deleted{}, wrap(what, lun.ErrUnknown)
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// deleteIn is Delete in one pool, in its lane.
+func (e *Engine) deleteIn(p *pool, name string) (lun.Deleted, error) {
+	if e.volume(name) != nil {
+		return lun.Deleted{}, errors.New("it is in service")
+	}
+	has, err := p.has(name)
+	if err != nil || e.pool(p.name) != p {
+		return lun.Deleted{}, err
+	}
+	if !has {
+		return lun.Deleted{}, lun.ErrUnknown
+	}
+	return e.destroy(p, name)
 }
 
 // has tells whether any file of the LUN is in the pool.
@@ -69,7 +98,7 @@ func (e *Engine) destroy(p *pool, name string) (lun.Deleted, error) {
 		return d, err
 	}
 	e.mu.Lock()
-	d.Freed = p.retained[name]
+	d.Freed = p.retained[name].used
 	delete(p.retained, name)
 	e.mu.Unlock()
 	p.release(d.Freed)
@@ -78,18 +107,16 @@ func (e *Engine) destroy(p *pool, name string) (lun.Deleted, error) {
 }
 
 // Retained lists the LUNs out of service whose data a pool in service keeps,
-// sorted by name. Where the metadata cannot be read, their part of it is zero.
+// sorted by name.
 func (e *Engine) Retained() []lun.LUNStats {
-	e.control.Lock()
-	defer e.control.Unlock()
+	e.mu.RLock()
+	defer e.mu.RUnlock()
 	var out []lun.LUNStats
 	for _, p := range e.pools {
-		for name, used := range p.retained {
-			s := lun.LUNStats{Info: lun.Info{Name: name}, Pool: p.name, Used: used, Exclusive: used}
-			if m, err := readMeta[lunMeta](p.meta(name)); err == nil {
-				s.ID, s.Size, s.BlockSize = m.ID, m.Size, m.Block
-			}
-			out = append(out, s)
+		for name, r := range p.retained {
+			out = append(out, lun.LUNStats{
+				Info: lun.Info{Name: name, ID: r.id, Size: r.size, BlockSize: r.block}, Pool: p.name, Used: r.used, Exclusive: r.used,
+			})
 		}
 	}
 	slices.SortFunc(out, func(a, b lun.LUNStats) int {
@@ -105,33 +132,44 @@ const readSize = 1 << 20
 // each other. It gives what is wrong, one sentence each; I/O goes on meanwhile.
 // The error says that the check itself could not be made.
 func (e *Engine) Check(ctx context.Context, name string, read func(n int64)) (faults []string, err error) {
-	e.mu.RLock()
-	v, ok := e.volumes[name]
-	e.mu.RUnlock()
-	if !ok {
+	v := e.volume(name)
+	if v == nil {
 		return nil, fmt.Errorf("check LUN %s: %w", name, lun.ErrClosed)
 	}
-	e.control.Lock() // growing changes metadata and size one after the other
-	meta, err := readMeta[lunMeta](v.pool.meta(name))
-	size := v.size.Load()
-	if err == nil {
-		err = complete(v.pool.data(name), meta.Size)
-	}
-	e.control.Unlock()
-	switch {
-	case err != nil:
-		faults = append(faults, err.Error())
-	case meta.ID != v.meta.ID || meta.Block != v.meta.Block || meta.Size != size:
-		faults = append(faults, fmt.Sprintf("%s is another LUN's: put back a copy of its own", v.pool.meta(name)))
+	what := "check LUN " + name
+	// Growing changes metadata and size one after the other.
+	size, err := lane.Alone(ctx, e.lanes, v.pool.name, what, 0, func(context.Context) (int64, error) {
+		fault, size := v.compare()
+		faults = append(faults, fault...)
+		return size, nil
+	})
+	if err != nil {
+		return nil, wrap(what, err)
 	}
 	if why := v.failed.Load(); why != nil {
 		faults = append(faults, "it takes no more writes: "+(*why).Error())
 	}
-	unread, err := v.readAll(ctx, size, read)
+	unread, err := lane.Apart(ctx, func() ([]string, error) { return v.readAll(ctx, size, read) })
 	if err != nil {
-		return nil, fmt.Errorf("check LUN %s: %w", name, err)
+		return nil, wrap(what, err)
 	}
 	return append(faults, unread...), nil
+}
+
+// compare holds the volume's files against it.
+func (v *volume) compare() (faults []string, size int64) {
+	meta, err := readMeta[lunMeta](v.pool.meta(v.name))
+	size = v.size.Load()
+	if err == nil {
+		err = complete(v.pool.data(v.name), meta.Size)
+	}
+	switch {
+	case err != nil:
+		faults = append(faults, err.Error())
+	case meta.ID != v.meta.ID || meta.Block != v.meta.Block || meta.Size != size:
+		faults = append(faults, fmt.Sprintf("%s is another LUN's: put back a copy of its own", v.pool.meta(v.name)))
+	}
+	return faults, size
 }
 
 // readAll reads what is mapped and gives what could not be read.

@@ -14,6 +14,9 @@
 // Every block that becomes mapped has taken its room from the pool's size
 // before its data are written; Unmap punches a hole and gives it back.
 //
+// What is done to a pool is done one after the other, in its lane, and a disk that
+// hangs holds up nothing of another pool.
+//
 // Data and metadata files become valid in an order that any crash leaves
 // readable: data before the metadata that speak of them.
 //

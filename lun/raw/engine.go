@@ -9,11 +9,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"ripstop/internal/uring"
 	"ripstop/lun"
+	"ripstop/lun/lane"
 )
 
 // Options are what an engine needs besides its steps.
@@ -25,6 +27,9 @@ type Options struct {
 	Ring *uring.Ring
 	// OnResize, when set, is called with a LUN's name after it has grown.
 	OnResize func(lun string)
+	// OnEnded, when set, is called with a pool when something that hung in it has
+	// ended after all.
+	OnEnded func(pool string)
 	// OnFault, when set, is called with a LUN's name when it takes no more writes
 	// because a flush failed. It must not wait.
 	OnFault func(lun string)
@@ -37,18 +42,24 @@ type Engine struct {
 	options Options
 	open    func(path string, flag int) (file, error)
 
-	control sync.Mutex // held by what changes the maps, however long its files take
+	patience time.Duration // of a step
+	farewell time.Duration // of Close
+	lanes    *lane.Lanes
 
-	mu      sync.RWMutex // of the maps themselves, never held over I/O
+	// mu is of what follows and of what pools say is of the control path, and never
+	// held over I/O. What belongs to a pool is changed in its lane only.
+	mu      sync.RWMutex
 	pools   map[string]*pool
 	volumes map[string]*volume
+	making  map[string]string // LUNs that are being opened, and the pools that do
 }
 
 // New is an engine with nothing in service.
 func New(log *slog.Logger, o Options) *Engine {
 	e := &Engine{
 		log: log, options: o,
-		pools: map[string]*pool{}, volumes: map[string]*volume{},
+		patience: lane.Patience, farewell: lane.Farewell, lanes: lane.New(log, o.OnEnded),
+		pools: map[string]*pool{}, volumes: map[string]*volume{}, making: map[string]string{},
 	}
 	e.open = e.openDisk
 	return e
@@ -56,8 +67,8 @@ func New(log *slog.Logger, o Options) *Engine {
 
 // Observe is the pools and LUNs in service.
 func (e *Engine) Observe(context.Context) (lun.State, error) {
-	e.control.Lock()
-	defer e.control.Unlock()
+	e.mu.RLock()
+	defer e.mu.RUnlock()
 	s := lun.State{Pools: map[string]lun.Pool{}, LUNs: map[string]lun.LUN{}}
 	for name, p := range e.pools {
 		s.Pools[name] = lun.Pool{Kind: lun.Raw, Path: p.path, Size: p.size.Load(), Overcommit: p.overcommit, Direct: e.direct(p)}
@@ -69,33 +80,81 @@ func (e *Engine) Observe(context.Context) (lun.State, error) {
 }
 
 // Do carries out one step. The error names the object and, where somebody can
-// do something about it, says what.
+// do something about it, says what. A pool whose disk hangs is lun.ErrHangs after
+// 10 s, and at once while that lasts.
 func (e *Engine) Do(ctx context.Context, step lun.Step) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if g, ok := step.(lun.GrowLUN); ok {
-		return e.growLUN(g)
-	}
-	e.control.Lock()
-	defer e.control.Unlock()
 	switch s := step.(type) {
 	case lun.OpenPool:
-		return wrap("open pool "+s.Name, e.doOpenPool(s.Name, s.Pool))
+		return e.step(ctx, s.Name, "open pool "+s.Name, func() error { return e.doOpenPool(s.Name, s.Pool) })
 	case lun.SetPool:
-		return wrap("set pool "+s.Name, e.setPool(s.Name, s.To))
+		return e.step(ctx, s.Name, "set pool "+s.Name, func() error { return e.setPool(s.Name, s.To) })
 	case lun.ClosePool:
-		return wrap("close pool "+s.Name, e.closePool(s.Name))
+		return e.step(ctx, s.Name, "close pool "+s.Name, func() error { return e.closePool(s.Name) })
 	case lun.OpenLUN:
-		return wrap("open LUN "+s.Name, e.openLUN(s.Name, s.LUN))
+		return e.step(ctx, s.LUN.Pool, "open LUN "+s.Name, func() error { return e.openLUN(s.Name, s.LUN) })
+	case lun.GrowLUN:
+		return e.ofLUN(ctx, "grow LUN "+s.Name, s.Name, func(v *volume) error { return e.growLUN(v, s.To) })
 	case lun.ReserveLUN:
 		return wrap("reserve room for LUN "+s.Name, e.reserveLUN(s))
 	case lun.CloseLUN:
-		return wrap("close LUN "+s.Name, e.closeLUN(s.Name))
+		if e.volume(s.Name) == nil {
+			return nil
+		}
+		return e.ofLUN(ctx, "close LUN "+s.Name, s.Name, e.closeLUN)
 	case lun.Refuse:
 		return s.Err()
 	}
 	return fmt.Errorf("do %T: this engine does not know the step", step)
+}
+
+// step is something to be done to a pool by a pass.
+func (e *Engine) step(ctx context.Context, pool, what string, do func() error) error {
+	_, err := lane.Alone(ctx, e.lanes, pool, what, e.patience, func(context.Context) (struct{}, error) { return struct{}{}, do() })
+	return wrap(what, err)
+}
+
+// ofLUN is a step on a LUN in service, done in the lane of its pool.
+func (e *Engine) ofLUN(ctx context.Context, what, name string, do func(*volume) error) error {
+	v := e.volume(name)
+	if v == nil {
+		return fmt.Errorf("%s: it is not in service", what)
+	}
+	return e.step(ctx, v.pool.name, what, func() error {
+		if e.volume(name) != v {
+			return errors.New("it is not in service any more")
+		}
+		return do(v)
+	})
+}
+
+// pool is a pool in service, nil for any other.
+func (e *Engine) pool(name string) *pool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.pools[name]
+}
+
+// volume is a LUN in service, nil for any other.
+func (e *Engine) volume(name string) *volume {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.volumes[name]
+}
+
+// of is the LUNs of a pool in service.
+func (e *Engine) of(p *pool) []*volume {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	var out []*volume
+	for _, name := range slices.Sorted(maps.Keys(e.volumes)) {
+		if v := e.volumes[name]; v.pool == p {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // wrap names what was done and adds what helps against the common causes.
@@ -125,7 +184,7 @@ func (e *Engine) HasPool(name string) bool {
 }
 
 func (e *Engine) doOpenPool(name string, want lun.Pool) error {
-	if p, ok := e.pools[name]; ok {
+	if p := e.pool(name); p != nil {
 		if p.path != want.Path {
 			return fmt.Errorf("it is in service at %s: stop ripstop and move the directory", p.path)
 		}
@@ -143,11 +202,11 @@ func (e *Engine) doOpenPool(name string, want lun.Pool) error {
 }
 
 func (e *Engine) setPool(name string, to lun.Pool) error {
-	p, ok := e.pools[name]
-	if !ok {
+	p := e.pool(name)
+	if p == nil {
 		return errors.New("it is not in service")
 	}
-	if err := to.Promise(name, e.provisioned(name)); err != nil {
+	if err := to.Promise(name, e.promised(p)); err != nil {
 		return err
 	}
 	e.mu.Lock()
@@ -160,19 +219,20 @@ func (e *Engine) setPool(name string, to lun.Pool) error {
 // setDirect chooses the way of data of every LUN in the pool; one that cannot go
 // it does not keep the others.
 func (e *Engine) setDirect(p *pool, on bool) error {
+	e.mu.Lock()
 	p.direct = on
+	e.mu.Unlock()
 	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(e.volumes)) {
-		if v := e.volumes[name]; v.pool == p {
-			if err := v.setDirect(on); err != nil {
-				errs = append(errs, fmt.Errorf("LUN %s: %w", name, noDirect(err)))
-			}
+	for _, v := range e.of(p) {
+		if err := v.setDirect(on); err != nil {
+			errs = append(errs, fmt.Errorf("LUN %s: %w", v.name, noDirect(err)))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// direct tells how data of the pool go: as it is wanted, unless a LUN does not.
+// direct tells how data of the pool go: as it is wanted, unless a LUN does not. With
+// mu held.
 func (e *Engine) direct(p *pool) bool {
 	for _, v := range e.volumes {
 		if v.pool == p && v.direct() != p.direct {
@@ -182,26 +242,21 @@ func (e *Engine) direct(p *pool) bool {
 	return p.direct
 }
 
-// provisioned is what a pool has promised to the LUNs in service.
-func (e *Engine) provisioned(pool string) int64 {
-	var sum int64
-	for _, v := range e.volumes {
-		if v.pool.name == pool {
-			sum += v.size.Load()
-		}
+// promised is what a pool has promised to the LUNs in service.
+func (e *Engine) promised(p *pool) (sum int64) {
+	for _, v := range e.of(p) {
+		sum += v.size.Load()
 	}
 	return sum
 }
 
 func (e *Engine) closePool(name string) error {
-	p, ok := e.pools[name]
-	if !ok {
+	p := e.pool(name)
+	if p == nil {
 		return nil
 	}
-	for _, v := range e.volumes {
-		if v.pool == p {
-			return fmt.Errorf("LUN %s is in service in it", v.name)
-		}
+	if left := e.of(p); len(left) > 0 {
+		return fmt.Errorf("LUN %s is in service in it", left[0].name)
 	}
 	e.mu.Lock()
 	delete(e.pools, name)
@@ -220,19 +275,15 @@ func (e *Engine) reserveLUN(s lun.ReserveLUN) error {
 
 var errThick = errors.New("a raw pool keeps no room for a LUN: leave `thick:` out, or take a pool of kind thin")
 
-func (e *Engine) closeLUN(name string) error {
-	v, ok := e.volumes[name]
-	if !ok {
-		return nil
-	}
+func (e *Engine) closeLUN(v *volume) error {
 	e.mu.Lock()
-	delete(e.volumes, name)
+	delete(e.volumes, v.name)
 	e.mu.Unlock()
 	err := v.close()
 	e.mu.Lock()
-	v.pool.retained[name] = v.used.Load()
+	v.pool.retained[v.name] = retained{v.used.Load(), v.meta.ID, v.size.Load(), v.meta.Block}
 	e.mu.Unlock()
-	e.log.Debug("lun closed", "lun", name)
+	e.log.Debug("lun closed", "lun", v.name)
 	return err
 }
 
@@ -267,10 +318,15 @@ func (e *Engine) Stats() lun.Stats {
 		p := e.pools[name]
 		st := lun.PoolStats{
 			Name: name, Kind: lun.Raw, Size: p.size.Load(), Used: p.used.Load(),
-			Provisioned: e.provisioned(name), Limit: lun.Pool{Size: p.size.Load(), Overcommit: p.overcommit}.Limit(),
+			Limit: lun.Pool{Size: p.size.Load(), Overcommit: p.overcommit}.Limit(),
 		}
-		for _, n := range p.retained {
-			st.Retained += n
+		for _, r := range p.retained {
+			st.Retained += r.used
+		}
+		for _, v := range e.volumes {
+			if v.pool == p {
+				st.Provisioned += v.size.Load()
+			}
 		}
 		s.Pools = append(s.Pools, st)
 	}
@@ -281,18 +337,16 @@ func (e *Engine) Stats() lun.Stats {
 	return s
 }
 
-// Close takes everything out of service and keeps all data.
+// Close takes everything out of service and keeps all data. What a disk that
+// hangs holds for 30 s is left as it is.
 func (e *Engine) Close() error {
-	e.control.Lock()
-	defer e.control.Unlock()
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(e.volumes)) {
-		errs = append(errs, wrap("close LUN "+name, e.closeLUN(name)))
-	}
-	for _, name := range slices.Sorted(maps.Keys(e.pools)) {
-		errs = append(errs, wrap("close pool "+name, e.closePool(name)))
-	}
-	return errors.Join(errs...)
+	return errors.Join(e.lanes.Each("close pool", e.farewell, func(name string) error {
+		var errs []error
+		for _, v := range e.of(e.pool(name)) {
+			errs = append(errs, wrap("close LUN "+v.name, e.closeLUN(v)))
+		}
+		return errors.Join(append(errs, e.closePool(name))...)
+	})...)
 }
 
 // validName tells whether a LUN's name can be that of its files.

@@ -111,8 +111,8 @@ func verify(t testing.TB, e *Engine, names ...string) {
 		sums[v.pool] += v.used.Load()
 	}
 	for p, sum := range sums {
-		for _, n := range p.retained {
-			sum += n
+		for _, r := range p.retained {
+			sum += r.used
 		}
 		if p.used.Load() != sum {
 			t.Fatalf("pool %s: %d accounted, its LUNs hold %d", p.name, p.used.Load(), sum)

@@ -14,15 +14,19 @@ import (
 // openLUN puts a LUN into service. Data that cannot become what is wanted are
 // put into service as they are, and the error says what differs.
 func (e *Engine) openLUN(name string, want lun.LUN) error {
-	p, ok := e.pools[want.Pool]
-	if !ok {
+	p := e.pool(want.Pool)
+	if p == nil {
 		return fmt.Errorf("pool %s is not in service", want.Pool)
 	}
-	if err := errors.Join(validName(name), checkShape(want.Size, want.Block), e.elsewhere(name, want.Pool)); err != nil {
+	if err := errors.Join(validName(name), checkShape(want.Size, want.Block)); err != nil {
 		return err
 	}
-	v, open := e.volumes[name]
-	if !open {
+	if err := e.claim(name, want.Pool); err != nil {
+		return err
+	}
+	defer e.release(name)
+	v := e.volume(name)
+	if v == nil {
 		var err error
 		if v, err = e.loadLUN(p, name, want); err != nil {
 			return err
@@ -35,7 +39,7 @@ func (e *Engine) openLUN(name string, want lun.LUN) error {
 		return err
 	}
 	if v.size.Load() < want.Size {
-		if _, err := e.grow(name, want.Size); err != nil {
+		if _, err := e.grow(v, want.Size); err != nil {
 			return err
 		}
 	}
@@ -43,6 +47,40 @@ func (e *Engine) openLUN(name string, want lun.LUN) error {
 		return errThick
 	}
 	return nil
+}
+
+// claim has a LUN be opened by one pool at a time. It refuses to make one whose data
+// lie in another pool: it would look as if they were lost.
+func (e *Engine) claim(name, pool string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if other, ok := e.keeper(name); ok && other != pool {
+		return lun.Elsewhere(name, other, pool)
+	}
+	if other, ok := e.making[name]; ok {
+		return lun.Elsewhere(name, other, pool)
+	}
+	e.making[name] = pool
+	return nil
+}
+
+func (e *Engine) release(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.making, name)
+}
+
+// keeper is the pool in service that has data of a LUN. With mu held.
+func (e *Engine) keeper(name string) (string, bool) {
+	if v, ok := e.volumes[name]; ok {
+		return v.pool.name, true
+	}
+	for _, p := range e.pools {
+		if _, ok := p.retained[name]; ok {
+			return p.name, true
+		}
+	}
+	return "", false
 }
 
 // noDirect says what becomes of a LUN that cannot go past the page cache.
@@ -53,30 +91,11 @@ func noDirect(err error) error {
 	return fmt.Errorf("go past the page cache, or through it again: %w", err)
 }
 
-// elsewhere refuses to make a LUN whose data lie in another pool: it would look
-// as if they were lost.
-func (e *Engine) elsewhere(name, pool string) error {
-	for other, p := range e.pools {
-		if _, err := os.Stat(p.meta(name)); err == nil && other != pool {
-			return lun.Elsewhere(name, other, pool)
-		}
-	}
-	return nil
-}
-
-// Keeps is the pool in service that has metadata of a LUN.
+// Keeps is the pool in service that has data of a LUN.
 func (e *Engine) Keeps(name string) (string, bool) {
-	e.control.Lock()
-	defer e.control.Unlock()
-	if v, ok := e.volumes[name]; ok {
-		return v.pool.name, true
-	}
-	for _, p := range e.pools {
-		if _, err := os.Stat(p.meta(name)); err == nil {
-			return p.name, true
-		}
-	}
-	return "", false
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.keeper(name)
 }
 
 // loadLUN opens the data of a LUN, made first when there are none.
@@ -88,7 +107,7 @@ func (e *Engine) loadLUN(p *pool, name string, want lun.LUN) (*volume, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	if err := p.promise(e.provisioned(p.name) + meta.Size); err != nil {
+	if err := p.promise(e.promised(p) + meta.Size); err != nil {
 		return nil, err
 	}
 	if fresh {
@@ -177,37 +196,31 @@ func (e *Engine) attach(p *pool, name string, meta lunMeta) (*volume, error) {
 	v.used.Store(v.bitmap.count(0, up(meta.Size)/blockSize) * blockSize)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	p.used.Add(v.used.Load() - p.retained[name])
+	p.used.Add(v.used.Load() - p.retained[name].used)
 	delete(p.retained, name)
 	e.volumes[name] = v
 	return v, nil
 }
 
-// growLUN grows a LUN and tells whoever wants to know, with no lock held.
-func (e *Engine) growLUN(s lun.GrowLUN) error {
-	e.control.Lock()
-	grown, err := e.grow(s.Name, s.To)
-	e.control.Unlock()
+// growLUN grows a LUN and tells whoever wants to know.
+func (e *Engine) growLUN(v *volume, size int64) error {
+	grown, err := e.grow(v, size)
 	if grown && e.options.OnResize != nil {
-		e.options.OnResize(s.Name)
+		e.options.OnResize(v.name)
 	}
-	return wrap("grow LUN "+s.Name, err)
+	return err
 }
 
 // grow makes a LUN larger: the file, then the metadata, then the volume.
-func (e *Engine) grow(name string, size int64) (grown bool, err error) {
-	v, ok := e.volumes[name]
-	if !ok {
-		return false, errors.New("it is not in service")
-	}
+func (e *Engine) grow(v *volume, size int64) (grown bool, err error) {
 	if size <= v.size.Load() {
-		return false, lun.Unchangeable(name, v.shape(), lun.LUN{Pool: v.pool.name, Size: size, Block: v.meta.Block})
+		return false, lun.Unchangeable(v.name, v.shape(), lun.LUN{Pool: v.pool.name, Size: size, Block: v.meta.Block})
 	}
 	if err := checkShape(size, v.meta.Block); err != nil {
 		return false, err
 	}
 	p := v.pool
-	if err := p.promise(e.provisioned(p.name) + size - v.size.Load()); err != nil {
+	if err := p.promise(e.promised(p) + size - v.size.Load()); err != nil {
 		return false, err
 	}
 	meta := v.meta
@@ -215,10 +228,10 @@ func (e *Engine) grow(name string, size int64) (grown bool, err error) {
 	if err := v.file.Resize(size); err != nil {
 		return false, err
 	}
-	if err := writeMeta(p.meta(name), meta); err != nil {
+	if err := writeMeta(p.meta(v.name), meta); err != nil {
 		return false, err
 	}
 	v.extend(size)
-	e.log.Debug("lun grown", "lun", name, "size", size)
+	e.log.Debug("lun grown", "lun", v.name, "size", size)
 	return true, nil
 }

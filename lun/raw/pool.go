@@ -22,10 +22,19 @@ type pool struct {
 	size atomic.Int64 // bytes that may be used
 	used atomic.Int64 // bytes of mapped blocks, and of data out of service
 
-	// Of the engine's control path, under its lock.
+	// Under the engine's mu, and changed in the lane.
 	overcommit float64
-	direct     bool             // as it is wanted
-	retained   map[string]int64 // bytes of the data out of service, by LUN name
+	direct     bool                // as it is wanted
+	retained   map[string]retained // data out of service, by LUN name
+}
+
+// retained is the data of a LUN out of service. What only its metadata tell is zero
+// where these cannot be read.
+type retained struct {
+	used  int64 // bytes
+	id    [16]byte
+	size  int64
+	block int
 }
 
 // reserve takes n bytes of room, or nothing and is false.
@@ -61,7 +70,7 @@ func (e *Engine) openPool(name string, want lun.Pool) (*pool, error) {
 	if err := disk.Mkdir(want.Path, e.inState(filepath.Dir(want.Path))); err != nil {
 		return nil, err
 	}
-	p := &pool{name: name, path: want.Path, overcommit: want.Overcommit, direct: want.Direct, retained: map[string]int64{}}
+	p := &pool{name: name, path: want.Path, overcommit: want.Overcommit, direct: want.Direct, retained: map[string]retained{}}
 	p.size.Store(want.Size)
 	var err error
 	if p.lock, err = disk.Lock(want.Path); err != nil {
@@ -107,7 +116,11 @@ func (p *pool) scan(e *Engine) error {
 		if err != nil {
 			return err
 		}
-		p.retained[name] = n
+		r := retained{used: n}
+		if m, err := readMeta[lunMeta](p.meta(name)); err == nil {
+			r.id, r.size, r.block = m.ID, m.Size, m.Block
+		}
+		p.retained[name] = r
 		p.used.Add(n)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 
 	"ripstop/internal/disk"
 	"ripstop/lun"
+	"ripstop/lun/lane"
 )
 
 var _ lun.Recorder = (*Engine)(nil)
@@ -22,29 +23,32 @@ func (e *Engine) Record(ctx context.Context, pool, name string) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err == nil && (len(b) == 0 || len(b) > lun.MaxRecord) {
-		err = fmt.Errorf("%s: damaged: it has %d bytes: put back a copy", path, len(b))
-	}
-	return b, wrap("read the record of LUN "+name, err)
+	what := "read the record of LUN " + name
+	b, err := lane.Alone(ctx, e.lanes, pool, what, e.patience, func(context.Context) ([]byte, error) {
+		b, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, nil
+		}
+		if err == nil && (len(b) == 0 || len(b) > lun.MaxRecord) {
+			err = fmt.Errorf("%s: damaged: it has %d bytes: put back a copy", path, len(b))
+		}
+		return b, err
+	})
+	return b, wrap(what, err)
 }
 
 // Records is the LUNs of a pool in service that have a record.
 func (e *Engine) Records(ctx context.Context, pool string) ([]string, error) {
 	what := "find the records of pool " + pool
-	if err := ctx.Err(); err != nil {
-		return nil, wrap(what, err)
-	}
-	entries, err := os.ReadDir(e.pathOf(pool))
-	var names []string
-	for _, x := range entries {
-		if name, ok := strings.CutSuffix(x.Name(), recordSuffix); ok && validName(name) == nil {
-			names = append(names, name)
+	names, err := lane.Alone(ctx, e.lanes, pool, what, e.patience, func(context.Context) (names []string, err error) {
+		entries, err := os.ReadDir(e.pathOf(pool))
+		for _, x := range entries {
+			if name, ok := strings.CutSuffix(x.Name(), recordSuffix); ok && validName(name) == nil {
+				names = append(names, name)
+			}
 		}
-	}
+		return names, err
+	})
 	return names, wrap(what, err)
 }
 
@@ -58,9 +62,13 @@ func (e *Engine) SetRecord(ctx context.Context, pool, name string, record []byte
 	if len(record) > lun.MaxRecord {
 		return fmt.Errorf("%s: %d bytes are too many", what, len(record))
 	}
+	return e.step(ctx, pool, what, func() error { return e.keep(pool, path, record) })
+}
+
+func (e *Engine) keep(pool, path string, record []byte) error {
 	old, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return wrap(what, err)
+		return err
 	}
 	switch {
 	case len(record) > 0:
@@ -76,7 +84,7 @@ func (e *Engine) SetRecord(ctx context.Context, pool, name string, record []byte
 		}
 		err = errors.Join(err, old.Close())
 	}
-	return wrap(what, err)
+	return err
 }
 
 // overwrite writes zeros over a file where it lies.

@@ -14,6 +14,7 @@ import (
 
 	"ripstop/internal/uring"
 	"ripstop/lun"
+	"ripstop/lun/lane"
 	"ripstop/lun/thin"
 	"ripstop/lun/thin/store"
 )
@@ -44,11 +45,11 @@ type Engine struct {
 	options  Options
 	patience time.Duration // of a step
 	farewell time.Duration // of Close
+	lanes    *lane.Lanes
 
 	// mu is of what follows and of pool.want, and never held over I/O. What
 	// belongs to a pool is changed in its lane only.
 	mu      sync.RWMutex
-	lanes   map[string]*lane // by pool
 	tend    func(*pool)      // begins what is done for a pool in the background
 	pools   map[string]*pool // in service
 	volumes map[string]*volume
@@ -60,9 +61,10 @@ var _ lun.Engine = (*Engine)(nil)
 // New is an engine with nothing in service.
 func New(log *slog.Logger, o Options) *Engine {
 	e := &Engine{
-		log: log, options: o, patience: patience, farewell: farewell, tend: func(*pool) {}, lanes: map[string]*lane{}, pools: map[string]*pool{},
+		log: log, options: o, patience: lane.Patience, farewell: lane.Farewell, tend: func(*pool) {}, pools: map[string]*pool{},
 		volumes: map[string]*volume{}, making: map[string]string{},
 	}
+	e.lanes = lane.New(log, o.OnEnded)
 	if o.Open == nil {
 		e.options.Open = e.openStore
 	}
@@ -312,7 +314,7 @@ func (e *Engine) Delete(ctx context.Context, name string) (lun.Deleted, error) {
 	if !ok {
 		return lun.Deleted{}, fmt.Errorf("%s: %w", what, lun.ErrUnknown)
 	}
-	return alone(ctx, e, pool, what, 0, func(ctx context.Context) (lun.Deleted, error) {
+	return lane.Alone(ctx, e.lanes, pool, what, 0, func(ctx context.Context) (lun.Deleted, error) {
 		p := e.pool(pool)
 		if p == nil {
 			return lun.Deleted{}, fmt.Errorf("%s: %w", what, lun.ErrUnknown)
@@ -355,9 +357,9 @@ func (e *Engine) Check(ctx context.Context, name string, read func(n int64)) (fa
 	if why := v.shape().Fault; why != "" {
 		faults = append(faults, "it takes no more writes: "+why)
 	}
-	unread, err := apart(ctx, "check LUN "+name, func() ([]string, error) { return readAll(ctx, v, read) })
+	unread, err := lane.Apart(ctx, func() ([]string, error) { return readAll(ctx, v, read) })
 	if err != nil {
-		return nil, err
+		return nil, wrap("check LUN "+name, err)
 	}
 	return append(faults, unread...), nil
 }
@@ -394,18 +396,18 @@ func readAll(ctx context.Context, v lun.Volume, read func(n int64)) (faults []st
 func (e *Engine) CheckPool(ctx context.Context, name string, want lun.Pool, read func(n int64)) (map[string][]string, error) {
 	p := e.pool(name)
 	if p == nil {
-		faults, err := alone(ctx, e, name, "check pool "+name, 0, func(ctx context.Context) ([]string, error) { return e.checkClosed(ctx, name, want) })
+		faults, err := lane.Alone(ctx, e.lanes, name, "check pool "+name, 0, func(ctx context.Context) ([]string, error) { return e.checkClosed(ctx, name, want) })
 		return map[string][]string{"": faults}, wrap("check pool "+name, err)
 	}
 	faults := map[string][]string{}
 	if why := p.fault(); why != "" {
 		faults[""] = []string{why}
 	}
-	bad, err := apart(ctx, "check pool "+name, func() ([]thin.Damage, error) { return p.thin.ScrubAll(ctx, read) })
+	bad, err := lane.Apart(ctx, func() ([]thin.Damage, error) { return p.thin.ScrubAll(ctx, read) })
 	for _, d := range bad {
 		faults[d.Volume] = append(faults[d.Volume], fmt.Sprintf("%d bytes at byte %d cannot be read: %v", d.Size, d.Offset, d.Err))
 	}
-	return faults, err
+	return faults, wrap("check pool "+name, err)
 }
 
 // checkClosed reads a pool that is not in service. Nobody opens it meanwhile.
@@ -435,20 +437,7 @@ func (e *Engine) checkClosed(ctx context.Context, name string, want lun.Pool) (f
 // hangs holds for 30 s is left as it is, as by a process that ends without: what was
 // flushed is there.
 func (e *Engine) Close() error {
-	e.mu.RLock()
-	names := slices.Sorted(maps.Keys(e.lanes))
-	e.mu.RUnlock()
-	errs := make([]error, len(names))
-	var group sync.WaitGroup
-	for i, name := range names {
-		group.Go(func() {
-			what := "close pool " + name
-			_, err := inLane(e, name, what, waiter{most: e.farewell}, func() (struct{}, error) { return struct{}{}, e.closeAll(name) })
-			errs[i] = wrap(what, err)
-		})
-	}
-	group.Wait()
-	return errors.Join(errs...)
+	return errors.Join(e.lanes.Each("close pool", e.farewell, e.closeAll)...)
 }
 
 // closeAll takes a pool with all its LUNs out of service.
@@ -470,4 +459,16 @@ func (e *Engine) of(p *pool) []*volume {
 		}
 	}
 	return out
+}
+
+// step is something to be done to a pool by a pass.
+func (e *Engine) step(ctx context.Context, pool, what string, do func(context.Context) error) error {
+	_, err := lane.Alone(ctx, e.lanes, pool, what, e.patience, func(ctx context.Context) (struct{}, error) { return struct{}{}, do(ctx) })
+	return wrap(what, err)
+}
+
+// verb is something to be done to a pool that somebody waits for.
+func (e *Engine) verb(ctx context.Context, pool, what string, do func(context.Context) error) error {
+	_, err := lane.Alone(ctx, e.lanes, pool, what, 0, func(ctx context.Context) (struct{}, error) { return struct{}{}, do(ctx) })
+	return err
 }

@@ -214,12 +214,14 @@ func TestADiskThatHangs(t *testing.T) {
 			t.Parallel()
 			h, ctx := newHospital(t), t.Context()
 			closed := a.name == "check pool" || a.name == "open pool"
+			h.patience = time.Minute // the disk answers, however slowly
 			if a.name == "close pool" || closed {
 				must(t, h.Do(ctx, lun.CloseLUN{Name: "sick-lun"}))
 			}
 			if closed {
 				must(t, h.Do(ctx, lun.ClosePool{Name: "sick"}))
 			}
+			h.patience = 20 * time.Millisecond
 			if a.name == "close LUN" { // with something to put on the disk
 				must(t, volumeOf(t, h.Engine, "sick-lun").WriteAt(ctx, pattern(4096, 9), 0, false))
 			}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"ripstop/lun"
+	"ripstop/lun/lane"
 	"ripstop/lun/thin"
 )
 
@@ -47,7 +48,7 @@ type place struct {
 // Record is the record of a LUN in a pool in service.
 func (e *Engine) Record(ctx context.Context, pool, name string) ([]byte, error) {
 	what := "read the record of LUN " + name
-	r, err := alone(ctx, e, pool, what, e.patience, func(ctx context.Context) ([]byte, error) {
+	r, err := lane.Alone(ctx, e.lanes, pool, what, e.patience, func(ctx context.Context) ([]byte, error) {
 		p, err := e.placeOf(ctx, pool, name)
 		return p.record, err
 	})
@@ -60,7 +61,7 @@ func (e *Engine) Record(ctx context.Context, pool, name string) ([]byte, error) 
 // Records is the LUNs of a pool in service that have a record.
 func (e *Engine) Records(ctx context.Context, pool string) ([]string, error) {
 	what := "find the records of pool " + pool
-	names, err := alone(ctx, e, pool, what, e.patience, func(ctx context.Context) (names []string, err error) {
+	names, err := lane.Alone(ctx, e.lanes, pool, what, e.patience, func(ctx context.Context) (names []string, err error) {
 		v, err := e.records(ctx, pool, false)
 		if v == nil || err != nil {
 			return nil, err

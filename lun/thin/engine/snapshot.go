@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"ripstop/lun"
+	"ripstop/lun/lane"
 	"ripstop/lun/thin"
 )
 
@@ -101,7 +102,7 @@ func (e *Engine) Clone(ctx context.Context, snapshot, name string) (lun.LUN, err
 	if err != nil {
 		return lun.LUN{}, fmt.Errorf("clone %w", err)
 	}
-	return alone(ctx, e, pool, "clone "+snapshot+" to LUN "+name, 0, func(ctx context.Context) (lun.LUN, error) {
+	return lane.Alone(ctx, e.lanes, pool, "clone "+snapshot+" to LUN "+name, 0, func(ctx context.Context) (lun.LUN, error) {
 		return e.clone(ctx, pool, snapshot, name)
 	})
 }
@@ -145,7 +146,7 @@ func (e *Engine) DeleteSnapshot(ctx context.Context, name string) (lun.Deleted, 
 	if err != nil {
 		return lun.Deleted{}, fmt.Errorf("delete %w", err)
 	}
-	return alone(ctx, e, pool, "delete snapshot "+name, 0, func(ctx context.Context) (lun.Deleted, error) {
+	return lane.Alone(ctx, e.lanes, pool, "delete snapshot "+name, 0, func(ctx context.Context) (lun.Deleted, error) {
 		p := e.pool(pool)
 		if p == nil {
 			return lun.Deleted{}, fmt.Errorf("delete snapshot %s: %w", name, lun.ErrUnknown)

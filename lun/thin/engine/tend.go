@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ripstop/lun"
+	"ripstop/lun/lane"
 	"ripstop/lun/thin"
 )
 
@@ -50,7 +51,7 @@ func (e *Engine) Serve(ctx context.Context, ready func()) error {
 			p.tending.Wait()
 		}
 	}()
-	over, stop := after(e.patience, true)
+	over, stop := lane.After(e.patience, true)
 	defer stop()
 	select {
 	case <-rested:
