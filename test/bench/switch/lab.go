@@ -45,6 +45,7 @@ type lab struct {
 	ports    int
 	far      []string // names of the veths' far ends
 	stations []*station
+	out      *ring    // sends from the first of them
 	taps     []int    // files of t0 and t1
 	requests [][]byte // from each of them to the other
 	spaces   map[string]*link.Space
@@ -336,6 +337,11 @@ func (l *lab) open(ctx context.Context) error {
 		}
 		if i > 1 {
 			continue
+		}
+		if i == 0 {
+			if err := space.Run(func() (err error) { l.out, err = newRing(s.index); return err }); err != nil {
+				return err
+			}
 		}
 		if err := batch(ctx, l.space(i), fmt.Sprintf("address add %s dev %s\n", addressText(i), name)); err != nil {
 			return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -167,8 +166,8 @@ func packetCell(c Cell, l *lab, d time.Duration) (Sample, error) {
 			return time.Since(start), nil
 		})
 	case "veth-tap":
-		out := newSender(l.stations[0].fd, slices.Repeat([][]byte{small(tapMAC(1), from)}, burst), burst)
-		return l.fetch(d, 60, func() (int, error) { return out.send() })
+		out := newCycle([][]byte{small(tapMAC(1), from)}, burst)
+		return l.fetch(d, 60, func() (int, error) { return burst, l.out.send(out.next()) })
 	}
 	f, many := withHeader(small(tapMAC(1), tapMAC(0))), burst
 	if c.Load == "gso" {
@@ -188,11 +187,10 @@ func packetCell(c Cell, l *lab, d time.Duration) (Sample, error) {
 	return s, err
 }
 
-// sendAll repeats frames until there are enough for bursts.
+// sendAll sends frames in turn, in bursts.
 func (l *lab) sendAll(frames [][]byte, d time.Duration) (Sample, error) {
-	all := slices.Repeat(frames, (burst+len(frames)-1)/len(frames))
-	out := newSender(l.stations[0].fd, all, burst)
-	return l.arrivals(func() (time.Duration, error) { return out.sendFor(d) })
+	out := newCycle(frames, burst)
+	return l.arrivals(func() (time.Duration, error) { return l.out.sendFor(out, d) })
 }
 
 // fetch sends and reads what comes out of the second tap, on one thread, and
@@ -262,8 +260,8 @@ func floodCell(c Cell, l *lab, d time.Duration) (Sample, error) {
 	if c.Load == "unknown" {
 		to = [6]byte{2, 0xff}
 	}
-	out := newSender(l.stations[0].fd, [][]byte{unknownKind(small(to, l.stations[0].mac))}, 1)
-	s, err := l.arrivals(func() (time.Duration, error) { return out.sendFor(d) })
+	out := newCycle([][]byte{unknownKind(small(to, l.stations[0].mac))}, 1)
+	s, err := l.arrivals(func() (time.Duration, error) { return l.out.sendFor(out, d) })
 	for _, fd := range l.taps { // what came there, too, would be in the way
 		_, _, err2 := drain(fd, make([]byte, 1<<17), 60)
 		err = errors.Join(err, err2)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"runtime"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -108,17 +107,6 @@ func (s *sender) send() (int, error) {
 	}
 	s.at = (s.at + int(sent)) % len(s.messages)
 	return int(sent), nil
-}
-
-// sendFor sends for a time and tells how long it was.
-func (s *sender) sendFor(d time.Duration) (time.Duration, error) {
-	start := time.Now()
-	for time.Since(start) < d {
-		if _, err := s.send(); err != nil {
-			return 0, err
-		}
-	}
-	return time.Since(start), nil
 }
 
 // read and write are those of unix past Go's scheduler, which takes a tenth of what
