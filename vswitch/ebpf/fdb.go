@@ -88,7 +88,19 @@ func (p *plane) expire() (int, error) {
 			return 0, fmt.Errorf("write map %q of switch %q: %w", planeMapFdb, p.name, err)
 		}
 	}
+	if err := p.wrote(); err != nil {
+		return 0, err
+	}
 	return len(gone), p.recount(live)
+}
+
+// wrote has the program look at the FDB again for stations that it has just seen.
+func (p *plane) wrote() error {
+	p.self.Written++
+	if err := p.maps.Self.Put(uint32(0), &p.self); err != nil {
+		return fmt.Errorf("write map %q of switch %q: %w", planeMapSelf, p.name, err)
+	}
+	return nil
 }
 
 // clock is the time that the program writes down for a frame.

@@ -28,6 +28,7 @@ type plane struct {
 	name    string
 	program string // which of the object's programs
 	ageing  time.Duration
+	self    planeIdentity
 	prog    *ebpf.Program
 	number  ebpf.ProgramID // of prog, 0 before somebody asked for it
 	maps    planeMaps
@@ -73,7 +74,7 @@ func newPlane(spec *ebpf.CollectionSpec, program, name string) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.name, p.ageing, p.checked = name, ageing, true
+	p.name, p.ageing, p.self, p.checked = name, ageing, id, true
 	if err := p.maps.Self.Put(uint32(0), &id); err != nil {
 		return nil, errors.Join(fmt.Errorf("write map %q: %w", planeMapSelf, err), p.close())
 	}
@@ -116,8 +117,8 @@ func mapsOf(get func(name string) *ebpf.Map) planeMaps {
 	return planeMaps{
 		Activities: get(planeMapActivities), AllowedIps: get(planeMapAllowedIps), AllowedMacs: get(planeMapAllowedMacs),
 		Drops: get(planeMapDrops), Fdb: get(planeMapFdb), Floods: get(planeMapFloods), Handed: get(planeMapHanded), Learned: get(planeMapLearned),
-		Nonces: get(planeMapNonces),
-		Ports:  get(planeMapPorts), Self: get(planeMapSelf), Trunks: get(planeMapTrunks), Vlans: get(planeMapVlans),
+		Moves: get(planeMapMoves), Nonces: get(planeMapNonces), Recents: get(planeMapRecents),
+		Ports: get(planeMapPorts), Self: get(planeMapSelf), Trunks: get(planeMapTrunks), Vlans: get(planeMapVlans),
 	}
 }
 
@@ -187,7 +188,7 @@ func (p *plane) identify() error {
 		return errForeign
 	}
 	name, _, _ := bytes.Cut(id.Name[:], []byte{0})
-	p.name, p.ageing = string(name), time.Duration(id.Ageing)
+	p.name, p.ageing, p.self = string(name), time.Duration(id.Ageing), id
 	return nil
 }
 
@@ -219,8 +220,8 @@ func (m *planeMaps) byName() map[string]*ebpf.Map {
 	all := map[string]*ebpf.Map{
 		planeMapActivities: m.Activities, planeMapAllowedIps: m.AllowedIps, planeMapAllowedMacs: m.AllowedMacs,
 		planeMapDrops: m.Drops, planeMapFdb: m.Fdb, planeMapFloods: m.Floods, planeMapHanded: m.Handed, planeMapLearned: m.Learned,
-		planeMapNonces: m.Nonces,
-		planeMapPorts:  m.Ports, planeMapSelf: m.Self, planeMapTrunks: m.Trunks, planeMapVlans: m.Vlans,
+		planeMapMoves: m.Moves, planeMapNonces: m.Nonces, planeMapRecents: m.Recents,
+		planeMapPorts: m.Ports, planeMapSelf: m.Self, planeMapTrunks: m.Trunks, planeMapVlans: m.Vlans,
 	}
 	maps.DeleteFunc(all, func(_ string, m *ebpf.Map) bool { return m == nil })
 	return all

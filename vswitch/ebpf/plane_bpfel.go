@@ -51,18 +51,19 @@ const (
 )
 
 type planeIdentity struct {
-	_      structs.HostLayout
-	Layout planeLayout
-	Zero   uint32
-	Ageing uint64
-	Name   [32]uint8
-	Secret uint64
+	_       structs.HostLayout
+	Layout  planeLayout
+	Zero    uint32
+	Ageing  uint64
+	Name    [32]uint8
+	Secret  uint64
+	Written uint64
 }
 
 type planeLayout uint32
 
 const (
-	planeLayoutLAYOUT      planeLayout = 6
+	planeLayoutLAYOUT      planeLayout = 7
 	planeLayoutMAX_PORTS   planeLayout = 4096
 	planeLayoutMAX_VLANS   planeLayout = 4096
 	planeLayoutMAX_FDB     planeLayout = 262144
@@ -150,6 +151,14 @@ const (
 	planeReasonREASONS                   planeReason = 26
 )
 
+type planeRecent struct {
+	_    structs.HostLayout
+	Tick uint64
+	Now  uint64
+	Age  uint64
+	From planeStation
+}
+
 type planeSighting struct {
 	_       structs.HostLayout
 	Slot    uint32
@@ -196,8 +205,10 @@ const (
 	planeMapFloods          = "floods"
 	planeMapHanded          = "handed"
 	planeMapLearned         = "learned"
+	planeMapMoves           = "moves"
 	planeMapNonces          = "nonces"
 	planeMapPorts           = "ports"
+	planeMapRecents         = "recents"
 	planeMapSelf            = "self"
 	planeMapTrunks          = "trunks"
 	planeMapVerdicts        = "verdicts"
@@ -275,8 +286,10 @@ type planeMapSpecs struct {
 	Floods      *ebpf.MapSpec `ebpf:"floods"`
 	Handed      *ebpf.MapSpec `ebpf:"handed"`
 	Learned     *ebpf.MapSpec `ebpf:"learned"`
+	Moves       *ebpf.MapSpec `ebpf:"moves"`
 	Nonces      *ebpf.MapSpec `ebpf:"nonces"`
 	Ports       *ebpf.MapSpec `ebpf:"ports"`
+	Recents     *ebpf.MapSpec `ebpf:"recents"`
 	Self        *ebpf.MapSpec `ebpf:"self"`
 	Trunks      *ebpf.MapSpec `ebpf:"trunks"`
 	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
@@ -318,8 +331,10 @@ type planeMaps struct {
 	Floods      *ebpf.Map `ebpf:"floods"`
 	Handed      *ebpf.Map `ebpf:"handed"`
 	Learned     *ebpf.Map `ebpf:"learned"`
+	Moves       *ebpf.Map `ebpf:"moves"`
 	Nonces      *ebpf.Map `ebpf:"nonces"`
 	Ports       *ebpf.Map `ebpf:"ports"`
+	Recents     *ebpf.Map `ebpf:"recents"`
 	Self        *ebpf.Map `ebpf:"self"`
 	Trunks      *ebpf.Map `ebpf:"trunks"`
 	Verdicts    *ebpf.Map `ebpf:"verdicts"`
@@ -337,8 +352,10 @@ func (m *planeMaps) Close() error {
 		m.Floods,
 		m.Handed,
 		m.Learned,
+		m.Moves,
 		m.Nonces,
 		m.Ports,
+		m.Recents,
 		m.Self,
 		m.Trunks,
 		m.Verdicts,

@@ -319,6 +319,55 @@ func TestLearn(t *testing.T) {
 	}
 }
 
+// TestRecent: what the program remembers of a port's last frame is worth nothing
+// as soon as the FDB says something else.
+func TestRecent(t *testing.T) {
+	tr := newTrial(t, nil)
+	here := tr.port(member{ifindex: lo, pvid: 10})
+	there := tr.port(member{ifindex: 1000, pvid: 10})
+	both := tr.ports[here]
+	if err := tr.maps.Ports.Put(there, &both); err != nil { // two ports at one device, which a trial has
+		t.Fatal(err)
+	}
+	frame := ether(macB, macA, unix.ETH_P_IP)
+	key := planeStation{Vid: 10, Mac: [6]byte(macA)}
+	at := func() (s planeSighting) {
+		t.Helper()
+		if err := tr.maps.Fdb.Lookup(&key, &s); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for range 200 { // most of them within one tick of the clock
+		for _, slot := range []uint32{here, here, there, there} {
+			if _, err := tr.prog.Run(&ebpf.RunOptions{Data: frame, Context: tryContext{Ifindex: lo, CB: [5]uint32{slot}}}); err != nil {
+				t.Fatal(err)
+			}
+			if got := at().Slot; got != slot {
+				t.Fatalf("a station that sent at port %d is sought at port %d", slot, got)
+			}
+		}
+	}
+	for range 20 {
+		tr.sighted(macA, 10, here, lo, 0)
+		if err := tr.wrote(); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, why := tr.send(here, 0, frame); why != "" {
+			t.Fatalf("a frame was dropped as %q before its sender's address was another port's", why)
+		}
+		if err := tr.maps.Fdb.Put(&key, &planeSighting{Slot: there, Ifindex: lo, Seen: isStatic}); err != nil {
+			t.Fatal(err)
+		}
+		if err := tr.wrote(); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, why := tr.send(here, 0, frame); why != "mac-spoofed" {
+			t.Fatalf("a frame from an address that is another port's was dropped as %q", why)
+		}
+	}
+}
+
 func TestUnknownPort(t *testing.T) {
 	tr := newTrial(t, nil)
 	tr.port(member{ifindex: 1000, pvid: 10})

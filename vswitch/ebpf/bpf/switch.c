@@ -31,7 +31,7 @@
 // Shared with Go by bpf2go. A change of a map's meaning or size needs a new LAYOUT:
 // then the maps are copied by the names of members, and flags, into new ones.
 enum layout {
-	LAYOUT = 6,
+	LAYOUT = 7,
 	MAX_PORTS = 4096, // slot 0 is never used
 	MAX_VLANS = 4096,
 	MAX_FDB = 262144,
@@ -176,6 +176,16 @@ struct identity {
 	__u64 ageing; // ns
 	__u8 name[32];
 	__u64 secret; // of frames that come back to their flood; 0: none do
+	__u64 written; // changes with each change that the user side makes to the FDB
+};
+
+// The station that sent a port's last frame, as one processor saw it. Until the
+// clock or the FDB says something else, nothing new is to be learned of it.
+struct recent {
+	__u64 tick; // jiffies
+	__u64 now;  // ns of CLOCK_MONOTONIC, coarse
+	__u64 age;  // of the FDB, as fdb_age tells
+	struct station from;
 };
 
 struct {
@@ -286,6 +296,21 @@ struct {
 	__type(key, __u32);
 	__type(value, __s32);
 } learned SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, __u32);
+	__type(value, struct recent);
+} recents SEC(".maps");
+
+// How often a station has moved to another port.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} moves SEC(".maps");
 
 // Of ripstop_trace alone; copies go by slot.
 struct {
@@ -478,23 +503,24 @@ static __always_inline int classify(struct frame *f, __u32 slot, const struct po
 }
 
 // Notes where the sender is. A negative result is the reason to drop the frame,
-// inverted.
+// inverted; 1 says that the FDB has it.
 static __always_inline int learn(struct frame *f, struct station *from, __u32 slot, const struct port *p, __u64 now, int dry)
 {
 	struct sighting *s = bpf_map_lookup_elem(&fdb, from);
 	struct sighting fresh = {slot, f->skb->ifindex, now};
+	__u32 before, zero = 0;
 	__s32 *here, *there;
-	__u32 before;
+	__u64 *moved;
 	int same = s && s->slot == fresh.slot && s->ifindex == fresh.ifindex;
 
 	if (dry)
 		note_lesson(f, same ? LESSON_SAME : LESSON_NONE);
 	if (s && s->seen == STATIC)
-		return same ? 0 : ~REASON_MAC_SPOOFED;
+		return same ? 1 : ~REASON_MAC_SPOOFED;
 	if (same) {
 		if (!dry && now - s->seen >= SECOND) // else spares the other processors' caches
 			s->seen = now;
-		return 0;
+		return 1;
 	}
 	here = bpf_map_lookup_elem(&learned, &slot);
 	if (!here)
@@ -503,7 +529,7 @@ static __always_inline int learn(struct frame *f, struct station *from, __u32 sl
 		return ~REASON_MAC_LIMIT;
 	if (dry) {
 		note_lesson(f, s ? LESSON_MOVED : LESSON_NEW);
-		return 0;
+		return 1;
 	}
 	if (!s) {
 		long err = bpf_map_update_elem(&fdb, from, &fresh, BPF_NOEXIST);
@@ -522,6 +548,72 @@ static __always_inline int learn(struct frame *f, struct station *from, __u32 sl
 	s->slot = fresh.slot;
 	s->ifindex = fresh.ifindex;
 	s->seen = now;
+	moved = bpf_map_lookup_elem(&moves, &zero);
+	if (moved)
+		__sync_fetch_and_add(moved, 1);
+	return 0;
+}
+
+// A number that is another one as soon as a station is no more where it was.
+static __always_inline __u64 fdb_age(const struct identity *id)
+{
+	__u32 zero = 0;
+	__u64 *moved = bpf_map_lookup_elem(&moves, &zero);
+
+	return (moved ? *(volatile __u64 *)moved : 0) + *(volatile const __u64 *)&id->written;
+}
+
+static __always_inline int same_station(const struct station *a, const struct station *b)
+{
+	return *(const __u64 *)a == *(const __u64 *)b;
+}
+
+// What the port's last frame in this tick of the clock has told already.
+static __always_inline struct recent *recent(__u32 slot, __u64 tick, int dry)
+{
+	struct recent *r = dry ? 0 : bpf_map_lookup_elem(&recents, &slot);
+
+	if (r && r->tick != tick) {
+		r->now = bpf_ktime_get_coarse_ns();
+		r->tick = tick;
+		r->from.vid = 0; // is none that a frame can have
+	}
+	return r;
+}
+
+// What is left of a flood. Between two pieces it travels with the frame, in the
+// bytes that the kernel leaves to filters. Only who knows the switch's secret can
+// have written it, and no clone carries it away.
+struct rest {
+	__u32 at;   // member with which the next piece begins, 0 for a new flood
+	__u32 sent; // somebody got the frame
+	__u32 zero;
+	__u64 secret;
+};
+
+// A frame that a port may send, and by whom to whom.
+struct entry {
+	struct frame f;
+	struct station from, to;
+	__u64 now, ageing;
+	struct rest rest;
+};
+
+// Learns of the sender unless that is what was learned last.
+static __always_inline int learn_again(struct entry *e, struct recent *r, const struct identity *id, __u32 slot, const struct port *p, int dry)
+{
+	__u64 age = fdb_age(id);
+	int known;
+
+	if (r && r->age == age && same_station(&r->from, &e->from))
+		return 0;
+	known = learn(&e->f, &e->from, slot, p, e->now, dry);
+	if (known < 0)
+		return known;
+	if (r && known) {
+		r->age = age;
+		r->from = e->from;
+	}
 	return 0;
 }
 
@@ -619,16 +711,6 @@ static long visit_dry(__u32 i, struct walk *w)
 {
 	return visit_member(i, w, 1);
 }
-
-// What is left of a flood. Between two pieces it travels with the frame, in the
-// bytes that the kernel leaves to filters. Only who knows the switch's secret can
-// have written it, and no clone carries it away.
-struct rest {
-	__u32 at;   // member with which the next piece begins, 0 for a new flood
-	__u32 sent; // somebody got the frame
-	__u32 zero;
-	__u64 secret;
-};
 
 // Members that one piece of a flood reaches. Clones wait in a queue until a piece
 // is over: of many at a time, none would still be in the processor's cache, and
@@ -1094,14 +1176,6 @@ static __always_inline int inspect(struct __sk_buff *skb, __u32 slot, __u32 flag
 	return 0;
 }
 
-// A frame that a port may send, and by whom to whom.
-struct entry {
-	struct frame f;
-	struct station from, to;
-	__u64 now, ageing;
-	struct rest rest;
-};
-
 // Lets a frame into the switch and learns of it. A negative result is the reason
 // to drop it, inverted.
 static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 slot, const struct port *src, int dry)
@@ -1110,6 +1184,7 @@ static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 s
 	struct ethhdr *eth = (void *)(long)skb->data;
 	__u32 zero = 0, vid, flags;
 	struct identity *id;
+	struct recent *r;
 	struct traffic *t;
 	int why, closed = 0;
 
@@ -1120,7 +1195,8 @@ static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 s
 		return ~REASON_PORT_DOWN;
 	if ((void *)(eth + 1) > end)
 		return ~REASON_MALFORMED;
-	e->now = bpf_ktime_get_coarse_ns();
+	r = recent(slot, bpf_jiffies64(), dry);
+	e->now = r ? r->now : bpf_ktime_get_coarse_ns();
 	if (flags & (PORT_BPDU_GUARD | PORT_LOOP_DETECTION))
 		closed = shut(slot, flags & PORT_BPDU_GUARD && is_bpdu(eth->h_dest), e->now, dry);
 	if (closed && !is_probe(eth->h_dest))
@@ -1160,7 +1236,7 @@ static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 s
 	e->ageing = id->ageing;
 	e->rest.zero = id->zero;
 	e->rest.secret = id->secret;
-	why = learn(&e->f, &e->from, slot, src, e->now, dry);
+	why = learn_again(e, r, id, slot, src, dry);
 	if (why)
 		return why;
 	if (e->to.mac[0] & 1) {
