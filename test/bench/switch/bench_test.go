@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +103,35 @@ func TestDocumentShowsWhatFailed(t *testing.T) {
 		if !strings.Contains(d, want) {
 			t.Errorf("no %q in\n%s", want, d)
 		}
+	}
+}
+
+func TestDocumentShowsWhatNothingExceeds(t *testing.T) {
+	r := measured()
+	if strings.Contains(r.document("switch"), "nothing between the ports") {
+		t.Error("there is a bound without a figure")
+	}
+	r.Samples = append(r.Samples, Sample{Cell: r.cells()[0], Plane: direct, Round: 1, Rate: 550})
+	if want := "| veth to veth: 64-byte packets, 10 ports | ≥ 1.2 | 1.10 (1.10–1.10) |"; !strings.Contains(r.document("switch"), want) {
+		t.Errorf("no %q in\n%s", want, r.document("switch"))
+	}
+}
+
+func TestPiecesAreJoined(t *testing.T) {
+	r, again := measured(), Cell{"pps", "veth", 10}
+	got, err := r.join(Results{Samples: []Sample{{Cell: Cell{"rr", "tap", 10}, Plane: ours, Rate: 7}, {Cell: again, Plane: ours, Rate: 3}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []Cell{again, {"tcp1", "veth", 10}, {"rr", "tap", 10}}; !slices.Equal(got.cells(), want) {
+		t.Errorf("cells are %v, want %v", got.cells(), want)
+	}
+	if v := got.of(again, ours); len(v) != 1 || v[0].Rate != 3 || len(got.of(again, plain)) != 0 {
+		t.Errorf("a cell that was measured again has %v", v)
+	}
+	r.Facts.Kernel = "another"
+	if _, err := r.join(measured()); err == nil {
+		t.Error("results of two kernels are joined")
 	}
 }
 

@@ -32,6 +32,7 @@ const (
 var loads = map[string]load{
 	"pps":       {"64-byte packets", packets, 1e3, packetCell},
 	"fdb":       {"64-byte packets, FDB of 100,000", packets, 1e3, fdbCell},
+	"filter":    {"64-byte packets, filtered", packets, 1e3, filterCell},
 	"broadcast": {"broadcast", copies, 1e3, floodCell},
 	"unknown":   {"unknown unicast", copies, 1e3, floodCell},
 	"gso":       {"segments of 64 KiB (GSO)", bits, 1e9, packetCell},
@@ -51,7 +52,7 @@ func cells() []Cell {
 			all = append(all, Cell{load, "veth", n})
 		}
 	}
-	all = append(all, Cell{"fdb", "veth", 100})
+	all = append(all, Cell{"fdb", "veth", 100}, Cell{"filter", "veth", leastPorts})
 	for _, load := range []string{"tcp1", "tcp4", "tcp1same", "tcp1free", "tcp4free", "rr"} {
 		all = append(all, Cell{load, "veth", 10})
 	}
@@ -76,11 +77,14 @@ func (c Cell) Title() string {
 func (c Cell) unit() string { return loads[c.Load].unit }
 
 // counted tells whether the cell is one of packets, of which more is owed.
-func (c Cell) counted() bool { return c.Load == "pps" || c.Load == "fdb" }
+func (c Cell) counted() bool { return c.Load == "pps" || c.Load == "fdb" || c.filtered() }
+
+// filtered tells whether the ports have filters.
+func (c Cell) filtered() bool { return c.Load == "filter" }
 
 // direct tells whether two ends with nothing between them can carry the load.
 func (c Cell) direct() bool {
-	return !strings.Contains(c.Ends, "-") && c.Ports == leastPorts && c.Load != "broadcast" && c.Load != "unknown"
+	return !strings.Contains(c.Ends, "vm") && c.Ports == leastPorts && c.Load != "broadcast" && c.Load != "unknown" && !c.filtered()
 }
 
 func (c Cell) measure(l *lab, d time.Duration) (Sample, error) {

@@ -42,6 +42,9 @@ const vid = 10
 //	t0, t1┘        └ t2 ─ relay ─ eth0 in g
 type lab struct {
 	name     string
+	plane    string
+	filtered bool // by groups of ripstop
+	mixed    bool // each port 0 and 1 has a tap at its other end
 	ports    int
 	far      []string // names of the veths' far ends
 	stations []*station
@@ -51,9 +54,18 @@ type lab struct {
 	spaces   map[string]*link.Space
 }
 
-func labName(plane string, ports int) string {
+// labName is that of the lab for a cell. Filters of bridges are made and removed
+// with each measurement: they are those of all bridges of a namespace.
+func (c Cell) labName(plane string) string {
 	short := map[string]string{plain: "b", vlan: "v", ours: "e", owned: "r", direct: "d"}
-	return fmt.Sprintf("%s%d", short[plane], ports)
+	name := fmt.Sprintf("%s%d", short[plane], c.Ports)
+	switch {
+	case c.filtered() && (plane == ours || plane == owned):
+		name += "f"
+	case plane == direct && strings.Contains(c.Ends, "-"):
+		name += "m"
+	}
+	return name
 }
 
 // Names of a port's device, of its far end, and of the namespace of that.
@@ -82,7 +94,7 @@ func addressText(i int) string {
 
 const guestStation = 100
 
-func (l *lab) hasTaps() bool { return l.ports == leastPorts }
+func (l *lab) hasTaps() bool { return l.ports == leastPorts && !l.filtered }
 
 // bench is all labs.
 type bench struct {
@@ -108,17 +120,20 @@ func (b *bench) build(ctx context.Context, list []Cell) error {
 	var file strings.Builder
 	fmt.Fprintf(&file, "version: 1\nvlans:\n  blue: {id: %d}\nswitches:\n", vid)
 	for _, plane := range b.planes {
-		for _, n := range []int{leastPorts, 100, 1000} {
-			if !slices.ContainsFunc(list, func(c Cell) bool { return c.Ports == n && (plane != direct || c.direct()) }) {
+		for _, c := range list {
+			name := c.labName(plane)
+			if b.labs[name] != nil || plane == direct && !c.direct() {
 				continue
 			}
-			l := &lab{name: labName(plane, n), ports: n, spaces: map[string]*link.Space{}}
-			b.labs[l.name] = l
+			l := &lab{name: name, plane: plane, filtered: strings.HasSuffix(name, "f"), mixed: strings.HasSuffix(name, "m"), ports: c.Ports,
+				spaces: map[string]*link.Space{}}
+			b.labs[name] = l
 			if err := l.make(ctx, plane, &file); err != nil {
-				return fmt.Errorf("%s with %d ports: %w", plane, n, err)
+				return fmt.Errorf("%s with %d ports: %w", plane, c.Ports, err)
 			}
 		}
 	}
+	file.WriteString(groups)
 	if err := b.start(ctx, file.String()); err != nil {
 		return err
 	}
@@ -196,19 +211,26 @@ func (l *lab) make(ctx context.Context, plane string, file *strings.Builder) err
 // by the least that the kernel has for it.
 func (l *lab) makeDirect(ctx context.Context) error {
 	l.far = l.far[:2]
+	pairs := [][2]string{{l.tap(0), l.tap(1)}, {l.tap(1), l.tap(0)}} // of which the second gets what enters the first
 	lines := fmt.Sprintf("link add %s netns %s type veth peer name %s netns %s\n", l.port(0), l.space(0), l.port(1), l.space(1))
+	if l.mixed {
+		pairs, lines = [][2]string{{l.tap(0), l.port(1)}, {l.port(0), l.tap(1)}}, ""
+		for i := range 2 {
+			lines += fmt.Sprintf("link add %s type veth peer name %s netns %s\nlink set %[1]s up\n", l.port(i), l.port(i), l.space(i))
+		}
+	}
 	for i := range 2 {
 		lines += fmt.Sprintf("tuntap add dev %s mode tap vnet_hdr\nlink set %s up\n", l.tap(i), l.tap(i))
 	}
 	if err := batch(ctx, "", lines); err != nil {
 		return err
 	}
-	for i := range 2 {
+	for _, pair := range pairs {
 		for _, words := range []string{
 			"qdisc add dev %[1]s clsact",
 			"filter add dev %[1]s ingress protocol all u32 match u32 0 0 action mirred egress redirect dev %[2]s",
 		} {
-			command := fmt.Sprintf(words, l.tap(i), l.tap(1-i))
+			command := fmt.Sprintf(words, pair[0], pair[1])
 			if out, err := exec.CommandContext(ctx, "tc", strings.Fields(command)...).CombinedOutput(); err != nil {
 				return fmt.Errorf("tc %s: %w: %s", command, err, out)
 			}
@@ -221,7 +243,11 @@ func (l *lab) makeDirect(ctx context.Context) error {
 func (l *lab) declare(file *strings.Builder, dataplane string) {
 	fmt.Fprintf(file, "  %s:\n    dataplane: %s\n    ports:\n", l.name, dataplane)
 	for i := range l.ports {
-		fmt.Fprintf(file, "      %s: {vlan: blue, netns: %s, ifname: %s}\n", l.port(i), l.space(i), l.port(i))
+		more := ""
+		if l.filtered {
+			more = ", groups: load"
+		}
+		fmt.Fprintf(file, "      %s: {vlan: blue, netns: %s, ifname: %s%s}\n", l.port(i), l.space(i), l.port(i), more)
 	}
 	if l.hasTaps() {
 		for i := range 3 {
@@ -347,8 +373,10 @@ func (l *lab) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := l.settle(); err != nil || !l.hasTaps() {
-		return err
+	if !l.mixed {
+		if err := l.settle(); err != nil || !l.hasTaps() {
+			return err
+		}
 	}
 	for i := range 2 {
 		fd, err := openTap(l.tap(i), unix.O_NONBLOCK)
@@ -358,7 +386,7 @@ func (l *lab) open(ctx context.Context) error {
 		l.taps = append(l.taps, fd)
 		l.requests = append(l.requests, withHeader(small(tapMAC(1-i), tapMAC(i))))
 	}
-	if strings.HasPrefix(l.name, "d") {
+	if l.plane == direct {
 		return nil
 	}
 	return l.openGuest(ctx)
@@ -385,7 +413,7 @@ func (l *lab) openGuest(ctx context.Context) error {
 
 // settle waits until the links carry frames, which the kernel does not tell.
 func (l *lab) settle() error {
-	f := unknownKind(small(broadcast, l.stations[0].mac))
+	f := l.harmless(small(broadcast, l.stations[0].mac))
 	start, err := l.came()
 	for deadline := time.Now().Add(time.Minute); err == nil && time.Now().Before(deadline); {
 		var now uint64

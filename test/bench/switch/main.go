@@ -31,6 +31,7 @@ import (
 type options struct {
 	dir, ripstop string
 	docs, name   string
+	more         bool
 	render       string
 	seconds      float64
 	rounds       int
@@ -45,6 +46,7 @@ func main() {
 	flag.StringVar(&o.ripstop, "ripstop", "bin/ripstop", "ripstop's program")
 	flag.StringVar(&o.docs, "docs", "", "write NAME.md and NAME.svg into this directory")
 	flag.StringVar(&o.name, "name", "switch", "NAME")
+	flag.BoolVar(&o.more, "more", false, "keep the results of other cells, and of earlier runs, that are in the directory")
 	flag.StringVar(&o.render, "render", "", "measure nothing, show the results of this file")
 	flag.Float64Var(&o.seconds, "seconds", 0.15, "length of one measurement")
 	flag.IntVar(&o.rounds, "rounds", 11, "measurements of each cell and dataplane")
@@ -83,15 +85,28 @@ func results(ctx context.Context, o options) (Results, error) {
 	if o.render != "" {
 		return readResults(o.render)
 	}
+	file := filepath.Join(o.dir, o.name+".json")
+	var before Results
+	if o.more {
+		var err error
+		if before, err = readResults(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return Results{}, fmt.Errorf("-more: %w", err)
+		}
+	}
 	r, err := measure(ctx, o)
 	if err != nil {
 		return Results{}, err
+	}
+	if len(before.Samples) > 0 {
+		if r, err = before.join(r); err != nil {
+			return Results{}, fmt.Errorf("-more: %w", err)
+		}
 	}
 	b, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
 		return Results{}, err
 	}
-	return r, os.WriteFile(filepath.Join(o.dir, o.name+".json"), b, 0o644)
+	return r, os.WriteFile(file, b, 0o644)
 }
 
 func measure(ctx context.Context, o options) (r Results, err error) {
@@ -130,7 +145,7 @@ func (b *bench) cell(ctx context.Context, c Cell, round int, r *Results) {
 		slices.Reverse(order)
 	}
 	for _, plane := range order {
-		l := b.labs[labName(plane, c.Ports)]
+		l := b.labs[c.labName(plane)]
 		if ctx.Err() != nil || l == nil || plane == direct && !c.direct() {
 			continue
 		}

@@ -51,6 +51,16 @@ func unknownKind(f []byte) []byte {
 	return f
 }
 
+// harmless is a frame that every switch forwards, whatever its filters, and no
+// receiver answers.
+func (l *lab) harmless(f []byte) []byte {
+	f = unknownKind(f)
+	if l.filtered {
+		binary.BigEndian.PutUint16(f[12:], unix.ETH_P_ARP) // of no kind of address
+	}
+	return f
+}
+
 const (
 	segment  = 1448
 	segments = 44
@@ -79,13 +89,13 @@ func withHeader(f []byte) []byte { return append(make([]byte, vnetHeader), f...)
 // of them, of which there are many in all.
 func (l *lab) teach(many int) error {
 	to := l.stations[0].mac
-	if _, err := unix.Write(l.stations[0].fd, unknownKind(small(broadcast, to))); err != nil {
+	if _, err := unix.Write(l.stations[0].fd, l.harmless(small(broadcast, to))); err != nil {
 		return fmt.Errorf("teach: %w", err)
 	}
 	for i, s := range l.stations {
-		frames := [][]byte{unknownKind(small(to, s.mac))}
+		frames := [][]byte{l.harmless(small(to, s.mac))}
 		for m := i; m < many && i > 0; m += len(l.stations) {
-			frames = append(frames, unknownKind(small(to, manyMAC(m))))
+			frames = append(frames, l.harmless(small(to, manyMAC(m))))
 		}
 		out := newSender(s.fd, frames, burst)
 		for sent := 0; sent < len(frames); {
@@ -97,7 +107,7 @@ func (l *lab) teach(many int) error {
 		}
 	}
 	for i, fd := range l.taps {
-		if _, err := unix.Write(fd, withHeader(unknownKind(small(to, tapMAC(i))))); err != nil {
+		if _, err := unix.Write(fd, withHeader(l.harmless(small(to, tapMAC(i))))); err != nil {
 			return fmt.Errorf("teach: %w", err)
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -33,6 +34,24 @@ func readResults(name string) (Results, error) {
 	}
 	var r Results
 	return r, json.Unmarshal(b, &r)
+}
+
+// join is these results with those of a later run, which count more in the cells
+// that both have.
+func (r Results) join(later Results) (Results, error) {
+	if r.Facts.Kernel != later.Facts.Kernel || r.Facts.CPU != later.Facts.CPU {
+		return Results{}, errors.New("the results are of another machine: use another directory")
+	}
+	again := map[Cell]bool{}
+	for _, s := range later.Samples {
+		again[s.Cell] = true
+	}
+	kept := slices.DeleteFunc(slices.Clone(r.Samples), func(s Sample) bool { return again[s.Cell] })
+	list := cells()
+	later.Samples = append(kept, later.Samples...)
+	slices.SortStableFunc(later.Samples, func(a, b Sample) int { return slices.Index(list, a.Cell) - slices.Index(list, b.Cell) })
+	later.Facts.LoadBefore = r.Facts.LoadBefore
+	return later, nil
 }
 
 // add keeps a sample and shows it.
