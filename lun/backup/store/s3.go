@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ import (
 const (
 	dialTimeout = 15 * time.Second
 	maxWait     = 30 * time.Second // between two attempts
+	maxList     = 16 << 20         // bytes of an answer with at most 1000 objects
 	contentType = "application/octet-stream"
 )
 
@@ -68,7 +70,7 @@ func openS3(secure bool, host, place string, o Options) (*bucket, error) {
 	c, err := minio.New(host, &minio.Options{
 		Creds:      credentials.NewChainCredentials([]credentials.Provider{&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}}),
 		Secure:     secure,
-		Transport:  b.http,
+		Transport:  lists{b.http},
 		Region:     region,
 		MaxRetries: 1, // again is decided here
 	})
@@ -77,6 +79,34 @@ func openS3(secure bool, host, place string, o Options) (*bucket, error) {
 	}
 	b.core = minio.Core{Client: c}
 	return b, nil
+}
+
+// lists refuses answers to a request for a list that are none: to minio-go any XML is one, and
+// a list without objects would be believed.
+type lists struct{ http.RoundTripper }
+
+func (l lists) RoundTrip(q *http.Request) (*http.Response, error) {
+	a, err := l.RoundTripper.RoundTrip(q)
+	if err != nil || a.StatusCode != http.StatusOK || !q.URL.Query().Has("list-type") {
+		return a, err
+	}
+	p, err := io.ReadAll(io.LimitReader(a.Body, maxList))
+	if err = errors.Join(err, a.Body.Close()); err != nil {
+		return nil, err
+	}
+	d := xml.NewDecoder(bytes.NewReader(p))
+	for {
+		t, err := d.Token()
+		if err != nil {
+			return nil, errors.New("it answers with what is no list of objects: is it an S3 server?")
+		}
+		if e, ok := t.(xml.StartElement); ok && e.Name.Local == "ListBucketResult" {
+			a.Body = io.NopCloser(bytes.NewReader(p))
+			return a, nil
+		} else if ok {
+			return nil, fmt.Errorf("it answers with a %.40q, which is no list of objects: is it an S3 server?", e.Name.Local)
+		}
+	}
 }
 
 func (b *bucket) Close() error {
@@ -228,16 +258,14 @@ func permanent(err error) error {
 		return backup.ErrNotFound
 	case minio.NoSuchBucket:
 		return fmt.Errorf("%w: make the bucket, or name another", plain(err))
-	case minio.AccessDenied, "InvalidAccessKeyId", "SignatureDoesNotMatch":
-		return fmt.Errorf("%w: see AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do there", plain(err))
 	case "RequestTimeTooSkewed":
 		return fmt.Errorf("%w: set this machine's clock", plain(err))
 	case "RequestTimeout", "SlowDown":
 		return nil
 	}
 	switch {
-	case r.StatusCode == http.StatusNotFound:
-		return backup.ErrNotFound
+	case r.StatusCode == http.StatusUnauthorized, r.StatusCode == http.StatusForbidden:
+		return fmt.Errorf("%w: see AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do there", plain(err))
 	case r.StatusCode == http.StatusRequestTimeout, r.StatusCode == http.StatusTooManyRequests:
 		return nil
 	case r.StatusCode >= 300 && r.StatusCode < 500:
