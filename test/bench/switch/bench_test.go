@@ -108,7 +108,7 @@ func TestDocumentShowsWhatFailed(t *testing.T) {
 
 func TestDocumentShowsWhatNothingExceeds(t *testing.T) {
 	r := measured()
-	if strings.Contains(r.document("switch"), "nothing between the ports") {
+	if strings.Contains(r.document("switch"), "between the ports") {
 		t.Error("there is a bound without a figure")
 	}
 	r.Samples = append(r.Samples, Sample{Cell: r.cells()[0], Plane: direct, Round: 1, Rate: 550})

@@ -79,12 +79,16 @@ func (c Cell) unit() string { return loads[c.Load].unit }
 // counted tells whether the cell is one of packets, of which more is owed.
 func (c Cell) counted() bool { return c.Load == "pps" || c.Load == "fdb" || c.filtered() }
 
+// floods tells whether each frame goes to all ports.
+func (c Cell) floods() bool { return c.Load == "broadcast" || c.Load == "unknown" }
+
 // filtered tells whether the ports have filters.
 func (c Cell) filtered() bool { return c.Load == "filter" }
 
-// direct tells whether two ends with nothing between them can carry the load.
+// direct tells whether ends with nothing, or the least, between them can carry the
+// load.
 func (c Cell) direct() bool {
-	return !strings.Contains(c.Ends, "vm") && c.Ports == leastPorts && c.Load != "broadcast" && c.Load != "unknown" && !c.filtered()
+	return !strings.Contains(c.Ends, "vm") && !c.filtered() && c.floods() == (c.Ports > leastPorts)
 }
 
 func (c Cell) measure(l *lab, d time.Duration) (Sample, error) {

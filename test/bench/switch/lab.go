@@ -45,6 +45,7 @@ type lab struct {
 	plane    string
 	filtered bool // by groups of ripstop
 	mixed    bool // each port 0 and 1 has a tap at its other end
+	cloned   bool // what enters port 0 is cloned to all others
 	ports    int
 	far      []string // names of the veths' far ends
 	stations []*station
@@ -64,6 +65,8 @@ func (c Cell) labName(plane string) string {
 		name += "f"
 	case plane == direct && strings.Contains(c.Ends, "-"):
 		name += "m"
+	case plane == direct && c.floods():
+		name += "c"
 	}
 	return name
 }
@@ -94,7 +97,7 @@ func addressText(i int) string {
 
 const guestStation = 100
 
-func (l *lab) hasTaps() bool { return l.ports == leastPorts && !l.filtered }
+func (l *lab) hasTaps() bool { return l.ports == leastPorts && !l.filtered && !l.cloned }
 
 // bench is all labs.
 type bench struct {
@@ -125,10 +128,11 @@ func (b *bench) build(ctx context.Context, list []Cell) error {
 			if b.labs[name] != nil || plane == direct && !c.direct() {
 				continue
 			}
-			l := &lab{name: name, plane: plane, filtered: strings.HasSuffix(name, "f"), mixed: strings.HasSuffix(name, "m"), ports: c.Ports,
+			l := &lab{name: name, plane: plane, filtered: strings.HasSuffix(name, "f"), mixed: strings.HasSuffix(name, "m"),
+				cloned: strings.HasSuffix(name, "c"), ports: c.Ports,
 				spaces: map[string]*link.Space{}}
 			b.labs[name] = l
-			if err := l.make(ctx, plane, &file); err != nil {
+			if err := l.make(ctx, b.dir, &file); err != nil {
 				return fmt.Errorf("%s with %d ports: %w", plane, c.Ports, err)
 			}
 		}
@@ -173,7 +177,7 @@ func filters() bool {
 }
 
 // make makes a lab, or writes it into ripstop's file.
-func (l *lab) make(ctx context.Context, plane string, file *strings.Builder) error {
+func (l *lab) make(ctx context.Context, dir string, file *strings.Builder) error {
 	names := []string{l.space(0), l.space(1), l.space(2)}
 	if l.hasTaps() {
 		names = append(names, l.guest())
@@ -194,8 +198,11 @@ func (l *lab) make(ctx context.Context, plane string, file *strings.Builder) err
 	for i := range l.ports {
 		l.far = append(l.far, l.port(i))
 	}
-	switch plane {
+	switch l.plane {
 	case direct:
+		if l.cloned {
+			return l.makeClones(ctx, dir)
+		}
 		return l.makeDirect(ctx)
 	case ours:
 		l.declare(file, "ebpf")
@@ -204,7 +211,7 @@ func (l *lab) make(ctx context.Context, plane string, file *strings.Builder) err
 		l.declare(file, "bridge")
 		return nil
 	}
-	return l.makeBridge(ctx, plane == vlan)
+	return l.makeBridge(ctx, l.plane == vlan)
 }
 
 // makeDirect makes a veth pair, and taps of which each gets what the other sends,

@@ -81,7 +81,7 @@ func (r Results) bounds() string {
 	if b.Len() == 0 {
 		return ""
 	}
-	return "\nMore is owed of these than there is with nothing between the ports:\n\n| load | owed | direct ÷ bridge (rounds) |\n|---|---|---|\n" + b.String()
+	return "\nMore is owed of these than there is with nothing, or the least, between the ports:\n\n| load | owed | direct ÷ bridge (rounds) |\n|---|---|---|\n" + b.String()
 }
 
 // goals is the list as a Markdown table.
@@ -112,7 +112,7 @@ nftables that do not. The VM of some loads is a kernel in a namespace whose tap 
 | vlan | the same with vlan_filtering 1, where the kernel has it |
 | ebpf | ripstop, dataplane: ebpf |
 | ripstop-bridge | ripstop, dataplane: bridge, with its guard at each port |
-| direct | a veth pair, nothing between its ends; taps, or a tap and a veth, of which tc-mirred(8) redirects all to the other |
+| direct | a veth pair, nothing between its ends; taps, or a tap and a veth, of which tc-mirred(8) redirects all to the other; for floods, a program that does nothing but bpf_clone_redirect to all ports at once |
 
 ## What is owed
 %s%s
