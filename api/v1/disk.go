@@ -11,10 +11,11 @@ import (
 
 // ExportLUN asks for what a LUN or a snapshot holds.
 type ExportLUN struct {
-	Name  string `json:"name" doc:"LUN, or LUN@SNAPSHOT"`
-	Since string `json:"since,omitempty" doc:"LUN@SNAPSHOT in the pool of a snapshot that name is: only what may differ from it is sent"`
-	Align int64  `json:"align,omitempty" doc:"with since, bytes: what is sent is whole multiples of it; a power of two, 4096 to 4 MiB"`
-	Mark  string `json:"mark,omitempty" doc:"any word, by which the client finds its task"`
+	Name    string `json:"name" doc:"LUN, or LUN@SNAPSHOT"`
+	Since   string `json:"since,omitempty" doc:"LUN@SNAPSHOT in the pool of a snapshot that name is: only what may differ from it is sent"`
+	SinceID string `json:"sinceId,omitempty" doc:"32 hex digits that since must have: a name can be given again"`
+	Align   int64  `json:"align,omitempty" doc:"with since, bytes: what is sent is whole multiples of it; a power of two, 4096 to 4 MiB"`
+	Mark    string `json:"mark,omitempty" doc:"any word, by which the client finds its task"`
 }
 
 // ImportLUN asks for a LUN beside those of the file that holds a disk.

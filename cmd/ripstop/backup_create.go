@@ -272,7 +272,7 @@ func (m *maker) one(ctx context.Context, s source) (backup.Backup, error) {
 func (m *maker) attempt(ctx context.Context, s source, parent *backup.Backup, since string) (b backup.Backup, err error) {
 	ask := v1.ExportLUN{Name: s.ref, Since: since, Mark: newMark()}
 	if parent != nil {
-		ask.Align = int64(m.r.Chunk())
+		ask.SinceID, ask.Align = parent.Source, int64(m.r.Chunk())
 	}
 	end := showProgress(ctx, m.c, m.progress, ask.Mark)
 	defer end()

@@ -326,6 +326,9 @@ func (d *daemon) streamChanges(ctx context.Context, ask v1.ExportLUN, out *v1.Di
 	if err != nil {
 		return fmt.Errorf("export %s since %s: %w", ask.Name, ask.Since, err)
 	}
+	if id := since.Info().ID; ask.SinceID != hex.EncodeToString(id[:]) {
+		return refused(http.StatusConflict, "export %s since %s: that is another snapshot than was meant: export all of it", ask.Name, ask.Since)
+	}
 	c, ok := v.(lun.Comparer)
 	if ok {
 		err = c.ChangedSince(ctx, since, 0, 0, func(int64, int64, bool) bool { return true })

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	maxBackup = 64 << 20 // bytes of a Backup as JSON, so that its pages fit for 512 TiB and more
+	maxBackup = 64 << 20 // bytes of a Backup as JSON, with the names of the pages of 900 TiB in chunks of 1 MiB
 	pageNames = 1024     // chunks of a page
 	pageSize  = pageNames * len(Name{})
 	sector    = 512 // bytes, the least logical block
@@ -81,12 +81,26 @@ func (r *Repo) parse(dir, id string, p []byte) (Backup, error) {
 	return b, nil
 }
 
+// words tells whether what is printed prints harmlessly.
+func (b Backup) words() error {
+	words := []string{b.Host, b.LUN}
+	if b.Snapshot != "" {
+		words = append(words, b.Snapshot)
+	}
+	for _, w := range words {
+		if !wordPattern.MatchString(w) {
+			return fmt.Errorf("%.64q is no name of a host, a LUN or a snapshot", w)
+		}
+	}
+	return nil
+}
+
 func (r *Repo) check(b Backup, id string) error {
 	switch {
 	case b.ID != id || !idPattern.MatchString(id):
 		return fmt.Errorf("it says that it is %.64q", b.ID)
-	case !wordPattern.MatchString(b.LUN) || !wordPattern.MatchString(b.Host) || b.Snapshot != "" && !wordPattern.MatchString(b.Snapshot):
-		return errors.New("a name in it is none")
+	case b.words() != nil:
+		return b.words()
 	case b.Source != "" && !hexPattern.MatchString(b.Source), b.Parent != "" && !idPattern.MatchString(b.Parent):
 		return errors.New("an identifier in it is none")
 	case b.Block != sector && b.Block != 4096, b.Size <= 0, b.Size%int64(b.Block) != 0, b.Chunk != r.chunk:

@@ -336,10 +336,12 @@ func TestWriterIsToldWell(t *testing.T) {
 		full.Close()
 		changes.Close()
 	}
-	if _, err := r.Begin(t.Context(), Backup{LUN: "x"}, nil); err == nil {
-		t.Error("a disk of nothing")
+	for _, x := range []Backup{{Host: "h", LUN: "x"}, {Host: "h", LUN: "x", Size: 1 << 62}, {LUN: "x", Size: 512}, {Host: "h", LUN: "a b", Size: 512}, {Host: "h", LUN: "x", Snapshot: "\n", Size: 512}} {
+		if _, err := r.Begin(t.Context(), x, nil); err == nil {
+			t.Errorf("a backup of %+v", x)
+		}
 	}
-	if _, err := r.Begin(t.Context(), Backup{LUN: "x", Size: 512, Block: 512}, &b); !errors.Is(err, ErrGone) {
+	if _, err := r.Begin(t.Context(), Backup{Host: "h", LUN: "x", Size: 512, Block: 512}, &b); !errors.Is(err, ErrGone) {
 		t.Errorf("a smaller disk than its parent: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -63,21 +63,25 @@ func (r *Repo) Prune(ctx context.Context, o PruneOptions) (done Pruned, err erro
 	if err != nil {
 		return Pruned{}, err
 	}
-	gone := slices.Concat(old, tmp)
+	first := slices.Concat(old, tmp)
 	for _, e := range drop {
-		gone = append(gone, backupsDir+e.ID)
+		first = append(first, backupsDir+e.ID)
 	}
+	var chunks []string
 	err = r.chunks(ctx, func(n Name, c Object) {
 		if _, ok := named[n]; !ok && note.at.Sub(c.Modified) >= o.Grace {
 			done.Chunks++
 			done.Freed += c.Size
-			gone = append(gone, c.Name) // after the backups that named it
+			chunks = append(chunks, c.Name)
 		}
 	})
 	if err != nil || o.Dry {
 		return done, err
 	}
-	return done, r.remove(ctx, note, gone)
+	if err := r.remove(ctx, note, first); err != nil { // before anything that they name
+		return done, err
+	}
+	return done, r.remove(ctx, note, chunks)
 }
 
 // parted tells which backups stay.
@@ -155,16 +159,34 @@ func (r *Repo) older(ctx context.Context, dir string, than time.Time) ([]string,
 	return out, err
 }
 
+// remove deletes objects, several at the same time, and returns when none is under way any more.
 func (r *Repo) remove(ctx context.Context, n *note, names []string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	next := make(chan string)
+	for range min(uploads, len(names)) {
+		wg.Go(func() {
+			for name := range next {
+				err := n.holds()
+				if err == nil {
+					err = r.store.Delete(ctx, name)
+				}
+				if err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
 	for _, name := range names {
-		if err := n.holds(); err != nil {
-			return err
-		}
-		if err := r.store.Delete(ctx, name); err != nil {
-			return err
+		select {
+		case next <- name:
+		case <-ctx.Done():
 		}
 	}
-	return nil
+	close(next)
+	wg.Wait()
+	return context.Cause(ctx)
 }
 
 // isObject tells what is wrong with one object from what is wrong with the store.

@@ -3,6 +3,7 @@ package backup
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -44,8 +45,11 @@ type Writer struct {
 func (r *Repo) Begin(ctx context.Context, b Backup, parent *Backup) (*Writer, error) {
 	b.Format, b.ID, b.Chunk, b.Pages = version, newID(b.Created), r.chunk, nil
 	w := &Writer{r: r, b: b, page: -1, at: -1, buf: make([]byte, r.chunk), used: map[Name]struct{}{}, slots: make(chan struct{}, uploads)}
-	if b.Size <= 0 {
-		return nil, fmt.Errorf("back up %s: a disk of %d bytes is none", b.LUN, b.Size)
+	if err := b.words(); err != nil {
+		return nil, fmt.Errorf("back up %s: %w", b.LUN, err)
+	}
+	if b.Size <= 0 || r.pages(b.Size)*int64(hex.EncodedLen(len(Name{}))+3) > maxBackup*9/10 {
+		return nil, fmt.Errorf("back up %s: a disk of %d bytes does not fit: a store with larger chunks takes larger ones, see `ripstop backup init --chunk`", b.LUN, b.Size)
 	}
 	w.pages = make([]Name, r.pages(b.Size))
 	if parent != nil {
