@@ -8,25 +8,31 @@ import (
 )
 
 // checkNets holds the host's own networks, on gateways and tunnels, against one
-// another. Two interfaces with one address are a fault; where one network lies
-// in another, the kernel's routes lead to one of the two only.
-func (c *checker) checkNets(nets []value[hostAddr]) {
-	slices.SortStableFunc(nets, func(a, b value[hostAddr]) int {
-		return cmp.Or(comparePrefix(prefixOf(a).Masked(), prefixOf(b).Masked()), prefixOf(a).Addr().Compare(prefixOf(b).Addr()))
+// another. Two interfaces with one address are a fault, and so are two VLANs with
+// one network, or one in the other: the kernel's routes lead to one of the two only, so that what is
+// meant for a host of one VLAN goes out in the other. That of a tunnel may lie in
+// another network, for its routes are those of its peers' allowed IPs.
+func (c *checker) checkNets(all []value[hostAddr]) {
+	var nets []network
+	for _, v := range all {
+		nets = append(nets, network{v})
+	}
+	slices.SortStableFunc(nets, func(a, b network) int {
+		return cmp.Or(comparePrefix(a.prefix().Masked(), b.prefix().Masked()), a.prefix().Addr().Compare(b.prefix().Addr()))
 	})
 	type address struct {
 		netip.Addr
 		where string // link-local ones are taken on their interface only
 	}
 	taken := map[address]spot{}
-	var around []value[hostAddr] // networks that hold the current one, outermost first
+	var around []network // networks that hold the current one, outermost first
 	for _, n := range nets {
-		p := prefixOf(n)
+		p := n.prefix()
 		key := address{Addr: p.Addr()}
 		if p.Addr().IsLinkLocalUnicast() {
 			key.where = n.list()
 		}
-		for len(around) > 0 && !prefixOf(around[len(around)-1]).Overlaps(p) {
+		for len(around) > 0 && !around[len(around)-1].prefix().Overlaps(p) {
 			around = around[:len(around)-1]
 		}
 		first, twice := taken[key]
@@ -37,21 +43,49 @@ func (c *checker) checkNets(nets []value[hostAddr]) {
 			continue
 		case key.where != "":
 			continue // their networks overlap by nature
-		case len(around) > 0 && around[len(around)-1].list() != n.list():
-			other := around[len(around)-1]
+		}
+		if other, ok := n.within(around); ok && n.ofVLAN() && other.ofVLAN() {
+			c.errorf(n.spot, "%s overlaps %s of %s at %s: the host has one routing table, and would send into one VLAN what is meant for the other: "+
+				"give the VLANs networks of their own", p.Masked(), other.prefix().Masked(), other.path, other.spot)
+		} else if ok {
 			c.warnf(n.spot, "%s overlaps %s of %s at %s: the host reaches its addresses through one of the two only",
-				p.Masked(), prefixOf(other).Masked(), other.path, other.spot)
+				p.Masked(), other.prefix().Masked(), other.path, other.spot)
 		}
 		around = append(around, n)
 	}
 }
 
+// network is one of the host's, as a gateway or a tunnel has it.
+type network struct{ value[hostAddr] }
+
+func (n network) prefix() netip.Prefix { return prefixOf(n.value) }
+
 // list is the path of the list that the value stands in, or of the value alone.
-func (v value[T]) list() string {
-	if i := len(v.shape) - len("[]"); i > 0 && v.shape[i:] == "[]" {
-		return v.path[:strings.LastIndexByte(v.path, '[')]
+func (n network) list() string {
+	if i := len(n.shape) - len("[]"); i > 0 && n.shape[i:] == "[]" {
+		return n.path[:strings.LastIndexByte(n.path, '[')]
 	}
-	return v.path
+	return n.path
 }
+
+// within is the narrowest of the networks around n that stands in another list; of
+// a gateway's the narrowest of another gateway, if there is one.
+func (n network) within(around []network) (other network, ok bool) {
+	for _, a := range slices.Backward(around) {
+		if a.list() == n.list() {
+			continue
+		}
+		if !ok {
+			other, ok = a, true
+		}
+		if n.ofVLAN() && a.ofVLAN() {
+			return a, true
+		}
+	}
+	return other, ok
+}
+
+// ofVLAN tells whether the value is a gateway's.
+func (n network) ofVLAN() bool { return strings.HasPrefix(n.path, "vlans.") }
 
 func prefixOf(v value[hostAddr]) netip.Prefix { return netip.Prefix(v.v) }

@@ -1,0 +1,36 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestOverlap is about networks of one host that lie in one another.
+func TestOverlap(t *testing.T) {
+	for _, c := range []struct {
+		name, yaml string
+		refused    bool
+		warnings   int
+	}{
+		{"VLANs apart", `vlans: {a: {id: 1, gateway: 10.0.0.1/24}, b: {id: 2, gateway: 10.0.1.1/24}}`, false, 0},
+		{"the same network", `vlans: {a: {id: 1, gateway: 10.0.0.1/24}, b: {id: 2, gateway: 10.0.0.2/24}}`, true, 0},
+		{"one in the other", `vlans: {a: {id: 1, gateway: 10.0.0.1/16}, b: {id: 2, gateway: 10.0.1.1/24}}`, true, 0},
+		{"IPv6 in one another", `vlans: {a: {id: 1, gateway: "fd00::1/48"}, b: {id: 2, gateway: "fd00:0:0:1::1/64"}}`, true, 0},
+		{"link-local everywhere", `vlans: {a: {id: 1, gateway: "fe80::1/64"}, b: {id: 2, gateway: "fe80::1/64"}}`, false, 0},
+		{"two of one VLAN", `vlans: {a: {id: 1, gateway: [10.0.0.1/24, 10.0.0.129/25]}}`, false, 0},
+		{"in two of one VLAN", `vlans: {a: {id: 1, gateway: [10.0.0.1/24, 10.0.0.129/25]}, b: {id: 2, gateway: 10.0.0.200/26}}`, true, 0},
+		{"a tunnel in a VLAN", "vlans: {a: {id: 1, gateway: 10.0.0.1/16}}\ntunnels: {t: {private-key: t.key, address: 10.0.9.1/24}}", false, 1},
+		{"a tunnel between VLANs", "vlans: {a: {id: 1, gateway: 10.0.0.1/16}, b: {id: 2, gateway: 10.0.9.129/25}}\n" +
+			"tunnels: {t: {private-key: t.key, address: 10.0.9.1/24}}", true, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, warnings, err := Parse([]File{{Name: "f.yaml", Data: []byte("version: 1\nswitches: {lab: {}}\n" + c.yaml + "\n")}})
+			if (err != nil) != c.refused || len(warnings) != c.warnings {
+				t.Errorf("%v, warnings %v; want refused %t and %d warnings", err, warnings, c.refused, c.warnings)
+			}
+			if c.refused && err != nil && !strings.Contains(err.Error(), "give the VLANs networks of their own") {
+				t.Errorf("the reason is %v", err)
+			}
+		})
+	}
+}
