@@ -29,6 +29,10 @@
 // the FDB: a frame that another port sends from one is dropped, and so is one of
 // a station over the port's limit. Nothing ever leaves the FDB to make room.
 //
+// Of a port's frames in one tick of the clock, the first alone looks at the clock,
+// and at the FDB for its sender: each processor remembers the port's last station
+// (the map recents), until a station moves or the user side writes to the FDB.
+//
 // A frame whose destination is the far end of a port's veth itself is handed over
 // to that end at once (bpf_redirect_peer), without a way through the near one.
 // All others are sent through the port's device.

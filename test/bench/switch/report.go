@@ -67,13 +67,14 @@ func (r Results) goalList() []figures.Goal {
 	return list
 }
 
-// bounds are the loads of which more is owed than there is without a switch.
+// bounds are the loads that missed, and of which more is owed than there is
+// without a switch.
 func (r Results) bounds() string {
 	var b strings.Builder
 	for _, c := range r.cells() {
 		for _, g := range r.goalList() {
 			bound := r.ratio(c, direct, plain, rate)
-			if g.What == c.Title()+toBridge && bound.OK() && bound.Median < g.Bound {
+			if g.What == c.Title()+toBridge && !g.Met() && bound.Median < g.Bound {
 				fmt.Fprintf(&b, "| %s | ≥ %.1f | %.2f (%.2f–%.2f) |\n", c.Title(), g.Bound, bound.Median, bound.Least, bound.Most)
 			}
 		}
@@ -81,7 +82,7 @@ func (r Results) bounds() string {
 	if b.Len() == 0 {
 		return ""
 	}
-	return "\nMore is owed of these than there is with nothing, or the least, between the ports:\n\n| load | owed | direct ÷ bridge (rounds) |\n|---|---|---|\n" + b.String()
+	return "\nOf these that missed, more is owed than there is with nothing, or the least, between the ports:\n\n| load | owed | direct ÷ bridge (rounds) |\n|---|---|---|\n" + b.String()
 }
 
 // goals is the list as a Markdown table.
