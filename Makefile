@@ -1,5 +1,5 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: bench-qos quickstart test build gen fuzz conformance bench-iscsi bench-store bench-switch bench-switch-vm bench-ports soak soak-kill soak-iscsi soak-switch soak-gap lint clean
+.PHONY: bench-crypt bench-qos quickstart test build gen fuzz conformance bench-iscsi bench-store bench-switch bench-switch-vm bench-ports soak soak-kill soak-iscsi soak-switch soak-gap lint clean
 
 export CGO_ENABLED = 0
 
@@ -54,6 +54,10 @@ bench-ports:
 # What limits, reservations and shares of LUNs are worth under contention, into docs/benchmarks; by hand.
 bench-qos:
 	test/bench/run-qos
+
+# What encryption of LUNs costs, into docs/benchmarks; by hand.
+bench-crypt:
+	test/bench/run-crypt
 
 # Power cuts of the thin engine, over damage too, many more than a test takes; by hand.
 soak:
