@@ -34,18 +34,17 @@ func (v *Volume) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
 
 // StartWriteAt begins to write a copy of p, encrypted.
 func (v *Volume) StartWriteAt(p []byte, off int64, done func(ok bool)) bool {
-	if v.startWrite == nil || len(p) > promptMost || v.whole(off, int64(len(p))) != nil || !v.started.Worth() {
+	if v.startWrite == nil || len(p) > promptMost || v.whole(off, int64(len(p))) != nil {
 		return false
 	}
 	f := v.flights.Get().(*flight)
 	f.v, f.b, f.done = v, buffers.get(len(p)), done
 	v.x.encrypt(f.b.p, p, off)
-	ok := v.startWrite(f.b.p, off, f.landed)
-	v.started.Note(ok)
-	if !ok {
-		f.free()
+	if v.startWrite(f.b.p, off, f.landed) {
+		return true
 	}
-	return ok
+	f.free()
+	return false
 }
 
 func (f *flight) land(ok bool) {

@@ -24,7 +24,7 @@ const (
 type Volume struct {
 	lun.Volume // what lies on the disk
 	x          *xts
-	started    disk.Luck // of StartWriteAt: what it refuses was encrypted in vain
+	tried      disk.Luck // of TryWriteAt: what it refuses was encrypted in vain
 	flights    sync.Pool // *flight
 
 	// What the engine's volume can do, nil where it cannot.
@@ -153,11 +153,13 @@ func (v *Volume) TryReadAt(p []byte, off int64) (bool, error) {
 
 // TryWriteAt writes a copy of p, encrypted.
 func (v *Volume) TryWriteAt(p []byte, off int64) (bool, error) {
-	if v.tryWrite == nil || len(p) > promptMost || v.whole(off, int64(len(p))) != nil {
+	if v.tryWrite == nil || len(p) > promptMost || v.whole(off, int64(len(p))) != nil || !v.tried.Worth() {
 		return false, nil
 	}
 	b := buffers.get(len(p))
 	defer buffers.put(b)
 	v.x.encrypt(b.p, p, off)
-	return v.tryWrite(b.p, off)
+	ok, err := v.tryWrite(b.p, off)
+	v.tried.Note(ok)
+	return ok, err
 }

@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +30,7 @@ import (
 )
 
 type options struct {
-	dir, ripstop, load, docs, command string
+	dir, ripstop, load, docs, command, cells string
 	seconds                           float64
 	rounds                            int
 	size                              int64
@@ -41,6 +42,7 @@ func main() {
 	flag.StringVar(&o.ripstop, "ripstop", "bin/ripstop", "ripstop's program")
 	flag.StringVar(&o.load, "load", "bin/peers/iscsi-load", "the load generator")
 	flag.StringVar(&o.docs, "docs", "", "write encryption.md into this directory")
+	flag.StringVar(&o.cells, "cells", "", "only cells whose title matches this regular expression")
 	flag.Float64Var(&o.seconds, "seconds", 2, "length of one measurement")
 	flag.IntVar(&o.rounds, "rounds", 5, "measurements of each cell and LUN")
 	flag.Int64Var(&o.size, "size", 256, "MiB of each LUN")
@@ -94,6 +96,10 @@ func measure(ctx context.Context, o options) (r Results, err error) {
 	if err := errors.Join(os.RemoveAll(filepath.Join(o.dir, "state")), os.MkdirAll(filepath.Join(o.dir, "state"), 0o700)); err != nil {
 		return r, err
 	}
+	only, err := regexp.Compile(o.cells)
+	if err != nil {
+		return r, fmt.Errorf("-cells: %w", err)
+	}
 	r.Facts = figures.Of(o.dir)
 	r.Facts.Command, r.Facts.Seconds, r.Facts.Rounds, r.Facts.SizeMiB = o.command, o.seconds, o.rounds, o.size
 	h := &host{options: o, socket: filepath.Join(o.dir, "sock")}
@@ -108,6 +114,9 @@ func measure(ctx context.Context, o options) (r Results, err error) {
 	}
 	for round := range o.rounds {
 		for n, c := range cells {
+			if !only.MatchString(c.title) {
+				continue
+			}
 			order := []int{0, 1}
 			if round%2 == 1 {
 				slices.Reverse(order)

@@ -59,6 +59,9 @@ func (r Results) table() string {
 	var b strings.Builder
 	b.WriteString("| load | LUN | IOPS | p50 µs | p99 µs | CPU µs per I/O | IOPS, ratio (rounds) | CPU, ratio |\n|---|---|--:|--:|--:|--:|---|---|\n")
 	for n, c := range cells {
+		if !spread(r.of(n, false, iops)).OK() {
+			continue
+		}
 		title := c.title
 		for _, sealed := range []bool{false, true} {
 			name, ratios := "plain", " | "
