@@ -201,11 +201,11 @@ func (c *Committer) Resume(ctx context.Context) (done Done, ok bool, err error) 
 			return done, false, err
 		}
 	}
-	if newest := all[len(all)-1]; newest.Number > number && !newest.Confirmed {
-		c.log.Warn("the newest revision was not confirmed", "revision", newest.Number, "goes back to", number)
-	}
 	done.Revision, done.Report = number, c.host.Carry(ctx, cfg, controller.Keep)
 	c.settle(side{number, files, cfg})
+	if newest := all[len(all)-1]; newest.Number > number && !newest.Confirmed && !newest.Reverted {
+		c.ended(newest.Number, "the daemon ended before it was confirmed", done.Report)
+	}
 	return done, true, nil
 }
 
@@ -406,8 +406,17 @@ func (c *Committer) goBack(ctx context.Context, reason string) controller.Report
 			c.log.Error("the disk may have another revision current", "revision", c.kept.number, "error", err)
 		}
 	}
-	back := &Return{From: from, To: c.kept.number, At: time.Now(), Reason: reason, Left: len(rep.Left), Problems: rep.Unwell, Errs: rep.Status.Errs}
 	c.settle(c.kept)
+	c.ended(from, reason, rep)
+	return rep
+}
+
+// ended notes and tells that a revision was taken back.
+func (c *Committer) ended(from int, reason string, rep controller.Report) {
+	if err := c.store.Revert(from); err != nil {
+		c.log.Warn("the history is not told", "error", err)
+	}
+	back := &Return{From: from, To: c.kept.number, At: time.Now(), Reason: reason, Left: len(rep.Left), Problems: rep.Unwell, Errs: rep.Status.Errs}
 	c.mu.Lock()
 	c.back = back
 	c.mu.Unlock()
@@ -416,7 +425,6 @@ func (c *Committer) goBack(ctx context.Context, reason string) controller.Report
 	} else {
 		c.log.Warn("went back, and nothing differs from before", "from", from, "to", back.To, "reason", reason)
 	}
-	return rep
 }
 
 func (c *Committer) nudge() {

@@ -272,6 +272,13 @@ func TestApplyWhileOnTrial(t *testing.T) {
 			if d, ok, err := h.Resume(h.t.Context()); !ok || err != nil || d.Revision != 1 {
 				h.t.Error(d, ok, err)
 			}
+			if r := h.Now().Return; r == nil || r.From != 2 || r.To != 1 || r.Left != 0 {
+				h.t.Errorf("it tells of %+v", r)
+			}
+			h.boot() // and tells once
+			if _, _, err := h.Resume(h.t.Context()); err != nil || h.Now().Return != nil {
+				h.t.Errorf("it tells of %+v, %v", h.Now().Return, err)
+			}
 		}, "a", "1 current, 2 reverted"},
 	} {
 		t.Run(x.name, func(t *testing.T) {

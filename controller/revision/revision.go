@@ -4,12 +4,12 @@
 //	revisions/
 //	  1/00-lab.yaml  about.json  confirmed
 //	  2/00-lab.yaml  about.json  confirmed
-//	  3/00-lab.yaml  about.json
+//	  3/00-lab.yaml  about.json  reverted
 //	  current -> 2
 //
 // Add makes a revision, Keep makes one current. The current one is the last that
 // was confirmed, with which a daemon starts; a newer one without `confirmed` was
-// on trial, and whoever tried it is gone or went back.
+// on trial, and who tried it went back, or is gone if there is no `reverted`.
 //
 //	write new/ ─► sync ─► rename to 3 ─► sync          Add: it is whole, or is not there
 //	link next ─► rename to current ─► sync             Keep: the old one, or the new one
@@ -46,7 +46,8 @@ const keep = 50
 const (
 	format  = 1
 	about   = "about.json"
-	mark    = "confirmed"
+	stays   = "confirmed"
+	undone  = "reverted"
 	current = "current"
 	draft   = "new"  // a revision that is being written
 	next    = "next" // the link that becomes current
@@ -73,6 +74,7 @@ type Note struct {
 	Files   []string // their names
 
 	Confirmed bool
+	Reverted  bool  // it was on trial, and was seen to be taken back
 	Damage    error // why it cannot be read
 }
 
@@ -262,6 +264,14 @@ func (s *Store) Keep(n int) error {
 	return s.confirmed(n)
 }
 
+// Revert notes that a revision that was on trial was taken back.
+func (s *Store) Revert(n int) error {
+	if err := s.mark(n, undone); err != nil {
+		return fmt.Errorf("note that revision %d was taken back: %w", n, err)
+	}
+	return nil
+}
+
 func (s *Store) point(n int) error {
 	if n == 0 {
 		return errors.Join(s.disk.removeAll(current), s.disk.sync("."))
@@ -280,12 +290,16 @@ func (s *Store) point(n int) error {
 
 // confirmed marks a revision, so that it is told from others when it is no longer
 // the current one.
-func (s *Store) confirmed(n int) error {
+func (s *Store) confirmed(n int) error { return s.mark(n, stays) }
+
+// mark puts an empty file into a revision's directory; there is none of revision 0,
+// nor of one that somebody removed.
+func (s *Store) mark(n int, name string) error {
 	dir := strconv.Itoa(n)
 	if _, err := s.disk.readDir(dir); n == 0 || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	err := s.disk.writeFile(path.Join(dir, mark), nil)
+	err := s.disk.writeFile(path.Join(dir, name), nil)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -304,7 +318,8 @@ func (s *Store) note(n int) (Note, record, error) {
 		return note, record{}, s.damaged(n, err)
 	}
 	kept, err := s.Kept()
-	note.Confirmed = slices.Contains(names, mark) || err == nil && kept == n
+	note.Confirmed = slices.Contains(names, stays) || err == nil && kept == n
+	note.Reverted = slices.Contains(names, undone)
 	var r record
 	if slices.Contains(names, about) {
 		if r, err = s.record(dir); err != nil {

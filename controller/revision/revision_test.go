@@ -87,6 +87,12 @@ func TestOnlyWhatIsKeptIsCurrent(t *testing.T) {
 	if all, err = s.History(); err != nil || !all[0].Confirmed || all[1].Confirmed || !all[2].Confirmed {
 		t.Errorf("revision 2 alone was not confirmed: %+v, %v", all, err)
 	}
+	if err := errors.Join(s.Revert(2), s.Revert(2), s.Revert(77)); err != nil {
+		t.Error(err)
+	}
+	if _, note, err := s.Read(2); err != nil || !note.Reverted || note.Confirmed {
+		t.Errorf("%+v, %v", note, err)
+	}
 	if err := s.Keep(0); err != nil || kept(t, s) != 0 {
 		t.Errorf("current is %d, %v", kept(t, s), err)
 	}
