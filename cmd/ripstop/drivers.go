@@ -110,7 +110,7 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	d.qos = qos.New()
 	d.accounts = &accounts{log: log, fill: d.lun.Fill}
 	d.kept = records{keep.New(filepath.Join(state, "reservations"))}
-	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: d.kept, Reap: d.reap})
+	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: d.kept, Reap: d.reap, Plug: d.plug, Unplug: d.unplug})
 	return d, nil
 }
 
@@ -513,5 +513,18 @@ func probeWireGuard(log *slog.Logger) (string, error) {
 func (d *drivers) reap() {
 	if d.ring != nil {
 		d.ring.Reap()
+	}
+}
+
+// plug has the ring gather what is to be begun.
+func (d *drivers) plug() {
+	if d.ring != nil {
+		d.ring.Plug()
+	}
+}
+
+func (d *drivers) unplug() {
+	if d.ring != nil {
+		d.ring.Unplug()
 	}
 }

@@ -7,7 +7,7 @@
 //	           └─ Reap, who is awake anyhow
 //
 // Who has something to submit takes along what others have put into the queue
-// meanwhile. Nothing is allocated for a transfer.
+// meanwhile; who has much submits it together, by Plug and Unplug. Nothing is allocated for a transfer.
 //
 // # Caveats
 //

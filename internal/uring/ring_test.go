@@ -356,6 +356,37 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
+// TestPlug: what is begun in a plug is handed over at its end, and not before.
+func TestPlug(t *testing.T) {
+	r, _ := ring(t, 8)
+	f, data := file(t, 64<<10)
+	rf := register(t, r, f)
+	p, ended := make([]byte, 4*4096), make(chan bool, 4)
+	r.Plug()
+	r.Plug() // somebody else's
+	for i := range 4 {
+		if !rf.Read(p[i*4096:][:4096], int64(i)*4096, func(ok bool) { ended <- ok }) {
+			t.Fatal("refused")
+		}
+	}
+	if r.queued != 4 || r.q.sqHead.Load() == r.q.sqTail.Load() {
+		t.Errorf("%d transfers wait in a plug", r.queued)
+	}
+	r.Unplug() // does not wait for the other one
+	for range 4 {
+		if !<-ended {
+			t.Error("no data")
+		}
+	}
+	if !bytes.Equal(p, data[:len(p)]) {
+		t.Error("read other data")
+	}
+	r.Unplug()
+	if !wait(t, func(done func(bool)) bool { return rf.Read(p, 0, done) }) {
+		t.Error("the ring is broken afterwards")
+	}
+}
+
 // TestFewFiles: a process that may have few files still gets a ring.
 func TestFewFiles(t *testing.T) {
 	var was unix.Rlimit

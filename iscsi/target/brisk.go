@@ -18,7 +18,10 @@ import (
 // a goroutine for that, look for other work, and come back through epoll, costs
 // more than to serve the command. So such a connection leaves the runtime's
 // poller, where its input would wake another thread as well, and its own
-// thread waits in recv(2), until a wait takes longer. What that thread gave to an
+// thread waits in recv(2), until a wait takes longer. The runtime does not hear of
+// these calls: it would take the processor away, 20 µs or more after, and look for
+// such threads at each 20 µs. Who stops the world sends the thread a signal, which
+// ends the wait. What that thread gave to an
 // io_uring wakes it as well, and it ends that itself: Options.Reap.
 const (
 	briskWait  = 500 * time.Microsecond // an initiator that sends again in this time is brisk
@@ -36,8 +39,8 @@ const (
 )
 
 // threads counts the connections of a server that have a thread wait. The
-// runtime takes the processor of such a thread away only after a while, so half
-// of the processors stay with everybody else.
+// runtime does not take the processor of such a thread away, so half of the
+// processors stay with everybody else.
 type threads struct {
 	n     atomic.Int32
 	turns atomic.Uint32 // reads of everybody else
@@ -213,7 +216,7 @@ var errWoken = errors.New("woken for something else than input")
 
 // read waits for input while brisk, for a moment: 0 bytes without an error are none.
 func (w *wire) read(p []byte) (int, error) {
-	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
 	switch {
 	case errno == unix.EINTR: // by a signal of the runtime's own, or by what the thread gave to the ring
 		return 0, errWoken
@@ -254,8 +257,8 @@ func (w *wire) write(p *net.Buffers) (nc *net.TCPConn, fresh bool, err error) {
 	return nil, false, nil
 }
 
-// send takes what fits without waiting, and allocates nothing. What is short
-// takes less time than it takes the runtime to note that a thread may wait.
+// send takes what fits without waiting, and allocates nothing. The runtime need
+// not hear of it: it is work for the processor.
 func (w *wire) send(p [][]byte) (int, error) {
 	if len(p) == 1 && len(p[0]) <= shortSend {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p[0]))), uintptr(len(p[0])), sendFlags, 0, 0)
@@ -269,7 +272,7 @@ func (w *wire) send(p [][]byte) (int, error) {
 	}
 	w.msg.Iov = unsafe.SliceData(w.iov)
 	w.msg.SetIovlen(len(w.iov))
-	n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(w.fd), uintptr(unsafe.Pointer(&w.msg)), sendFlags)
+	n, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(w.fd), uintptr(unsafe.Pointer(&w.msg)), sendFlags)
 	clear(w.iov)
 	return sent(n, errno)
 }

@@ -129,7 +129,7 @@ func (c *conn) begin(t *task, data []byte) error {
 		c.nexus.list(t, taskRuns)
 	}
 	c.lanes.Add(1)
-	t.Start()
+	c.startLater(t)
 	return nil
 }
 

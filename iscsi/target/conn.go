@@ -45,6 +45,7 @@ type conn struct {
 	portal    iscsi.Portal
 	leaving   *time.Timer // it was asked to log out, and has until then
 
+	later    later // the reader adds to it
 	finished finished
 	reaping  atomic.Bool    // the reader will look into finished at once
 	wake     chan struct{}  // something is in finished
@@ -171,6 +172,7 @@ func (c *conn) logEnd(err error) {
 func (c *conn) close() {
 	c.cancel(nil)
 	c.leaveOrder()
+	c.startAll()
 	if err := c.wire.interrupt(); err != nil {
 		c.log.Debug("set deadline", "error", err)
 	}
@@ -215,10 +217,10 @@ func (n *nexus) abandon(c *conn) {
 // errSilent is the end of a session whose initiator does not answer.
 var errSilent = errors.New("the initiator does not answer")
 
-// read waits for input. Before it does, everything that is due is written.
+// read waits for input. Before it does, everything that is due is begun and written.
 func (c *conn) read(p []byte) (int, error) {
 	for {
-		if err := c.flush(); err != nil {
+		if err := c.catchUp(); err != nil {
 			return 0, err
 		}
 		n, err := c.receive(p)
@@ -364,6 +366,7 @@ func (c *conn) write(p *net.Buffers) error {
 	if cause := context.Cause(c.ctx); cause != nil {
 		return cause
 	}
+	c.startAll()
 	_, err = p.WriteTo(nc)
 	return err
 }

@@ -109,7 +109,7 @@ func (n *nexus) awaitTurn(c *conn, cmdSN uint32) error {
 	if n.window.Judge(cmdSN, false) != session.Gap || n.single.Load() {
 		return nil
 	}
-	if err := n.unlocked(c.flush); err != nil {
+	if err := n.unlocked(c.catchUp); err != nil {
 		return err
 	}
 	late := time.AfterFunc(n.srv.opts.KeepaliveIdle+n.srv.opts.KeepaliveWait, func() { c.fail(errGap) })
@@ -154,7 +154,7 @@ func (n *nexus) makeRoom(c *conn) error {
 		return session.ErrFull
 	}
 	before := n.memory.Used()
-	if err := n.unlocked(c.flush); err != nil || n.memory.Used() < before {
+	if err := n.unlocked(c.catchUp); err != nil || n.memory.Used() < before {
 		return err
 	}
 	return n.wait(c)

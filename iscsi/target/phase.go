@@ -48,6 +48,7 @@ func (c *conn) fullFeature() error {
 
 // ends carries out a logout; any other error is the end by itself.
 func (c *conn) ends(err error) error {
+	c.startAll()
 	var out *leave
 	if errors.As(err, &out) {
 		return c.depart(out)
@@ -57,18 +58,23 @@ func (c *conn) ends(err error) error {
 
 // pace writes what was gathered when it is much or waits for long.
 func (c *conn) pace() error {
+	if !c.overdue() {
+		return nil
+	}
+	return c.catchUp()
+}
+
+// overdue tells whether what was gathered is much or waits for long.
+func (c *conn) overdue() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.out.empty() {
-		return nil
+		return false
 	}
 	if c.gathered.IsZero() {
 		c.gathered = c.answered
 	}
-	if !c.out.full() && c.answered.Sub(c.gathered) < maxDelay {
-		return nil
-	}
-	return c.flushLocked()
+	return c.out.full() || c.answered.Sub(c.gathered) >= maxDelay
 }
 
 // handle carries out one PDU. Its error ends the connection.
@@ -129,7 +135,7 @@ func (c *conn) enterOrder() error {
 		return nil
 	}
 	if !c.nexus.order.TryLock() {
-		if err := c.flush(); err != nil {
+		if err := c.catchUp(); err != nil {
 			return err
 		}
 		c.nexus.order.Lock()

@@ -31,6 +31,10 @@ type Options struct {
 	// connection's thread wakes, perhaps for that, and must not wait.
 	Reap func()
 
+	// Plug and Unplug, when set, stand around the beginning of several commands,
+	// which need not be handed to the kernel until Unplug. They must not wait.
+	Plug, Unplug func()
+
 	// Keeper keeps reservations and mode pages over restarts. Nil keeps none, and
 	// initiators are told so.
 	Keeper scsi.Keeper
@@ -49,6 +53,9 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.Reap == nil {
 		o.Reap = func() {}
+	}
+	if o.Plug == nil || o.Unplug == nil {
+		o.Plug, o.Unplug = func() {}, func() {}
 	}
 	o.LoginTimeout = cmp.Or(o.LoginTimeout, 15*time.Second)
 	o.KeepaliveIdle = cmp.Or(o.KeepaliveIdle, 15*time.Second)
