@@ -83,7 +83,7 @@ func find(h *link.Space, ifindex int) (hook, bool, []netlink.Filter, error) {
 	}
 	for _, f := range all {
 		a := f.Attrs()
-		if a.Priority < filterPriority && !own[a.Priority] {
+		if a.Priority < filterPriority && !own[a.Priority] && !looksOnly(f) {
 			before = fmt.Sprintf("a filter of priority %d (%s)", a.Priority, f.Type())
 		}
 		if a.Priority != filterPriority || a.Handle != filterHandle {
@@ -96,6 +96,36 @@ func find(h *link.Space, ifindex int) (hook, bool, []netlink.Filter, error) {
 		return hook{ebpf.ProgramID(b.Id), b.ClassId, before}, true, all, nil
 	}
 	return hook{}, false, all, nil
+}
+
+// looksOnly tells of a filter whether it hands all frames on to those after it: its
+// actions end in "continue". Those that end in "pipe", as mirred's do unless told
+// otherwise, end the walk over the filters, too (tcf_classify of
+// net/sched/cls_api.c), and so does a match without an action. Of a program that
+// decides for itself it is not known.
+func looksOnly(f netlink.Filter) bool {
+	var actions []netlink.Action
+	switch f := f.(type) {
+	case *netlink.U32:
+		if f.Sel == nil {
+			return true // a table of it
+		}
+		actions = f.Actions
+	case *netlink.MatchAll:
+		actions = f.Actions
+	case *netlink.Flower:
+		actions = f.Actions
+	}
+	for i, a := range actions {
+		verdict := a.Attrs().Action
+		if verdict == netlink.TC_ACT_PIPE && i < len(actions)-1 {
+			continue
+		}
+		if verdict != netlink.TC_ACT_UNSPEC {
+			return false
+		}
+	}
+	return len(actions) > 0
 }
 
 // tcxBefore names a program on the device's tcx hook, which comes before all

@@ -148,6 +148,21 @@ func TestBefore(t *testing.T) {
 	faults("")
 	nettest.Run(t, "tc", "filter", "add", "dev", "web", "ingress", "pref", "40000", "u32", "match", "u32", "0", "0")
 	faults("")
+	// A copy of all frames for a monitor: by itself it keeps them from the switch,
+	// and told to continue it does not.
+	nettest.Run(t, "ip", "link", "add", "monitor", "type", "veth", "peer", "name", "screen")
+	defer nettest.Run(t, "ip", "link", "del", "monitor")
+	mirror := []string{"filter", "add", "dev", "web", "ingress", "pref", "7", "u32", "match", "u32", "0", "0", "action", "mirred", "egress", "mirror", "dev", "monitor"}
+	nettest.Run(t, "tc", mirror...)
+	faults("a filter of priority 7 (u32) comes before the switch's")
+	if ping("web", "10.0.0.2") {
+		t.Error("a frame reaches the switch past a filter that ends in pipe")
+	}
+	nettest.Run(t, "tc", "filter", "del", "dev", "web", "ingress", "pref", "7")
+	nettest.Run(t, "tc", append(mirror, "continue")...)
+	faults("")
+	inhabited(t)
+	nettest.Run(t, "tc", "filter", "del", "dev", "web", "ingress", "pref", "7")
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "others", Type: ebpf.SchedCLS, License: "Apache-2.0",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()},

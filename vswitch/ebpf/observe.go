@@ -268,7 +268,7 @@ func (p *plane) portsOf(found device.Switch, sound map[uint32]hook) (map[string]
 		port := p.port(n, f, sound)
 		if h := sound[uint32(f.Link.Attrs().Index)]; h.before != "" {
 			port.Fault = fmt.Sprintf("port %q: on %s, %s comes before the switch's, and what it decides passes the switch by: "+
-				"give it a priority above %d, or remove it", n, f.Link.Attrs().Name, h.before, filterPriority)
+				"give it a priority above %d, end its actions with continue, or remove it", n, f.Link.Attrs().Name, h.before, filterPriority)
 		}
 		why, err := p.shut(p.slots[uint32(f.Link.Attrs().Index)], now)
 		if err != nil {
