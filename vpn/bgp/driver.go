@@ -116,10 +116,28 @@ func (d *Driver) session(n vpn.Neighbor) vpn.Session {
 	if s.limits {
 		out.Reason = fmt.Sprintf("it announced more than %d prefixes: raise prefix-limit, or have it announce fewer; it is tried again after %s", n.PrefixLimit, limitRest)
 	}
-	if n.Password != "" && strings.Contains(out.Reason, "timeout") {
-		out.Reason += ": look at the password, which both sides need, and at the way"
-	}
+	out.Reason += doubt(n, out)
 	return out
+}
+
+// doubt is what to look at where packets are lost in silence.
+func doubt(n vpn.Neighbor, s vpn.Session) string {
+	silent := strings.Contains(s.Reason, "timeout") || s.Reason == "" && s.State != vpn.Established
+	var on []string
+	if n.Password != "" {
+		on = append(on, "password")
+	}
+	if n.Hops > 0 {
+		on = append(on, "ttl-security")
+	}
+	if !silent || len(on) == 0 {
+		return ""
+	}
+	text := "look at " + strings.Join(on, " and ") + ", which both sides need, and at the way"
+	if s.Reason == "" {
+		return text
+	}
+	return ": " + text
 }
 
 func stateName(s bgp.FSMState) string {
@@ -356,12 +374,12 @@ func (d *Driver) unreachable(a netip.Addr, why string) {
 func reason(s apiutil.PeerState) string {
 	switch s.DisconnectReason {
 	case api.PeerState_DISCONNECT_REASON_BAD_PEER_AS:
-		return "the neighbor is of another autonomous system than asn says: correct the one or the other"
+		return otherAS
 	case api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED:
 		return "nothing was heard from the neighbor for the hold time"
 	case api.PeerState_DISCONNECT_REASON_NOTIFICATION_RECEIVED:
 		if strings.Contains(s.DisconnectMessage, "bad peer as") {
-			return "the neighbor expects this host in another autonomous system: correct bgp.asn or the neighbor's configuration"
+			return strangeAS
 		}
 		return "the neighbor ended the session: " + strings.TrimPrefix(s.DisconnectMessage, "notification-received ")
 	case api.PeerState_DISCONNECT_REASON_NOTIFICATION_SENT:

@@ -22,9 +22,10 @@ import (
 
 const (
 	port = 179
-	// retry is the time between two attempts to reach a neighbor, and the rest after
-	// a session that ended.
-	retry = 5 * time.Second
+	// retry is the time between two attempts to reach a neighbor.
+	retry = 3 * time.Second
+	// rest is how long a neighbor whose session ended is not spoken with.
+	rest = 2 * time.Second
 	// deferral is how long after a restart a first session waits for what other
 	// neighbors announce (RFC 4724 section 4.1) until the host announces its own.
 	deferral = 10 * time.Second
@@ -139,7 +140,7 @@ func (e *engine) peer(n vpn.Neighbor, restarting bool) *api.Peer {
 		RouteReflector: &api.RouteReflector{RouteReflectorClient: n.Client},
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			HoldTime: uint64(n.Hold / time.Second), KeepaliveInterval: uint64(max(n.Hold/3/time.Second, 1)),
-			ConnectRetry: uint64(retry / time.Second), IdleHoldTimeAfterReset: uint64(retry / time.Second),
+			ConnectRetry: uint64(retry / time.Second), IdleHoldTimeAfterReset: uint64(rest / time.Second),
 		}},
 		AfiSafis: []*api.AfiSafi{{
 			Config:            &api.AfiSafiConfig{Family: family, Enabled: true},

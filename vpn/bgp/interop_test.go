@@ -66,6 +66,7 @@ func TestFRR(t *testing.T) {
 	}, vpn.Filter{Reject: true, Prefix: prefix("10.66.0.0/16"), Longest: 32},
 		vpn.Filter{Prefix: prefix("10.51.0.0/16"), Longest: 16, Table: 100},
 		accept("10.0.0.0/8", 32), accept("fd00::/8", 128)))
+	l.waits("tor1", "connection refused")
 	f := startFRR(t, "tor1", tor1)
 	l.established("tor1", "six")
 	f.learns("ipv4", "10.10.0.0/24", "10.30.0.1/32")
@@ -116,4 +117,116 @@ func TestFRR(t *testing.T) {
 	}
 	run(t, "ip", "route", "del", "10.77.0.0/16")
 	eventually(t, "FRR has lost the host", func() (bool, string) { return len(f.learned("ipv4")) == 0, f.show("show bgp summary") })
+}
+
+// TestBIRD: the same router for two sessions of two BIRDs, whose equal ways share
+// the traffic; the better one wins, and the other takes over.
+func TestBIRD(t *testing.T) {
+	hostLink(t, "blue", "tor1", "10.10.0.1/24 fd00:10::1/64", "10.10.0.254/24 fd00:10::fe/64")
+	hostLink(t, "san", "tor2", "10.30.0.1/24", "10.30.0.254/24")
+	const config = `
+router id ROUTER;
+protocol device {}
+protocol static four { ipv4; route 10.50.0.0/16 blackhole; route 10.5ONLY.0.0/16 blackhole; }
+protocol static six { ipv6; route fd00:50::/64 blackhole; }
+protocol bgp host {
+	local as 64513;
+	neighbor HOST as 64512;
+	connect delay time 1; connect retry time 1; error wait time 1, 2;
+	ipv4 { import all; export filter { PREPEND accept; }; };
+}
+`
+	fill := func(router, only, host, prepend string) string {
+		return strings.NewReplacer("ROUTER", router, "ONLY", only, "HOST", host, "PREPEND", prepend).Replace(config)
+	}
+	six := strings.Replace(fill("10.10.0.254", "1", "fd00:10::1", ""), "ipv4 { import", "ipv6 { import", 1)
+	six = strings.Replace(six[strings.Index(six, "protocol bgp"):], "bgp host", "bgp host6", 1)
+	l := speak(t, host(map[string]vpn.Neighbor{
+		"tor1": {Address: addr("10.10.0.254"), ASN: 64513},
+		"six":  {Address: addr("fd00:10::fe"), ASN: 64513},
+		"tor2": {Address: addr("10.30.0.254"), ASN: 64513},
+	}, accept("10.0.0.0/8", 24), accept("fd00::/8", 64)))
+	show1 := startBIRD(t, "tor1", fill("10.10.0.254", "1", "10.10.0.1", "")+six)
+	show2 := startBIRD(t, "tor2", fill("10.30.0.254", "2", "10.30.0.1", ""))
+	l.established("tor1", "tor2", "six")
+	l.kernelHas("10.50.0.0/16", "main", "nexthop via 10.10.0.254", "nexthop via 10.30.0.254")
+	l.kernelHas("10.51.0.0/16", "main", "via 10.10.0.254")
+	l.kernelHas("10.52.0.0/16", "main", "via 10.30.0.254")
+	l.kernelHas("fd00:50::/64", "main", "via fd00:10::fe")
+	for _, show := range []func(...string) string{show1, show2} {
+		eventually(t, "BIRD learns the host's prefixes and no others", func() (bool, string) {
+			out := show("show", "route", "protocol", "host")
+			return strings.Contains(out, "10.10.0.0/24") && strings.Contains(out, "10.30.0.1/32") && !strings.Contains(out, "10.5"), out
+		})
+	}
+	eventually(t, "BIRD learns IPv6", func() (bool, string) {
+		out := show1("show", "route", "protocol", "host6")
+		return strings.Contains(out, "fd00:10::/64"), out
+	})
+
+	// A session that ends leaves the other way.
+	show2("disable", "host")
+	l.kernelHas("10.52.0.0/16", "main")
+	if out := kernelRoute(t, "10.50.0.0/16", "main"); !strings.Contains(out, "via 10.10.0.254") || strings.Contains(out, "10.30.0.254") {
+		t.Errorf("one way is left: %q", out)
+	}
+	l.waits("tor2", "the neighbor ended the session")
+	show2("enable", "host")
+	l.kernelHas("10.50.0.0/16", "main", "nexthop via 10.10.0.254", "nexthop via 10.30.0.254")
+	if s := l.neighbor("tor1").Session; s.State != vpn.Established {
+		t.Errorf("the other session: %+v", s)
+	}
+}
+
+// TestProofs: what TCP MD5, TTL security, the autonomous system and a neighbor
+// that is away do to a session, each with a reason, and healed without a restart.
+func TestProofs(t *testing.T) {
+	hostLink(t, "blue", "tor1", "10.10.0.1/24", "10.10.0.254/24", "10.50.0.1/32")
+	const config = `
+router bgp 64513
+ bgp router-id 10.10.0.254
+ no bgp ebgp-requires-policy
+ neighbor 10.10.0.1 remote-as 64512
+ neighbor 10.10.0.1 timers connect 1
+ neighbor 10.10.0.1 password sesame
+ address-family ipv4 unicast
+  network 10.50.0.1/32
+ exit-address-family
+`
+	good := vpn.Neighbor{Address: addr("10.10.0.254"), ASN: 64513, Password: "sesame", Hops: 1}
+	l := speak(t, host(map[string]vpn.Neighbor{
+		"tor1": good,
+		"away": {Address: addr("10.10.0.99"), ASN: 64513},
+	}, accept("10.0.0.0/8", 32)))
+	f := startFRR(t, "tor1", config)
+	l.waits("tor1", "ttl-security") // its packets have another TTL than 255
+	f.show("configure terminal", "router bgp 64513", "neighbor 10.10.0.1 ttl-security hops 1")
+	l.established("tor1")
+	l.route("10.50.0.1/32", "tor1", "used")
+	l.waits("away", "connect to 10.10.0.99 port 179: ")
+
+	with := func(change func(*vpn.Neighbor)) {
+		t.Helper()
+		want := l.want.Clone()
+		n := good
+		n.Hold, n.PrefixLimit = 90*time.Second, 1000
+		change(&n)
+		want.Neighbors["tor1"] = n
+		l.apply(want)
+	}
+	with(func(n *vpn.Neighbor) { n.Password = "wrong" })
+	l.kernelHas("10.50.0.1/32", "main")
+	l.waits("tor1", "look at password")
+	with(func(n *vpn.Neighbor) { n.ASN = 64514 })
+	l.waits("tor1", "of another autonomous system than asn says")
+	with(func(*vpn.Neighbor) {})
+	l.established("tor1")
+	l.kernelHas("10.50.0.1/32", "main", "via 10.10.0.254")
+	have, err := l.driver.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := have.Waiting(); len(w) != 1 || !strings.Contains(w["neighbor/away"], "no session: connect to 10.10.0.99") {
+		t.Errorf("who waits: %v", w)
+	}
 }

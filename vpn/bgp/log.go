@@ -2,8 +2,12 @@ package bgp
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
+
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
 // ear is the log that gobgp gets. It passes all on as details, and listens for
@@ -19,19 +23,54 @@ func (e ear) Enabled(context.Context, slog.Level) bool { return true }
 
 // Handle passes a record on as one of level debug.
 func (e ear) Handle(ctx context.Context, r slog.Record) error {
-	if r.Message == "failed to connect" && e.neighbor.IsValid() {
-		r.Attrs(func(a slog.Attr) bool {
-			if a.Key == "Error" {
-				e.heard(e.neighbor, a.Value.String())
-			}
-			return true
-		})
+	if why := meaning(r, e.neighbor); why != "" && e.neighbor.IsValid() {
+		e.heard(e.neighbor, why)
 	}
 	if !e.Handler.Enabled(ctx, slog.LevelDebug) {
 		return nil
 	}
 	r.Level = slog.LevelDebug
 	return e.Handler.Handle(ctx, r)
+}
+
+// meaning is why a session did not come about, "" when the record is about
+// something else.
+func meaning(r slog.Record, neighbor netip.Addr) string {
+	values := map[string]slog.Value{}
+	r.Attrs(func(a slog.Attr) bool { values[a.Key] = a.Value; return true })
+	code, subcode := number(values["Code"]), number(values["Subcode"])
+	switch r.Message {
+	case "failed to connect":
+		why := values["Error"].String()
+		return fmt.Sprintf("connect to %s port %d: %s", neighbor, port, strings.TrimSpace(why[strings.LastIndex(why, ": ")+1:]))
+	case "sent notification":
+		if code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR {
+			return ended(code, subcode, "this host", otherAS)
+		}
+	case "received notification":
+		return ended(code, subcode, "the neighbor", strangeAS)
+	}
+	return ""
+}
+
+func number(v slog.Value) uint8 {
+	if v.Kind() != slog.KindInt64 {
+		return 0
+	}
+	return uint8(v.Int64())
+}
+
+const (
+	otherAS   = "the neighbor is of another autonomous system than asn says: correct the one or the other"
+	strangeAS = "the neighbor expects this host in another autonomous system: correct bgp.asn or the neighbor's configuration"
+)
+
+// ended is the meaning of a notification (RFC 4271 section 4.5).
+func ended(code, subcode uint8, who, badAS string) string {
+	if code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS {
+		return badAS
+	}
+	return who + " ended the session: " + bgp.NewNotificationErrorCode(code, subcode).String()
 }
 
 // WithAttrs takes notice of the neighbor that the log is about.
