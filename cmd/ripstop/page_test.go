@@ -15,6 +15,7 @@ func TestSnapshotsPage(t *testing.T)   { page(t, "snapshots") }
 func TestMoveAndCopyPage(t *testing.T) { page(t, "move-and-copy") }
 func TestFiltersPage(t *testing.T)     { page(t, "filters") }
 func TestConfirmPage(t *testing.T)     { page(t, "confirm") }
+func TestBGPPage(t *testing.T)         { page(t, "bgp") }
 func TestEncryptionPage(t *testing.T)  { page(t, "encryption") }
 
 // page runs the commands of a page of docs over the page's files: its script has
@@ -48,6 +49,11 @@ func page(t *testing.T, name string) {
 	params.Setup = func(e *testscript.Env) error {
 		for i, n := range names {
 			if err := os.WriteFile(filepath.Join(e.WorkDir, n[1]), []byte(files[i]), 0o600); err != nil {
+				return err
+			}
+		}
+		for _, b := range blocks(string(page), "frr") {
+			if err := os.WriteFile(filepath.Join(e.WorkDir, "bgpd.conf"), []byte(b), 0o644); err != nil {
 				return err
 			}
 		}
