@@ -59,6 +59,9 @@ func Change(name string, from, to LUN) []Step {
 	if from.Fault != "" {
 		return []Step{Refuse{"lun/" + name, from.Fault}}
 	}
+	if from.Pool != to.Pool && from.Ready == to.Pool {
+		return []Step{SwitchLUN{name, from.Pool, to.Pool}}
+	}
 	if err := Unchangeable(name, from, to); err != nil {
 		return []Step{Refuse{"lun/" + name, "LUN " + name + ": " + err.Error()}}
 	}
@@ -85,8 +88,8 @@ func Unchangeable(name string, is, want LUN) error {
 	switch {
 	case is.Pool != want.Pool:
 		return fmt.Errorf("its data are in pool %s and do not move to pool %s by a file: "+
-			"write `pool: %s`; `ripstop lun export %s FILE` and `ripstop lun import` copy them to a LUN of another name",
-			is.Pool, want.Pool, is.Pool, name)
+			"`ripstop lun move %s --pool %s` moves them while they are in use; until then write `pool: %s`",
+			is.Pool, want.Pool, name, want.Pool, is.Pool)
 	case is.Block != want.Block:
 		return fmt.Errorf("its blocks have %d bytes, and %d would make its data unreadable: "+
 			"write `block: %d`, or copy the data to a new LUN", is.Block, want.Block, is.Block)

@@ -101,14 +101,14 @@ func TestDiffText(t *testing.T) {
 		Pools: map[string]Pool{"main": {Kind: Raw, Path: "/pools/main", Size: 10 << 30, Overcommit: 4, Direct: false}, "old": {Kind: Raw, Path: "/pools/old", Size: 1 << 30, Overcommit: 1, Direct: false}, "still": {Kind: Raw, Path: "/a", Size: 1 << 30, Overcommit: 1, Direct: false}},
 		LUNs: map[string]LUN{
 			"data": {Pool: "main", Size: 2 << 30, Block: 4096}, "logs": {Pool: "main", Size: 1 << 30, Block: 512}, "gone": {Pool: "old", Size: 1 << 20, Block: 4096}, "thick": {Pool: "main", Size: 1 << 30, Block: 4096, Thick: true}, "thin": {Pool: "main", Size: 1 << 30, Block: 4096},
-			"big": {Pool: "main", Size: 3 << 30, Block: 4096}, "moved": {Pool: "main", Size: 1 << 30, Block: 4096},
+			"big": {Pool: "main", Size: 3 << 30, Block: 4096}, "moved": {Pool: "main", Size: 1 << 30, Block: 4096}, "ready": {Pool: "main", Size: 1 << 30, Block: 4096, Ready: "new"},
 		},
 	}
 	want := State{
 		Pools: map[string]Pool{"main": {Kind: Raw, Path: "/pools/main", Size: 20 << 30, Overcommit: 2.5, Direct: true}, "new": {Kind: Raw, Path: "/pools/new", Size: 1536 << 20, Overcommit: 1, Direct: false}, "still": {Kind: Raw, Path: "/b", Size: 1 << 30, Overcommit: 1, Direct: false}},
 		LUNs: map[string]LUN{
 			"data": {Pool: "main", Size: 4 << 30, Block: 4096}, "logs": {Pool: "main", Size: 1 << 30, Block: 4096}, "fresh": {Pool: "new", Size: 1000 * 512, Block: 512, Thick: true}, "thick": {Pool: "main", Size: 2 << 30, Block: 4096}, "thin": {Pool: "main", Size: 2 << 30, Block: 4096, Thick: true},
-			"big": {Pool: "main", Size: 1 << 30, Block: 4096}, "moved": {Pool: "new", Size: 1 << 30, Block: 4096},
+			"big": {Pool: "main", Size: 1 << 30, Block: 4096}, "moved": {Pool: "new", Size: 1 << 30, Block: 4096}, "ready": {Pool: "new", Size: 1 << 30, Block: 4096},
 		},
 	}
 	tests := []struct{ object, text, disturbs string }{
@@ -125,7 +125,8 @@ func TestDiffText(t *testing.T) {
 		{"lun/logs", "# refused: LUN logs: its blocks have 512 bytes, and 4096 would make its data unreadable: " +
 			"write `block: 512`, or copy the data to a new LUN", ""},
 		{"lun/moved", "# refused: LUN moved: its data are in pool main and do not move to pool new by a file: " +
-			"write `pool: main`; `ripstop lun export moved FILE` and `ripstop lun import` copy them to a LUN of another name", ""},
+			"`ripstop lun move moved --pool new` moves them while they are in use; until then write `pool: main`", ""},
+		{"lun/ready", "# LUN ready: moved from pool main to pool new", ""},
 		{"lun/thick", "# LUN thick: thin, others may have the room that it has not written to", ""},
 		{"lun/thick", "ripstop lun resize thick 2GiB", ""},
 		{"lun/thin", "ripstop lun resize thin 2GiB", ""},
@@ -152,6 +153,7 @@ func TestSimRefuses(t *testing.T) {
 		{ClosePool{"main"}, "close pool main: LUN data is in service in it"},
 		{OpenLUN{"logs", LUN{Pool: "none"}}, "open LUN logs: pool none is not in service"},
 		{GrowLUN{"logs", 1, 2}, "grow LUN logs: it is not in service"},
+		{SwitchLUN{"data", "main", "new"}, "switch LUN data: it is not ready in pool new"},
 		{ReserveLUN{"logs", 1, true}, "reserve room for LUN logs: it is not in service"},
 		{Refuse{"lun/data", "because"}, "because"},
 	}

@@ -51,12 +51,19 @@ type Deleted struct {
 // that has its pool.
 type Mux struct {
 	engines map[Kind]Engine
+
+	mu     sync.Mutex // guards what follows, and is not held over I/O
+	fronts map[string]*front
+	moves  map[string]*Move // under way
+	moved  map[string]Moved // committed, and something of it may be left to do
 }
 
 var _ Engine = (*Mux)(nil)
 
 // NewMux is a Mux over engines.
-func NewMux(engines map[Kind]Engine) *Mux { return &Mux{engines: maps.Clone(engines)} }
+func NewMux(engines map[Kind]Engine) *Mux {
+	return &Mux{engines: maps.Clone(engines), fronts: map[string]*front{}, moves: map[string]*Move{}, moved: map[string]Moved{}}
+}
 
 // all is the engines, always in the same order.
 func (m *Mux) all() []Engine {
@@ -78,7 +85,27 @@ func (m *Mux) Observe(ctx context.Context) (State, error) {
 		maps.Copy(all.Pools, s.Pools)
 		maps.Copy(all.LUNs, s.LUNs)
 	}
-	return all, nil
+	return m.seen(all), nil
+}
+
+// seen is all without what moves hold apart.
+func (m *Mux) seen(all State) State {
+	type named struct {
+		name string
+		LUN
+	}
+	var luns []named
+	for name, l := range all.LUNs {
+		luns = append(luns, named{name, l})
+	}
+	all.LUNs = map[string]LUN{}
+	for _, l := range visible(m, luns, func(l *named) *string { return &l.name }) {
+		if v := m.moving(l.name); v != nil && v.state.Load() == moveDone {
+			l.Pool, l.Ready = v.pools[0], v.pools[1]
+		}
+		all.LUNs[l.name] = l.LUN
+	}
+	return all
 }
 
 // Do hands a step to the engine that it concerns.
@@ -90,21 +117,38 @@ func (m *Mux) Do(ctx context.Context, step Step) error {
 	case SetPool:
 		e = m.ofPool(s.Name)
 	case ClosePool:
+		if name := m.into(s.Name); name != "" {
+			return fmt.Errorf("close pool %s: LUN %s is being moved into it: wait for that, or end it with `ripstop lun move %s --cancel`", s.Name, name, name)
+		}
 		if e = m.ofPool(s.Name); e == nil {
 			return nil
 		}
 	case OpenLUN:
+		if err := m.settle(ctx, s.Name); err != nil {
+			return fmt.Errorf("open LUN %s: finish its move: %w", s.Name, err)
+		}
 		if err := m.elsewhere(s.Name, s.LUN.Pool); err != nil {
 			return fmt.Errorf("open LUN %s: %w", s.Name, err)
 		}
 		if e = m.ofPool(s.LUN.Pool); e == nil {
 			return fmt.Errorf("open LUN %s: pool %s is not in service: see its own problem", s.Name, s.LUN.Pool)
 		}
+	case SwitchLUN:
+		return m.switchLUN(ctx, s)
 	case GrowLUN:
+		if err := m.growCopy(ctx, s); err != nil {
+			return err
+		}
 		e = m.ofLUN(s.Name)
 	case ReserveLUN:
+		if m.moving(s.Name) != nil {
+			return fmt.Errorf("reserve room for LUN %s: %w: wait for that, or end it with `ripstop lun move %s --cancel`", s.Name, ErrMoves, s.Name)
+		}
 		e = m.ofLUN(s.Name)
 	case CloseLUN:
+		if v := m.moving(s.Name); v != nil {
+			return m.closeMoving(ctx, v)
+		}
 		if e = m.ofLUN(s.Name); e == nil {
 			return nil
 		}
@@ -125,7 +169,13 @@ func (m *Mux) openPool(ctx context.Context, s OpenPool) error {
 	if other := m.ofPool(s.Name); other != nil && other != e {
 		return fmt.Errorf("open pool %s: it is in service and has another kind", s.Name)
 	}
-	return e.Do(ctx, s)
+	if err := e.Do(ctx, s); err != nil {
+		return err
+	}
+	if err := m.settleIn(ctx, s.Name); err != nil {
+		return fmt.Errorf("open pool %s: finish moves of its LUNs: %w", s.Name, err)
+	}
+	return nil
 }
 
 // elsewhere refuses to make a LUN whose data lie in another pool: it would look
@@ -141,7 +191,7 @@ func (m *Mux) elsewhere(name, pool string) error {
 
 // Elsewhere is why a LUN whose data are in one pool cannot be opened in another.
 func Elsewhere(name, has, want string) error {
-	return fmt.Errorf("its data are in pool %s and not in %s: write `pool: %s`; from there `ripstop lun export %s FILE` and `ripstop lun import` copy them", has, want, has, name)
+	return fmt.Errorf("its data are in pool %s and not in %s: write `pool: %s`; from there `ripstop lun move %s --pool %s` moves them", has, want, has, name, want)
 }
 
 func (m *Mux) ofPool(name string) Engine {
@@ -177,6 +227,13 @@ func (m *Mux) Keeps(lun string) (string, bool) {
 
 // Volume is a LUN in service.
 func (m *Mux) Volume(name string) (Volume, error) {
+	if _, _, snapshot := SplitSnapshot(name); !snapshot {
+		f, err := m.front(name)
+		if err != nil {
+			return nil, err
+		}
+		return f, nil
+	}
 	for _, e := range m.all() {
 		if v, err := e.Volume(name); err == nil {
 			return v, nil
@@ -202,6 +259,7 @@ func (m *Mux) Stats() Stats {
 		s := e.Stats()
 		all.Pools, all.LUNs = append(all.Pools, s.Pools...), append(all.LUNs, s.LUNs...)
 	}
+	all.LUNs = visible(m, all.LUNs, func(l *LUNStats) *string { return &l.Name })
 	slices.SortFunc(all.Pools, func(a, b PoolStats) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(all.LUNs, func(a, b LUNStats) int { return cmp.Compare(a.Name, b.Name) })
 	return all
@@ -214,6 +272,7 @@ func (m *Mux) Retained() []LUNStats {
 	for _, e := range m.all() {
 		all = append(all, e.Retained()...)
 	}
+	all = slices.DeleteFunc(all, func(l LUNStats) bool { _, is := apart(l.Name); return is })
 	slices.SortFunc(all, func(a, b LUNStats) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Pool, b.Pool))
 	})

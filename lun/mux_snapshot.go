@@ -27,6 +27,9 @@ func (m *Mux) Snapshots() []SnapshotStats {
 
 // snapshotter is the engine of a LUN in service, if it takes snapshots.
 func (m *Mux) snapshotter(lun string) (Snapshotter, error) {
+	if m.moving(lun) != nil {
+		return nil, fmt.Errorf("LUN %s: %w: wait for that, or end it with `ripstop lun move %s --cancel`", lun, ErrMoves, lun)
+	}
 	e := m.ofLUN(lun)
 	if e == nil {
 		return nil, fmt.Errorf("LUN %s: %w", lun, ErrClosed)

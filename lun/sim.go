@@ -88,6 +88,16 @@ func (s ReserveLUN) apply(st *State) error {
 	return nil
 }
 
+func (s SwitchLUN) apply(st *State) error {
+	l, ok := st.LUNs[s.Name]
+	if !ok || l.Ready != s.To {
+		return fmt.Errorf("switch LUN %s: it is not ready in pool %s", s.Name, s.To)
+	}
+	l.Pool, l.Ready = s.To, ""
+	st.LUNs[s.Name] = l
+	return nil
+}
+
 func (s CloseLUN) apply(st *State) error {
 	delete(st.LUNs, s.Name)
 	return nil

@@ -46,6 +46,10 @@ type LUN struct {
 
 	Encryption Encryption // of its data on the disk
 
+	// Ready is the pool in which the LUN as observed is already, after a move that
+	// has yet to be carried out: "" without one.
+	Ready string
+
 	// Fault is why the LUN as observed takes no more writes, and what to do about
 	// it: "" while it does.
 	Fault string

@@ -7,7 +7,7 @@ import (
 )
 
 // Step is one change of the pools and LUNs in service. The set is closed:
-// OpenPool, SetPool, ClosePool, OpenLUN, GrowLUN, ReserveLUN, RekeyLUN, CloseLUN and Refuse. String is
+// OpenPool, SetPool, ClosePool, OpenLUN, GrowLUN, ReserveLUN, RekeyLUN, SwitchLUN, CloseLUN and Refuse. String is
 // a command of ripstop or the shell, or a comment where there is no command.
 type Step interface {
 	fmt.Stringer
@@ -59,6 +59,12 @@ type ReserveLUN struct {
 	Name  string
 	Size  int64 // bytes
 	Thick bool
+}
+
+// SwitchLUN carries out a move whose data are all in the other pool; I/O goes on.
+type SwitchLUN struct {
+	Name     string
+	From, To string // pools
 }
 
 // CloseLUN takes a LUN out of service; its data stay in the pool.
@@ -120,6 +126,11 @@ func (s ReserveLUN) String() string {
 }
 
 // String is a comment.
+func (s SwitchLUN) String() string {
+	return fmt.Sprintf("# LUN %s: moved from pool %s to pool %s", s.Name, s.From, s.To)
+}
+
+// String is a comment.
 func (s CloseLUN) String() string { return "# LUN " + s.Name + ": out of service, its data stay" }
 
 // String is a comment.
@@ -142,6 +153,9 @@ func (s GrowLUN) Object() string { return "lun/" + s.Name }
 
 // Object is "lun/NAME".
 func (s ReserveLUN) Object() string { return "lun/" + s.Name }
+
+// Object is "lun/NAME".
+func (s SwitchLUN) Object() string { return "lun/" + s.Name }
 
 // Object is "lun/NAME".
 func (s CloseLUN) Object() string { return "lun/" + s.Name }
@@ -167,6 +181,9 @@ func (GrowLUN) Removes() bool { return false }
 // Removes is false.
 func (ReserveLUN) Removes() bool { return false }
 
+// Removes is false.
+func (SwitchLUN) Removes() bool { return false }
+
 // Removes is true.
 func (CloseLUN) Removes() bool { return true }
 
@@ -190,6 +207,9 @@ func (GrowLUN) Disturbs() string { return "" }
 
 // Disturbs is empty.
 func (ReserveLUN) Disturbs() string { return "" }
+
+// Disturbs is empty.
+func (SwitchLUN) Disturbs() string { return "" }
 
 // Disturbs says that I/O ends.
 func (s CloseLUN) Disturbs() string { return "ends I/O to LUN " + s.Name }

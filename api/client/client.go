@@ -195,6 +195,11 @@ func (c *Client) CheckLUN(ctx context.Context, l v1.CheckLUN) ([]v1.CheckedLUN, 
 	return call[[]v1.CheckedLUN](ctx, c, http.MethodPost, "lun/check", l)
 }
 
+// MoveLUN puts a LUN into another pool, or ends that.
+func (c *Client) MoveLUN(ctx context.Context, l v1.MoveLUN) (v1.MovedLUN, error) {
+	return call[v1.MovedLUN](ctx, c, http.MethodPost, "lun/move", l)
+}
+
 // Tasks is the long operations that run now.
 func (c *Client) Tasks(ctx context.Context) ([]v1.Task, error) {
 	return call[[]v1.Task](ctx, c, http.MethodGet, "get/task", nil)

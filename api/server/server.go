@@ -47,6 +47,7 @@ type Backend struct {
 	ResizeLUN  func(context.Context, v1.LUNSize) (v1.Applied, error)
 	DeleteLUN  func(context.Context, v1.DeleteLUN) (v1.DeletedLUN, error)
 	CheckLUN   func(context.Context, v1.CheckLUN) ([]v1.CheckedLUN, error)
+	MoveLUN    func(context.Context, v1.MoveLUN) (v1.MovedLUN, error)
 	ReopenPool func(context.Context, v1.ReopenPool) (v1.Applied, error)
 
 	SnapshotLUNs func(context.Context, v1.NewSnapshot) ([]v1.Snapshot, error)

@@ -177,10 +177,18 @@ type LUN struct {
 	Fault     string   `json:"fault,omitempty" doc:"why it takes no more writes, and what to do; absent while it does"`
 	Targets   []string `json:"targets" doc:"the targets that serve it, as IQN:NUMBER"`
 
+	Move     *Move     `json:"move,omitempty" doc:"to another pool, until nothing of it is left to do; absent without one"`
 	Schedule *Schedule `json:"schedule,omitempty" doc:"of its snapshots by time; absent without one"`
 	QoS      *QoS      `json:"qos,omitempty" doc:"what it is promised; absent where it has no limit, and nobody in its pool was promised anything"`
 
 	IO // of all sessions that see it
+}
+
+// Move is a LUN on its way to another pool.
+type Move struct {
+	From  string `json:"from"`
+	Pool  string `json:"pool" doc:"where to"`
+	Phase string `json:"phase" doc:"copying, undoing (it stays, the copy is to be deleted) or done (it is there, what is left in the former pool is to be deleted)"`
 }
 
 // Schedule is the snapshots of a LUN that are made by time.

@@ -243,6 +243,24 @@ type CheckLUN struct {
 	Mark string `json:"mark,omitempty" doc:"any word, by which the client finds its task"`
 }
 
+// MoveLUN asks for a LUN to be in another pool, or for the end of such a move.
+type MoveLUN struct {
+	Name   string `json:"name"`
+	Pool   string `json:"pool,omitempty" doc:"where to; not with cancel"`
+	Cancel bool   `json:"cancel,omitempty" doc:"end the move that is under way: the LUN stays where it is"`
+	Wait   bool   `json:"wait,omitempty" doc:"answer when the move is over, and not when it is begun; it goes on without who asked"`
+	Mark   string `json:"mark,omitempty" doc:"any word, by which the client finds its task"`
+}
+
+// MovedLUN is what came of a move.
+type MovedLUN struct {
+	Name  string   `json:"name"`
+	From  string   `json:"from" doc:"the pool in which it was"`
+	Pool  string   `json:"pool" doc:"the pool in which it is, or will be where the move goes on"`
+	Moved bool     `json:"moved" doc:"it is there"`
+	Notes []string `json:"notes" doc:"what is to be done by hand"`
+}
+
 // CheckedLUN is what a check of one LUN found, or of the rest of a pool.
 type CheckedLUN struct {
 	Name   string   `json:"name" doc:"empty for what of the pool is no LUN in service: snapshots, LUNs out of service, or all of a pool out of service"`

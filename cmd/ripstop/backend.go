@@ -22,7 +22,7 @@ func (d *daemon) backend() server.Backend {
 		Version: thisVersion, Status: d.status, Plan: d.planFiles, Apply: d.applyFiles,
 		Confirm: d.confirm, Rollback: d.rollback, History: d.history, Revision: d.showRevision,
 		AttachPort: d.attachPort, DetachPort: d.detachPort, Trace: d.trace,
-		CreateLUN: d.createLUN, ResizeLUN: d.resizeLUN, DeleteLUN: d.deleteLUN, CheckLUN: d.checkLUN, ReopenPool: d.reopenPool,
+		CreateLUN: d.createLUN, ResizeLUN: d.resizeLUN, DeleteLUN: d.deleteLUN, CheckLUN: d.checkLUN, MoveLUN: d.moveLUN, ReopenPool: d.reopenPool,
 		Tasks:     d.work.list,
 		ExportLUN: d.exportLUN, ImportLUN: d.importLUN,
 		SnapshotLUNs: d.snapshotLUNs, CloneLUN: d.cloneLUN, RestoreLUN: d.restoreLUN,
@@ -56,7 +56,7 @@ func (d *daemon) status() v1.Status {
 	now := time.Now()
 	d.drivers.accounts.look(now)
 	return v1.Status{
-		Warnings: append(d.drivers.accounts.warnings(now), damage(d.drivers.thin.Bad())...),
+		Warnings: slices.Concat(d.drivers.accounts.warnings(now), damage(d.drivers.thin.Bad()), d.stale(d.config())),
 		Revision: stands.Revision, Trial: trial(stands.Trial), Return: returned(stands.Return),
 		Started: d.started, Passes: s.Passes, Well: s.Well() && !s.Waits(),
 		Objects: objects(s.Objects), Errors: errs,
@@ -87,6 +87,7 @@ func (d *daemon) planFiles(ctx context.Context, files []v1.File) (v1.Plan, error
 	if err != nil {
 		return v1.Plan{}, err
 	}
+	warnings = append(warnings, d.stale(c)...)
 	steps, problems, err := d.ctl.Plan(ctx, d.source(c, d.made()))
 	if err != nil {
 		return v1.Plan{}, err

@@ -22,6 +22,7 @@ import (
 	"ripstop/controller/config"
 	"ripstop/controller/revision"
 	"ripstop/internal/run"
+	"ripstop/lun"
 )
 
 // daemon is what up and serve have in common: drivers, the controller over
@@ -38,12 +39,15 @@ type daemon struct {
 	listener net.Listener
 	started  time.Time
 
-	work    work       // long operations
-	change  sync.Mutex // held while a configuration is applied and kept, so that the last of both is one
+	work     work          // long operations
+	change   sync.Mutex    // held while a configuration is applied and kept, so that the last of both is one
+	moveWake chan struct{} // a move was begun
+
 	mu      sync.Mutex // guards what follows
 	current *config.Config
 	objects beside.Objects  // that verbs made
 	working map[string]bool // unfinished objects of which a verb is under way
+	moving  map[string]*movement
 }
 
 // open makes a daemon that serves nothing yet. It holds the state directory and
@@ -83,6 +87,12 @@ func open(ctx context.Context, g *global, log *slog.Logger) (*daemon, error) {
 		PrivateKey: config.PrivateKey,
 		LookupUser: lookupUser,
 	}
+	for name, m := range d.objects.Moves {
+		if m.Phase == beside.Done {
+			d.drivers.lun.Expect(name, lun.Moved{From: m.From, To: m.To, ID: m.ID})
+		}
+	}
+	d.moving, d.moveWake = map[string]*movement{}, make(chan struct{}, 1)
 	d.ctl = controller.New(log, d.drivers.wake, d.drivers.parts()...)
 	d.commit = commit.New(log, revisions, commit.Host{Carry: d.carry, Check: d.check, Kept: d.adopt})
 	return d, nil
@@ -139,7 +149,7 @@ func listen(socket string) (net.Listener, error) {
 // tasks is what runs as long as the daemon does.
 func (d *daemon) tasks() []run.Task {
 	handler := server.Handler(d.backend())
-	return append(d.drivers.tasks(), d.tidy(),
+	return append(d.drivers.tasks(), d.tidy(), d.moves(),
 		run.Task{Name: "controller", Run: func(ctx context.Context, ready func()) error {
 			ready()
 			return d.ctl.Run(ctx)

@@ -313,6 +313,9 @@ func (i inventory) luns(ctx context.Context) ([]v1.LUN, error) {
 		out.QoS = qosOf(promised, delays, l.Name)
 		out.IO = ioOf(&passed)
 		out.Schedule = schedules[l.Name]
+		if m, ok := made.Moves[l.Name]; ok {
+			out.Move = &v1.Move{From: m.From, Pool: m.To, Phase: string(m.Phase)}
+		}
 		all = append(all, out)
 	}
 	for _, l := range i.drivers.lun.Retained() {

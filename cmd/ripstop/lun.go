@@ -15,14 +15,14 @@ import (
 func newLUN(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lun",
-		Short: "Make, grow, check and delete LUNs beside those of the file; snapshots, clones, files in and out of all",
+		Short: "Make, grow, check and delete LUNs beside those of the file; snapshots, clones, moves, files in and out of all",
 		Long: "LUNs that these commands make live beside the file's: no apply touches them, and a restart\n" +
 			"of the daemon finds them again. Snapshots go by LUN@SNAPSHOT.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newLUNCreate(g), newLUNResize(g), newLUNDelete(g), newLUNCheck(g),
-		newLUNSnapshot(g), newLUNClone(g), newLUNRestore(g), newLUNExport(g), newLUNImport(g))
+		newLUNSnapshot(g), newLUNClone(g), newLUNRestore(g), newLUNMove(g), newLUNExport(g), newLUNImport(g))
 	return cmd
 }
 

@@ -118,7 +118,7 @@ func change(ask v1.Asked) (commit.Change, error) {
 
 func (d *daemon) answer(done commit.Done) v1.Applied {
 	a := applied(done.Report)
-	a.Revision, a.Warnings, a.Trial = done.Revision, texts(done.Warnings), trial(d.commit.Now().Trial)
+	a.Revision, a.Warnings, a.Trial = done.Revision, append(texts(done.Warnings), d.stale(d.config())...), trial(d.commit.Now().Trial)
 	return a
 }
 

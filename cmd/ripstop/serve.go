@@ -112,6 +112,9 @@ func (d *daemon) start(ctx context.Context, dir string, again bool) error {
 	for _, w := range done.Warnings {
 		d.log.Warn("configuration", "warning", w.String())
 	}
+	for _, w := range d.stale(d.config()) {
+		d.log.Warn("configuration", "warning", w)
+	}
 	d.log.Info("configuration applied", "steps", len(done.Report.Outcomes), "unwell", len(done.Report.Unwell))
 	return nil
 }

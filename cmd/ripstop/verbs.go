@@ -89,6 +89,9 @@ func (d *daemon) freeLUN(verb, name string) error {
 	if _, unfinished := d.made().Unfinished[name]; unfinished {
 		return refused(http.StatusConflict, "%s LUN %s: an import into it is not finished: choose another name, or wait until that is done or deleted", verb, name)
 	}
+	if m, moves := d.made().Moves[name]; moves && m.Phase != beside.Done {
+		return refused(http.StatusConflict, "%s LUN %s: a move of a LUN of this name from pool %s to pool %s is not over: choose another name, or wait for it", verb, name, m.From, m.To)
+	}
 	if _, there := d.made().LUNs[name]; there {
 		return refused(http.StatusConflict, "%s LUN %s: it exists: choose another name, or make it larger with `ripstop lun resize`", verb, name)
 	}
@@ -175,6 +178,9 @@ func (d *daemon) deleteLUN(ctx context.Context, ask v1.DeleteLUN) (v1.DeletedLUN
 	if _, unfinished := d.made().Unfinished[ask.Name]; unfinished {
 		return v1.DeletedLUN{}, refused(http.StatusConflict, "delete LUN %s: an import into it is not finished: end that with Ctrl-C, which deletes it", ask.Name)
 	}
+	if err := d.freeOfMoves("delete", ask.Name); err != nil {
+		return v1.DeletedLUN{}, err
+	}
 	snapshots := d.snapshotsOf(ask.Name)
 	if len(snapshots) > 0 && !ask.Snapshots {
 		return v1.DeletedLUN{}, refused(http.StatusConflict, "delete LUN %s: it has snapshots: %s: delete them first, or all of it with --snapshots", ask.Name, strings.Join(snapshots, ", "))
@@ -204,6 +210,9 @@ func (d *daemon) deleteLUN(ctx context.Context, ask v1.DeleteLUN) (v1.DeletedLUN
 	}
 	if err != nil {
 		return v1.DeletedLUN{}, snapshotRefusal(err)
+	}
+	if err := d.save(d.made().Forget(ask.Name)); err != nil {
+		return v1.DeletedLUN{}, err
 	}
 	out.Pool, out.Freed = gone.Pool, out.Freed+gone.Freed
 	d.log.Info("LUN deleted", "lun", ask.Name, "pool", gone.Pool, "snapshots", len(snapshots), "freed", out.Freed)

@@ -215,6 +215,9 @@ func (d *daemon) exportLUN(ctx context.Context, ask v1.ExportLUN, out *v1.DiskWr
 	if _, unfinished := d.made().Unfinished[ref]; unfinished {
 		return refused(http.StatusConflict, "export LUN %s: a disk is being imported into it: wait until that is done", ref)
 	}
+	if err := d.freeOfMoves("export", ref); err != nil {
+		return err
+	}
 	have, err := d.drivers.lun.Observe(ctx)
 	if err != nil {
 		return err

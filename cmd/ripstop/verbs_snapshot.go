@@ -86,6 +86,9 @@ func (d *daemon) snapshotLUNs(ctx context.Context, ask v1.NewSnapshot) ([]v1.Sna
 		if i == 0 {
 			first = l
 		}
+		if err := d.freeOfMoves("snapshot", name); err != nil {
+			return nil, err
+		}
 		if l.Pool != first.Pool {
 			return nil, refused(http.StatusConflict, "snapshot %s: LUN %s is in pool %s and LUN %s in pool %s: one snapshot is of one pool, make one for each",
 				ask.Name, first.Name, first.Pool, l.Name, l.Pool)
@@ -118,7 +121,7 @@ func snapshotRefusal(err error) error {
 		return refused(http.StatusInsufficientStorage, "%v: delete LUNs or snapshots, or give the pool more size", err)
 	case errors.Is(err, lun.ErrHangs):
 		return refused(http.StatusServiceUnavailable, "%v", err)
-	case errors.Is(err, lun.ErrNoSnapshots):
+	case errors.Is(err, lun.ErrNoSnapshots), errors.Is(err, lun.ErrMoves):
 		return refused(http.StatusConflict, "%v", err)
 	}
 	return err
@@ -278,13 +281,7 @@ func (d *daemon) deleteSnapshot(ctx context.Context, ref string) (v1.DeletedLUN,
 
 // snapshotsOf is the snapshots of a LUN, oldest first.
 func (d *daemon) snapshotsOf(name string) []string {
-	var all []string
-	for _, s := range d.drivers.lun.Snapshots() {
-		if of, _, _ := lun.SplitSnapshot(s.Name); of == name {
-			all = append(all, s.Name)
-		}
-	}
-	return all
+	return d.drivers.lun.SnapshotsOf(name)
 }
 
 // snapshots is what the pools keep of LUNs as they were.

@@ -38,6 +38,8 @@ type Objects struct {
 	// them is nobody's.
 	Unfinished map[string]string
 	Ports      map[string]Port // by name, which a host has once
+	Moves      map[string]Move // by LUN, of the file too
+	Places     map[string]Place
 }
 
 // Port is a port and the switch that it is attached to.
@@ -59,6 +61,8 @@ type record struct {
 	Ports  map[string]port `json:"ports"`
 
 	Unfinished map[string]string `json:"unfinished,omitempty"`
+	Moves      map[string]move   `json:"moves,omitempty"`
+	Places     map[string]place  `json:"places,omitempty"`
 }
 
 type port struct {
@@ -140,7 +144,8 @@ func (s *Store) Load() (Objects, error) {
 	case err != nil:
 		return Objects{}, fmt.Errorf("read the objects that verbs made: %w: put back a copy of the state directory", err)
 	}
-	return r.objects(), nil
+	o := r.objects()
+	return o, o.readMoves(r.Moves, r.Places)
 }
 
 func (r record) objects() Objects {
@@ -165,6 +170,7 @@ func (s *Store) Save(o Objects) error {
 	for n, p := range o.Ports {
 		r.Ports[n] = port{p.Switch, p.VLAN, p.Kind, p.Netns, p.IfName, p.Addresses, p.TapUser, p.Device, p.MultiQueue}
 	}
+	r.Moves, r.Places = recordMoves(o)
 	b, err := json.Marshal(r)
 	if err == nil {
 		err = s.dir.Save(name, b)
@@ -181,6 +187,7 @@ func (o Objects) Merge(c *config.Config) (*config.Config, []Missing) {
 	all := *c
 	all.LUNs = copyOf(o.LUNs)
 	maps.Copy(all.LUNs, c.LUNs)
+	o.placed(all.LUNs, c)
 	all.Switches = copyOf(c.Switches)
 	var missing []Missing
 	for _, name := range slices.Sorted(maps.Keys(o.Ports)) {
@@ -213,10 +220,11 @@ func hasPort(c *config.Config, name string) bool {
 // Adopt is the objects without those that c names, and tells whether there
 // were such.
 func (o Objects) Adopt(c *config.Config) (rest Objects, changed bool) {
-	rest = Objects{LUNs: copyOf(o.LUNs), Ports: copyOf(o.Ports), Unfinished: o.Unfinished}
+	rest = o
+	rest.LUNs, rest.Ports, rest.Places = copyOf(o.LUNs), copyOf(o.Ports), o.settled(c)
 	maps.DeleteFunc(rest.LUNs, func(n string, _ config.LUN) bool { _, ok := c.LUNs[n]; return ok })
 	maps.DeleteFunc(rest.Ports, func(n string, _ Port) bool { return hasPort(c, n) })
-	return rest, len(rest.LUNs) != len(o.LUNs) || len(rest.Ports) != len(o.Ports)
+	return rest, len(rest.LUNs) != len(o.LUNs) || len(rest.Ports) != len(o.Ports) || len(rest.Places) != len(o.Places)
 }
 
 // WithLUN is the objects with a LUN made, or changed.

@@ -23,6 +23,8 @@ func TestSavedObjectsComeBack(t *testing.T) {
 	}
 	want := Objects{}.WithLUN("scratch", config.LUN{Pool: "main", Size: 1 << 40, Block: 512, Encryption: &config.Encryption{}}).
 		WithLUN("own", config.LUN{Pool: "main", Size: 4096, Block: 4096, Encryption: &config.Encryption{Key: "a.key", Former: "b.key"}}).WithLUN("b", config.LUN{Pool: "main", Size: 4096, Block: 4096}).
+		WithMove("data", Move{From: "main", To: "fast", Phase: Undoing}).WithMove("b", Move{From: "main", To: "fast", Phase: Copying}).WithMove("gone", Move{}).WithoutMove("gone").
+		Moved("b", &config.Config{LUNs: map[string]config.LUN{"b": {Pool: "main"}}}, [16]byte{7, 8}).
 		Begun("b", "main").Begun("scratch@x", "main").Begun("gone", "main").Finished("gone").
 		WithPort("vm7", Port{"lab", config.Port{Kind: vswitch.Tap, VLAN: "blue", TapUser: "qemu", MultiQueue: true}}).
 		WithPort("c1", Port{"lab", config.Port{Kind: vswitch.Veth, VLAN: "red", Netns: "c1", IfName: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24")}}})
@@ -56,6 +58,8 @@ func TestARecordThatCannotBeReadIsNotNothing(t *testing.T) {
 		{"newer", `{"format":2}`, "run a newer ripstop"},
 		{"newer with new fields", `{"format":2,"taps":{}}`, "run a newer ripstop"},
 		{"not JSON", `{"luns"`, "put back a copy"},
+		{"a move of another phase", `{"format":1,"moves":{"a":{"from":"x","to":"y","phase":"flying"}}}`, "put back a copy"},
+		{"a move of no LUN", `{"format":1,"moves":{"a":{"from":"x","to":"y","phase":"done","id":"77"}}}`, "put back a copy"},
 		{"unknown", `{"format":1,"luns":{},"x":1}`, "put back a copy"},
 		{"more", `{"format":1} {}`, "put back a copy"},
 	} {
@@ -123,5 +127,58 @@ func TestPortsFollowTheirSwitch(t *testing.T) {
 	rest, changed := o.Adopt(file)
 	if _, ok := rest.Ports["web"]; ok || !changed || len(rest.WithoutPort("vm7").Ports) != 2 {
 		t.Errorf("after adoption %v", rest)
+	}
+}
+
+// TestMovedLUNs: a LUN is where a verb moved it for as long as the file says what it
+// said, and until it says the new pool.
+func TestMovedLUNs(t *testing.T) {
+	file := func(pool string) *config.Config {
+		return &config.Config{LUNs: map[string]config.LUN{"data": {Pool: pool, Size: 4096}}}
+	}
+	o := Objects{}.WithMove("data", Move{From: "main", To: "fast", Phase: Copying})
+	pool := func(c *config.Config) string {
+		all, missing := o.Merge(c)
+		if len(missing) > 0 {
+			t.Errorf("missing: %v", missing)
+		}
+		return all.LUNs["data"].Pool
+	}
+	if p := pool(file("main")); p != "main" {
+		t.Errorf("it is in %s before it is moved", p)
+	}
+	o = o.Moved("data", file("main"), [16]byte{1})
+	for said, is := range map[string]string{"main": "fast", "fast": "fast", "third": "third"} {
+		if p := pool(file(said)); p != is {
+			t.Errorf("the file says %s and it is in %s", said, p)
+		}
+	}
+	if s := o.Stale(file("main")); s["data"].Is != "fast" || len(o.Stale(file("fast"))) != 0 {
+		t.Errorf("the file does not know of %v", s)
+	}
+	if rest, changed := o.Adopt(file("main")); changed || rest.Moves["data"].Phase != Done {
+		t.Errorf("%+v is given up for the same file", o)
+	}
+	rest, changed := o.Adopt(file("fast"))
+	if !changed || len(rest.Places) != 0 || len(rest.Moves) != 1 {
+		t.Errorf("of %+v there is %+v", o, rest)
+	}
+	// On, with the file as it was, and back.
+	o = o.WithMove("data", Move{From: "fast", To: "slow"}).Moved("data", file("main"), [16]byte{1})
+	if p := pool(file("main")); p != "slow" {
+		t.Errorf("it is in %s", p)
+	}
+	o = o.WithMove("data", Move{From: "slow", To: "main"}).Moved("data", file("main"), [16]byte{1})
+	if p := pool(file("main")); p != "main" || len(o.Places) != 0 {
+		t.Errorf("it is in %s, %v", p, o.Places)
+	}
+	o = o.WithMove("data", Move{From: "main", To: "fast"}).Moved("data", file("main"), [16]byte{1}).Forget("data")
+	if p := pool(file("main")); p != "main" {
+		t.Errorf("a new one is in %s", p)
+	}
+	// One that a verb made is where it is.
+	o = Objects{}.WithLUN("data", config.LUN{Pool: "main"}).WithMove("data", Move{To: "fast"}).Moved("data", &config.Config{}, [16]byte{1})
+	if p := pool(&config.Config{}); p != "fast" || len(o.Places) != 0 {
+		t.Errorf("it is in %s, %v", p, o.Places)
 	}
 }

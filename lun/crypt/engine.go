@@ -83,7 +83,16 @@ func (e *Engine) Do(ctx context.Context, step lun.Step) error {
 		return nil
 	case lun.OpenLUN:
 		return e.openLUN(ctx, s)
+	case lun.SwitchLUN:
+		err := e.Mux.Do(ctx, step)
+		if err == nil {
+			e.switched(s.Name, s.To)
+		}
+		return err
 	case lun.RekeyLUN:
+		if e.MovesTo(s.Name) != "" {
+			return fmt.Errorf("exchange the key of LUN %s: %w: wait for that, or end it with `ripstop lun move %s --cancel`", s.Name, lun.ErrMoves, s.Name)
+		}
 		if err := e.rekey(ctx, s.Name, s.To); err != nil {
 			return fmt.Errorf("exchange the key of LUN %s: %w", s.Name, err)
 		}
@@ -101,6 +110,9 @@ func (e *Engine) Do(ctx context.Context, step lun.Step) error {
 // openLUN unlocks a LUN and puts it into service. No engine ever gets it when it
 // cannot be unlocked.
 func (e *Engine) openLUN(ctx context.Context, s lun.OpenLUN) error {
+	if err := e.Settle(ctx, s.Name); err != nil { // or else its header is looked for where it was
+		return fmt.Errorf("open LUN %s: finish its move: %w", s.Name, err)
+	}
 	if !e.serves(s.Name) {
 		e.survey(ctx, s.LUN.Pool)
 		if err := e.unlock(ctx, s.Name, s.LUN); err != nil {

@@ -158,16 +158,16 @@ func (e *Engine) Check(ctx context.Context, name string, read func(n int64)) (fa
 
 // compare holds the volume's files against it.
 func (v *volume) compare() (faults []string, size int64) {
-	meta, err := readMeta[lunMeta](v.pool.meta(v.name))
+	meta, err := readMeta[lunMeta](v.pool.meta(v.name()))
 	size = v.size.Load()
 	if err == nil {
-		err = complete(v.pool.data(v.name), meta.Size)
+		err = complete(v.pool.data(v.name()), meta.Size)
 	}
 	switch {
 	case err != nil:
 		faults = append(faults, err.Error())
-	case meta.ID != v.meta.ID || meta.Block != v.meta.Block || meta.Size != size:
-		faults = append(faults, fmt.Sprintf("%s is another LUN's: put back a copy of its own", v.pool.meta(v.name)))
+	case meta.ID != v.is.Load().id || meta.Block != v.meta.Block || meta.Size != size:
+		faults = append(faults, fmt.Sprintf("%s is another LUN's: put back a copy of its own", v.pool.meta(v.name())))
 	}
 	return faults, size
 }

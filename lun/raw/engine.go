@@ -225,7 +225,7 @@ func (e *Engine) setDirect(p *pool, on bool) error {
 	var errs []error
 	for _, v := range e.of(p) {
 		if err := v.setDirect(on); err != nil {
-			errs = append(errs, fmt.Errorf("LUN %s: %w", v.name, noDirect(err)))
+			errs = append(errs, fmt.Errorf("LUN %s: %w", v.name(), noDirect(err)))
 		}
 	}
 	return errors.Join(errs...)
@@ -256,7 +256,7 @@ func (e *Engine) closePool(name string) error {
 		return nil
 	}
 	if left := e.of(p); len(left) > 0 {
-		return fmt.Errorf("LUN %s is in service in it", left[0].name)
+		return fmt.Errorf("LUN %s is in service in it", left[0].name())
 	}
 	e.mu.Lock()
 	delete(e.pools, name)
@@ -277,13 +277,13 @@ var errThick = errors.New("a raw pool keeps no room for a LUN: leave `thick:` ou
 
 func (e *Engine) closeLUN(v *volume) error {
 	e.mu.Lock()
-	delete(e.volumes, v.name)
+	delete(e.volumes, v.name())
 	e.mu.Unlock()
 	err := v.close()
 	e.mu.Lock()
-	v.pool.retained[v.name] = retained{v.used.Load(), v.meta.ID, v.size.Load(), v.meta.Block}
+	v.pool.retained[v.name()] = retained{v.used.Load(), v.is.Load().id, v.size.Load(), v.meta.Block}
 	e.mu.Unlock()
-	e.log.Debug("lun closed", "lun", v.name)
+	e.log.Debug("lun closed", "lun", v.name())
 	return err
 }
 
@@ -343,7 +343,7 @@ func (e *Engine) Close() error {
 	return errors.Join(e.lanes.Each("close pool", e.farewell, func(name string) error {
 		var errs []error
 		for _, v := range e.of(e.pool(name)) {
-			errs = append(errs, wrap("close LUN "+v.name, e.closeLUN(v)))
+			errs = append(errs, wrap("close LUN "+v.name(), e.closeLUN(v)))
 		}
 		return errors.Join(append(errs, e.closePool(name))...)
 	})...)

@@ -184,7 +184,8 @@ func (e *Engine) attach(p *pool, name string, meta lunMeta) (*volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &volume{name: name, pool: p, meta: meta, file: f, onFault: e.options.OnFault, flights: sync.Pool{New: newFlight}}
+	v := &volume{pool: p, meta: meta, file: f, onFault: e.options.OnFault, flights: sync.Pool{New: newFlight}}
+	v.is.Store(&label{name, meta.ID})
 	v.size.Store(meta.Size)
 	v.bitmap.grow(up(meta.Size) / blockSize)
 	err = f.Data(meta.Size, func(off, end int64) {
@@ -206,7 +207,7 @@ func (e *Engine) attach(p *pool, name string, meta lunMeta) (*volume, error) {
 func (e *Engine) growLUN(v *volume, size int64) error {
 	grown, err := e.grow(v, size)
 	if grown && e.options.OnResize != nil {
-		e.options.OnResize(v.name)
+		e.options.OnResize(v.name())
 	}
 	return err
 }
@@ -214,7 +215,7 @@ func (e *Engine) growLUN(v *volume, size int64) error {
 // grow makes a LUN larger: the file, then the metadata, then the volume.
 func (e *Engine) grow(v *volume, size int64) (grown bool, err error) {
 	if size <= v.size.Load() {
-		return false, lun.Unchangeable(v.name, v.shape(), lun.LUN{Pool: v.pool.name, Size: size, Block: v.meta.Block})
+		return false, lun.Unchangeable(v.name(), v.shape(), lun.LUN{Pool: v.pool.name, Size: size, Block: v.meta.Block})
 	}
 	if err := checkShape(size, v.meta.Block); err != nil {
 		return false, err
@@ -224,14 +225,14 @@ func (e *Engine) grow(v *volume, size int64) (grown bool, err error) {
 		return false, err
 	}
 	meta := v.meta
-	meta.Size = size
+	meta.Size, meta.ID = size, v.is.Load().id
 	if err := v.file.Resize(size); err != nil {
 		return false, err
 	}
-	if err := writeMeta(p.meta(v.name), meta); err != nil {
+	if err := writeMeta(p.meta(v.name()), meta); err != nil {
 		return false, err
 	}
 	v.extend(size)
-	e.log.Debug("lun grown", "lun", v.name, "size", size)
+	e.log.Debug("lun grown", "lun", v.name(), "size", size)
 	return true, nil
 }

@@ -19,9 +19,9 @@ const pieceSize = 16 << 20 // bytes that a long operation handles under its lock
 
 // volume is a LUN in service.
 type volume struct {
-	name string
+	is   atomic.Pointer[label]
 	pool *pool
-	meta lunMeta // as it was opened; the size is size
+	meta lunMeta // as it was opened; the size is size, the id that of is
 	file file
 
 	size    atomic.Int64
@@ -41,10 +41,19 @@ type volume struct {
 
 var _ lun.Gauge = (*volume)(nil)
 
+// label is what Rename changes of a volume.
+type label struct {
+	name string
+	id   id
+}
+
+func (v *volume) name() string { return v.is.Load().name }
+
 // Info is the volume as it is now.
 func (v *volume) Info() lun.Info {
+	is := v.is.Load()
 	return lun.Info{
-		Name: v.name, ID: v.meta.ID, Size: v.size.Load(), BlockSize: v.meta.Block,
+		Name: is.name, ID: is.id, Size: v.size.Load(), BlockSize: v.meta.Block,
 		ReadOnly: v.failed.Load() != nil,
 	}
 }
@@ -153,7 +162,7 @@ func (v *volume) fill(p []byte, off int64) error {
 	n := int64(len(p))
 	need := v.missing(off, n) * blockSize
 	if need > 0 && !v.pool.reserve(need) {
-		return fmt.Errorf("write LUN %s: pool %s is full: %w", v.name, v.pool.name, lun.ErrNoSpace)
+		return fmt.Errorf("write LUN %s: pool %s is full: %w", v.name(), v.pool.name, lun.ErrNoSpace)
 	}
 	first, end := off/blockSize, up(off+n)/blockSize
 	if err := v.put(p, off); err != nil {
@@ -186,7 +195,7 @@ func (v *volume) undo(first, end int64) {
 func (v *volume) CompareAndWrite(ctx context.Context, old, data []byte, off int64) error {
 	n := int64(len(data))
 	if len(old) != len(data) {
-		return fmt.Errorf("compare and write LUN %s: %d and %d bytes: %w", v.name, len(old), len(data), lun.ErrRange)
+		return fmt.Errorf("compare and write LUN %s: %d and %d bytes: %w", v.name(), len(old), len(data), lun.ErrRange)
 	}
 	if err := errors.Join(v.check(ctx, off, n), v.writable()); err != nil || n == 0 {
 		return err
@@ -225,12 +234,12 @@ func (v *volume) Flush(ctx context.Context) error {
 func (v *volume) sync() error {
 	if err := v.syncer.wait(v.file.Datasync); err != nil {
 		if errors.Is(err, os.ErrClosed) {
-			return fmt.Errorf("flush LUN %s: %w", v.name, lun.ErrClosed)
+			return fmt.Errorf("flush LUN %s: %w", v.name(), lun.ErrClosed)
 		}
 		err = fmt.Errorf("flush LUN %s: %w: data may be lost, and it takes no more writes: "+
-			"look at the disk, then take the LUN out of service and put it back, or restart ripstop", v.name, err)
+			"look at the disk, then take the LUN out of service and put it back, or restart ripstop", v.name(), err)
 		if v.failed.CompareAndSwap(nil, &err) && v.onFault != nil {
-			v.onFault(v.name)
+			v.onFault(v.name())
 		}
 		return err
 	}
@@ -243,10 +252,10 @@ func (v *volume) check(ctx context.Context, off, n int64) error {
 		return err
 	}
 	if v.closed.Load() {
-		return fmt.Errorf("LUN %s: %w", v.name, lun.ErrClosed)
+		return fmt.Errorf("LUN %s: %w", v.name(), lun.ErrClosed)
 	}
 	if !v.fits(off, n) {
-		return fmt.Errorf("LUN %s: %d bytes at %d of %d: %w", v.name, n, off, v.size.Load(), lun.ErrRange)
+		return fmt.Errorf("LUN %s: %d bytes at %d of %d: %w", v.name(), n, off, v.size.Load(), lun.ErrRange)
 	}
 	return nil
 }
@@ -275,7 +284,7 @@ func (v *volume) fault(verb string, off int64, err error) error {
 	case errors.Is(err, unix.EROFS):
 		is = fmt.Errorf("the file system is read-only: %w", lun.ErrReadOnly)
 	}
-	return fmt.Errorf("%s LUN %s: %w", verb, v.name, is)
+	return fmt.Errorf("%s LUN %s: %w", verb, v.name(), is)
 }
 
 // extend makes the volume as large as its file has become.
@@ -284,6 +293,14 @@ func (v *volume) extend(size int64) {
 	defer v.stripes.all((*sync.RWMutex).Unlock)
 	v.bitmap.grow(up(size) / blockSize)
 	v.size.Store(size)
+}
+
+// Settle waits for the writes that are under way.
+func (v *volume) Settle() {
+	for i := range v.stripes {
+		v.stripes[i].Lock()
+		v.stripes[i].Unlock() // to have had it is what is wanted
+	}
 }
 
 // close ends I/O: what holds a region is waited for, what comes later is

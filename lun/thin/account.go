@@ -31,7 +31,7 @@ func (p *Pool) List() []Entry {
 	names := map[uint32]string{}
 	all := p.list()
 	for _, v := range all {
-		names[v.number] = v.shape.name
+		names[v.number] = v.shape().name
 	}
 	out := make([]Entry, 0, len(all))
 	for _, v := range all {
@@ -46,7 +46,7 @@ func (p *Pool) List() []Entry {
 // Entry is what List says of this volume, but for Of.
 func (v *Volume) Entry() Entry {
 	e := Entry{
-		Name: v.shape.name, ID: v.shape.id, Number: v.number, Snapshot: v.snapshot, Size: v.size.Load(), Block: int(v.shape.block),
+		Name: v.shape().name, ID: v.shape().id, Number: v.number, Snapshot: v.snapshot, Size: v.size.Load(), Block: int(v.shape().block),
 		Created: v.Created(), Reserved: v.reserved.Load(), Mapped: v.mapped.Load() * blockSize,
 	}
 	v.leaves(func(l *leaf, alone bool) {

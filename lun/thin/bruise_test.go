@@ -97,7 +97,7 @@ func (w *world) bruises(ctx context.Context) (all map[string][]bruise, err error
 		add(bruise{what, int64(ref.loc) * nodeSize, nodeSize, func(hurt func(string, int64, int64)) {
 			for _, v := range p.list() {
 				if !p.super.clean || has(v) {
-					hurt(v.shape.name, int64(index)*leafBlocks, int64(index+leaves)*leafBlocks)
+					hurt(v.shape().name, int64(index)*leafBlocks, int64(index+leaves)*leafBlocks)
 				}
 			}
 		}})
@@ -127,7 +127,7 @@ func (w *world) bruises(ctx context.Context) (all map[string][]bruise, err error
 						for _, o := range p.list() {
 							if ol := o.sharedLeaf(index); ol != nil && p.lock(ol) == nil {
 								if ol.data.chunk[b] == c {
-									hurt(o.shape.name, int64(index)*leafBlocks+int64(b), int64(index)*leafBlocks+int64(b)+1)
+									hurt(o.shape().name, int64(index)*leafBlocks+int64(b), int64(index)*leafBlocks+int64(b)+1)
 								}
 								ol.mu.Unlock()
 							}

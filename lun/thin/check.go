@@ -109,7 +109,7 @@ func (r *Report) leaf(p *Pool, v *Volume, l *leaf, homes map[uint32]home) {
 		return
 	}
 	if err := p.lock(l); err != nil {
-		r.fault("LUN %s: %w", v.shape.name, err)
+		r.fault("LUN %s: %w", v.shape().name, err)
 		return
 	}
 	defer l.mu.Unlock()
@@ -120,12 +120,12 @@ func (r *Report) leaf(p *Pool, v *Volume, l *leaf, homes map[uint32]home) {
 			continue
 		}
 		if c == lostChunk {
-			r.fault("LUN %s: the block at byte %d: %w", v.shape.name, v.byteOf(l, b), errLost)
+			r.fault("LUN %s: the block at byte %d: %w", v.shape().name, v.byteOf(l, b), errLost)
 			continue
 		}
 		h := home{l.index, b / chunkBlocks}
 		if other, known := homes[c]; known && other != h {
-			r.fault("LUN %s: chunk %d is used for byte %d and for another place, too", v.shape.name, c, v.byteOf(l, b))
+			r.fault("LUN %s: chunk %d is used for byte %d and for another place, too", v.shape().name, c, v.byteOf(l, b))
 		}
 		homes[c] = h
 		r.Blocks++
@@ -139,7 +139,7 @@ func (r *Report) leaf(p *Pool, v *Volume, l *leaf, homes map[uint32]home) {
 			}
 		}
 		if err != nil {
-			r.fault("LUN %s: the block at byte %d: %w", v.shape.name, v.byteOf(l, b), err)
+			r.fault("LUN %s: the block at byte %d: %w", v.shape().name, v.byteOf(l, b), err)
 		}
 	}
 }

@@ -75,7 +75,7 @@ func (w *world) point(name string) {
 
 // cutOps are the operations inside of which the power is cut.
 var cutOps = []string{
-	"snapshot", "drop snapshot", "clone", "restore", "grow", "create", "delete", "checkpoint", "heal", "trim", "reserve", "unmap",
+	"snapshot", "drop snapshot", "clone", "restore", "grow", "rename", "create", "delete", "checkpoint", "heal", "trim", "reserve", "unmap",
 	"trim", "unmap", // which write little, and so are cut seldom
 }
 
@@ -173,6 +173,7 @@ var actions = []action{
 	{2, "clone", (*world).clone},
 	{1, "restore", (*world).restore},
 	{1, "grow", (*world).grow},
+	{1, "rename", (*world).rename},
 	{2, "create", (*world).create},
 	{1, "delete", (*world).remove},
 	{2, "checkpoint", (*world).checkpoint},
@@ -478,6 +479,31 @@ func (w *world) grow(ctx context.Context) error {
 	return w.settled(w.pool.Grow(ctx, name, size), there, func() { w.volumes[name].Grow(size) })
 }
 
+func (w *world) rename(ctx context.Context) error {
+	from, to := w.pick(false), w.name("r")
+	was := w.get(from)
+	id := [16]byte([]byte(fmt.Sprintf("%-16s", to)))
+	w.inherit(to, from)
+	w.block[to] = w.block[from]
+	err := w.pool.Rename(ctx, from, to, id)
+	for other := range w.volumes {
+		if strings.HasPrefix(other, from+"@") {
+			if !errors.Is(err, ErrHasSnapshots) {
+				return fmt.Errorf("rename of a volume with snapshots: %w", err)
+			}
+			return nil
+		}
+	}
+	if i := was.Info(); err == nil && (i.Name != to || i.ID != id) {
+		return fmt.Errorf("%s is renamed to %s and says that it is %s", from, to, i.Name)
+	}
+	return w.settled(err, w.has(to), func() {
+		w.volumes[to], w.thick[to] = w.volumes[from], w.thick[from]
+		delete(w.volumes, from)
+		delete(w.thick, from)
+	})
+}
+
 func (w *world) create(ctx context.Context) error {
 	if w.count(false) > 3 {
 		return nil
@@ -642,7 +668,7 @@ func (w *world) alone(ctx context.Context) error {
 func (w *world) verify(ctx context.Context, after bool) error {
 	var have []string
 	for _, v := range w.pool.list() {
-		have = append(have, v.shape.name)
+		have = append(have, v.shape().name)
 	}
 	slices.Sort(have)
 	if want := slices.Sorted(maps.Keys(w.volumes)); !slices.Equal(have, want) {

@@ -50,11 +50,11 @@ func (p *Pool) Damaged() []Damage {
 			if n <= 0 {
 				return
 			}
-			if k := len(out) - 1; k >= 0 && out[k].Volume == v.shape.name && out[k].Offset+out[k].Size == off {
+			if k := len(out) - 1; k >= 0 && out[k].Volume == v.shape().name && out[k].Offset+out[k].Size == off {
 				out[k].Size += n
 				return
 			}
-			out = append(out, Damage{v.shape.name, off, n, bad})
+			out = append(out, Damage{v.shape().name, off, n, bad})
 		})
 	}
 	return out

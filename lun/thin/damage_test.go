@@ -43,7 +43,7 @@ func same(t *testing.T, v *Volume, off, n int64, stamp uint64) {
 	b := make([]byte, n)
 	must(t, v.ReadAt(t.Context(), b, off))
 	if !bytes.Equal(b, filled(off, n, stamp)) {
-		t.Errorf("%s: %d bytes at %d are not of stamp %d", v.shape.name, n, off, stamp)
+		t.Errorf("%s: %d bytes at %d are not of stamp %d", v.shape().name, n, off, stamp)
 	}
 }
 

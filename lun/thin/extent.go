@@ -245,7 +245,7 @@ func (v *Volume) Extents(ctx context.Context, off, n int64, yield func(off, n in
 // does not call changed is equal. A nil since is zeros.
 func (v *Volume) Changed(ctx context.Context, since *Volume, off, n int64, yield func(off, n int64, changed bool) bool) error {
 	if since != nil && since.pool != v.pool {
-		return fmt.Errorf("compare LUN %s with %s: they are in two pools", v.shape.name, since.shape.name)
+		return fmt.Errorf("compare LUN %s with %s: they are in two pools", v.shape().name, since.shape().name)
 	}
 	return v.compareBlocks(ctx, since, off, n, yield)
 }
@@ -254,7 +254,7 @@ func (v *Volume) Changed(ctx context.Context, since *Volume, off, n int64, yield
 func (v *Volume) ChangedSince(ctx context.Context, since lun.Volume, off, n int64, yield func(off, n int64, changed bool) bool) error {
 	s, ok := since.(*Volume)
 	if !ok || s == nil {
-		return fmt.Errorf("compare LUN %s with %s: they are in two pools", v.shape.name, since.Info().Name)
+		return fmt.Errorf("compare LUN %s with %s: they are in two pools", v.shape().name, since.Info().Name)
 	}
 	return v.Changed(ctx, s, off, n, yield)
 }

@@ -232,7 +232,7 @@ func (v *Volume) rewrite(l *leaf, r int) (n int64, target uint32, err error) {
 		target, ok = p.space.takeData(l, r, p.reserve()+p.debt(), nil)
 	}
 	if !ok {
-		return 0, 0, fmt.Errorf("LUN %s: %w", v.shape.name, lun.ErrNoSpace)
+		return 0, 0, fmt.Errorf("LUN %s: %w", v.shape().name, lun.ErrNoSpace)
 	}
 	b := aligned(chunkSize)
 	for k := range chunkBlocks {

@@ -265,6 +265,7 @@ func FuzzLog(f *testing.F) {
 	f.Add(true, appendItems(nil, recSnapshot, []item{{1, 9, shape}}))
 	f.Add(true, item{1, 10, shape}.append(appendHead(nil, recRestore, 1, 2)))
 	f.Add(true, appendReserve(appendGrow(appendHead(nil, recDelete, 3), 1, 9<<20), 1, true))
+	f.Add(true, appendRename(nil, 1, shape))
 	f.Add(false, make([]byte, 600))
 	f.Fuzz(func(t *testing.T, sealed bool, data []byte) {
 		s := x.super

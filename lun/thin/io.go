@@ -24,7 +24,7 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off int64, fua bool) err
 // CompareAndWrite has its blocks to itself from the read to the write.
 func (v *Volume) CompareAndWrite(ctx context.Context, old, data []byte, off int64) error {
 	if len(old) != len(data) {
-		return fmt.Errorf("compare and write LUN %s: %d and %d bytes: %w", v.shape.name, len(old), len(data), lun.ErrRange)
+		return fmt.Errorf("compare and write LUN %s: %d and %d bytes: %w", v.shape().name, len(old), len(data), lun.ErrRange)
 	}
 	return v.change(ctx, off, int64(len(data)), func() error { return v.put(data, off, old) })
 }
@@ -35,7 +35,7 @@ func (v *Volume) change(ctx context.Context, off, n int64, do func() error) erro
 		return err
 	}
 	if err := v.pool.pace(); err != nil {
-		return fmt.Errorf("LUN %s: %w", v.shape.name, err)
+		return fmt.Errorf("LUN %s: %w", v.shape().name, err)
 	}
 	v.gate.RLock()
 	defer v.gate.RUnlock()

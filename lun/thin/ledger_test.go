@@ -23,7 +23,7 @@ type uses struct {
 func usesNow(p *Pool) uses {
 	u := uses{p.space.free.Load(), p.space.data.Load(), map[uint32][]uint64{}, map[uint64][]int32{}, map[string]int64{}}
 	for _, v := range p.list() {
-		u.mapped[v.shape.name] = v.mapped.Load()
+		u.mapped[v.shape().name] = v.mapped.Load()
 		v.leaves(func(l *leaf, _ bool) {
 			counts := []int32{l.blocks, l.chunks.Load(), l.exclusive.Load(), l.covered.Load()}
 			for _, n := range l.alone {
@@ -105,11 +105,11 @@ func mess(t *testing.T, ctx context.Context, p *Pool, rnd *rand.Rand) {
 	case what == 0 && len(list) < 8:
 		must(t, p.Snapshot(ctx, fmt.Sprint("s", rnd.Uint32()), firstVolume(list)))
 	case what == 1 && len(list) < 8 && v.snapshot:
-		if _, err := p.Clone(ctx, v.shape.name, fmt.Sprint("v", rnd.Uint32())); err != nil {
+		if _, err := p.Clone(ctx, v.shape().name, fmt.Sprint("v", rnd.Uint32())); err != nil {
 			t.Fatal(err)
 		}
-	case what == 2 && len(list) > 2 && v.shape.name != "v0":
-		if err := p.Delete(ctx, v.shape.name); err != nil {
+	case what == 2 && len(list) > 2 && v.shape().name != "v0":
+		if err := p.Delete(ctx, v.shape().name); err != nil {
 			t.Log(err) // it has snapshots
 		}
 	case v.snapshot:
@@ -122,7 +122,7 @@ func mess(t *testing.T, ctx context.Context, p *Pool, rnd *rand.Rand) {
 
 func firstVolume(list []*Volume) string {
 	i := slices.IndexFunc(list, func(v *Volume) bool { return !v.snapshot })
-	return list[i].shape.name
+	return list[i].shape().name
 }
 
 // TestLedgerSparesReading: opening reads none of the leaves that a ledger has.

@@ -104,7 +104,7 @@ func (x *patient) open(more int64) {
 
 // fill notes a write and gives its bytes.
 func (x *patient) fill(v *Volume, off, n int64, stamp uint64) []byte {
-	x.known[v.shape.name].Write(off, n, stamp)
+	x.known[v.shape().name].Write(off, n, stamp)
 	return filled(off, n, stamp)
 }
 

@@ -435,5 +435,5 @@ func (v *Volume) fault(verb string, index, block int, err error) error {
 	case errors.Is(err, unix.EROFS):
 		is = fmt.Errorf("the file system is read-only: %w", lun.ErrReadOnly)
 	}
-	return fmt.Errorf("%s LUN %s: %w", verb, v.shape.name, is)
+	return fmt.Errorf("%s LUN %s: %w", verb, v.shape().name, is)
 }

@@ -17,6 +17,7 @@ const (
 	recDelete
 	recGrow
 	recReserve
+	recRename
 )
 
 // record is one change of the map. Which fields it has depends on its kind.
@@ -28,7 +29,7 @@ type record struct {
 	chunk  uint32 // map
 	crcs   []byte // map: 4 bytes for each block
 	size   int64  // create, grow: bytes
-	shape  shape  // create, clone
+	shape  shape  // create, clone, rename
 	items  []item // snapshot; clone and restore have one
 }
 
@@ -100,6 +101,10 @@ func appendReserve(b []byte, volume uint32, on bool) []byte {
 	return appendHead(b, recReserve, volume, uint32(boolByte(on)))
 }
 
+func appendRename(b []byte, volume uint32, s shape) []byte {
+	return s.append(appendHead(b, recRename, volume))
+}
+
 func (s shape) append(b []byte) []byte {
 	b = append(b, s.id[:]...)
 	b = binary.LittleEndian.AppendUint32(b, s.block)
@@ -139,6 +144,8 @@ func (d *decoder) record() record {
 		for n := d.u32(); n > 0 && d.err == nil; n-- {
 			r.items = append(r.items, item{d.u32(), d.u32(), d.shape()})
 		}
+	case recRename:
+		r.shape = d.shape()
 	case recDelete:
 	case recGrow:
 		r.size = int64(d.u64())

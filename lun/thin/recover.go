@@ -305,10 +305,15 @@ func (p *Pool) redo(r record) error {
 		return p.redoItems(r, v)
 	case recDelete:
 		p.remove(v)
+	case recRename:
+		if v.snapshot || r.shape.block != v.shape().block || !r.shape.possible(v.size.Load()) || p.unshared(v) != nil || p.vacant(r.shape.name) != nil {
+			return damaged("log", errImpossible)
+		}
+		p.assign(v, r.shape)
 	case recReserve:
 		v.reserved.Store(r.block != 0)
 	case recGrow:
-		if r.size < v.size.Load() || !v.shape.possible(r.size) {
+		if r.size < v.size.Load() || !v.shape().possible(r.size) {
 			return damaged("log", errImpossible)
 		}
 		v.extend(r.size)

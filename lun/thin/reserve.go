@@ -144,7 +144,7 @@ func (p *Pool) promiseAll(v *Volume) (undo func(), err error) {
 	before := v.promise
 	size := v.size.Load()
 	if err := p.promise(v, promise{regions(size), mapChunks(size)}); err != nil {
-		return nil, fmt.Errorf("room is reserved for LUN %s, which would share all of it: %w", v.shape.name, err)
+		return nil, fmt.Errorf("room is reserved for LUN %s, which would share all of it: %w", v.shape().name, err)
 	}
 	return func() { p.space.promise(&v.promise, before) }, nil
 }

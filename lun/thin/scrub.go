@@ -74,7 +74,7 @@ func (p *Pool) sharers(at place, d Damage) []Damage {
 	out := []Damage{d}
 	for _, v := range p.list() {
 		if v != at.v && v.sharedLeaf(at.i) == at.l {
-			d.Volume = v.shape.name
+			d.Volume = v.shape().name
 			out = append(out, d)
 		}
 	}
@@ -136,7 +136,7 @@ func spoiled(bad []Damage, v *Volume, off, n int64, err error) []Damage {
 		bad[k].Size += n
 		return bad
 	}
-	return append(bad, Damage{v.shape.name, off, n, err})
+	return append(bad, Damage{v.shape().name, off, n, err})
 }
 
 func isMedium(err error) bool {

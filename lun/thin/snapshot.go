@@ -181,7 +181,7 @@ func (p *Pool) freezeAll(ctx context.Context, s shape, from []*Volume, open func
 		defer open() // what is written from now on is after the snapshot
 		var items []item
 		for _, v := range from {
-			if err := p.vacant(v.shape.name + "@" + s.name); err != nil {
+			if err := p.vacant(v.shape().name + "@" + s.name); err != nil {
 				return err
 			}
 		}
@@ -216,7 +216,7 @@ func (p *Pool) sources(names []string) ([]*Volume, error) {
 // freeze makes a snapshot of a volume. With gate and tree held.
 func (p *Pool) freeze(v *Volume, s shape) item {
 	rand.Read(s.id[:])
-	s.name, s.block = v.shape.name+"@"+s.name, v.shape.block
+	s.name, s.block = v.shape().name+"@"+s.name, v.shape().block
 	v.calm()
 	i := item{v.number, p.nextID, s}
 	p.insert(v.copy(i.to, s, true))
@@ -240,7 +240,7 @@ func (p *Pool) Clone(ctx context.Context, snapshot, name string) (*Volume, error
 			if err := p.vacant(name); err != nil {
 				return err
 			}
-			s.block = from.shape.block
+			s.block = from.shape().block
 			i := item{from.number, p.nextID, s}
 			v = from.copy(i.to, s, false)
 			p.insert(v)
@@ -311,7 +311,7 @@ func (p *Pool) Grow(ctx context.Context, name string, size int64) error {
 }
 
 func (p *Pool) grow(ctx context.Context, v *Volume, size int64) error {
-	if err := errors.Join(v.writable(), checkSize(size, int(v.shape.block))); err != nil {
+	if err := errors.Join(v.writable(), checkSize(size, int(v.shape().block))); err != nil {
 		return err
 	}
 	if size < v.size.Load() {
@@ -334,6 +334,54 @@ func (p *Pool) grow(ctx context.Context, v *Volume, size int64) error {
 		p.space.promise(&v.promise, before)
 	}
 	return err
+}
+
+// Rename gives a volume without snapshots another name and another identifier;
+// I/O goes on.
+func (p *Pool) Rename(ctx context.Context, from, to string, id [16]byte) error {
+	p.control.Lock()
+	defer p.control.Unlock()
+	v, err := p.Volume(from)
+	if err == nil {
+		err = p.rename(ctx, v, to, id)
+	}
+	if err != nil {
+		return fmt.Errorf("rename LUN %s to %s: %w", from, to, err)
+	}
+	return nil
+}
+
+func (p *Pool) rename(ctx context.Context, v *Volume, to string, id [16]byte) error {
+	s, err := newShape(to, v.shape().block)
+	if err = errors.Join(err, v.writable()); err != nil {
+		return err
+	}
+	s.id, s.created = id, v.shape().created
+	return p.restructure(ctx, func() error {
+		if err := cmp.Or(p.unshared(v), p.vacant(to)); err != nil {
+			return err
+		}
+		p.assign(v, s)
+		p.wal.add(false, func(b []byte) []byte { return appendRename(b, v.number, s) })
+		return nil
+	})
+}
+
+// assign gives a volume its new shape. With tree held, or while recovering.
+func (p *Pool) assign(v *Volume, s shape) {
+	p.remove(v)
+	v.is.Store(&s)
+	p.insert(v)
+}
+
+// unshared refuses a volume with snapshots, which go by its name. With tree held.
+func (p *Pool) unshared(v *Volume) error {
+	for _, s := range p.volumes {
+		if s.parent == v.number && s.snapshot {
+			return fmt.Errorf("%w, as %s: delete them first", ErrHasSnapshots, s.shape().name)
+		}
+	}
+	return nil
 }
 
 // Delete destroys a volume without snapshots, or a snapshot, and gives back
@@ -366,11 +414,9 @@ func (p *Pool) destroy(ctx context.Context, v *Volume) error {
 		return err
 	}
 	p.tree.Lock()
-	for _, s := range p.volumes {
-		if s.parent == v.number && s.snapshot {
-			p.tree.Unlock()
-			return fmt.Errorf("%w, as %s: delete them first", ErrHasSnapshots, s.shape.name)
-		}
+	if err := p.unshared(v); err != nil {
+		p.tree.Unlock()
+		return err
 	}
 	p.remove(v)
 	v.calm()

@@ -18,7 +18,7 @@ type Volume struct {
 	number   uint32
 	parent   uint32 // of a snapshot: the volume
 	snapshot bool
-	shape    shape
+	is       atomic.Pointer[shape] // replaced by Rename
 
 	size     atomic.Int64
 	mapped   atomic.Int64 // blocks
@@ -38,12 +38,16 @@ type Volume struct {
 var _ lun.Gauge = (*Volume)(nil)
 
 func newVolume(p *Pool, e entry) *Volume {
-	v := &Volume{pool: p, number: e.number, parent: e.parent, snapshot: e.snapshot, shape: e.shape}
+	v := &Volume{pool: p, number: e.number, parent: e.parent, snapshot: e.snapshot}
+	v.is.Store(&e.shape)
 	v.size.Store(e.size)
 	v.reserved.Store(e.reserved)
 	v.pages = make([]atomic.Pointer[page], pagesFor(e.size))
 	return v
 }
+
+// shape is what the volume is, besides its data.
+func (v *Volume) shape() *shape { return v.is.Load() }
 
 // entry is the volume for the table, and its pages. With tree held.
 func (v *Volume) entry() (entry, []*page) {
@@ -52,21 +56,22 @@ func (v *Volume) entry() (entry, []*page) {
 		pages[i] = v.pages[i].Load()
 	}
 	return entry{
-		number: v.number, parent: v.parent, snapshot: v.snapshot, reserved: v.reserved.Load(), size: v.size.Load(), shape: v.shape,
+		number: v.number, parent: v.parent, snapshot: v.snapshot, reserved: v.reserved.Load(), size: v.size.Load(), shape: *v.shape(),
 		pages: make([]nodeRef, len(pages)),
 	}, pages
 }
 
 // Info is the volume as it is now.
 func (v *Volume) Info() lun.Info {
+	s := v.shape()
 	return lun.Info{
-		Name: v.shape.name, ID: v.shape.id, Size: v.size.Load(), BlockSize: int(v.shape.block),
+		Name: s.name, ID: s.id, Size: v.size.Load(), BlockSize: int(s.block),
 		ReadOnly: v.snapshot || v.pool.failed.Load() != nil,
 	}
 }
 
 // Created is when the volume or snapshot was made.
-func (v *Volume) Created() time.Time { return time.Unix(0, v.shape.created) }
+func (v *Volume) Created() time.Time { return time.Unix(0, v.shape().created) }
 
 // Usage is the space of the pool, and what the volume has mapped; blocks that
 // it shares count for each that shares them.
@@ -77,13 +82,13 @@ func (v *Volume) Usage() lun.Usage {
 
 // insert puts a volume among the others. With tree held, or while recovering.
 func (p *Pool) insert(v *Volume) {
-	p.volumes[v.number], p.names[v.shape.name] = v, v
+	p.volumes[v.number], p.names[v.shape().name] = v, v
 	p.nextID = max(p.nextID, v.number+1)
 }
 
 func (p *Pool) remove(v *Volume) {
 	delete(p.volumes, v.number)
-	delete(p.names, v.shape.name)
+	delete(p.names, v.shape().name)
 }
 
 // copy is a volume that shares all pages. With tree held, or while recovering.
@@ -304,11 +309,11 @@ func (v *Volume) check(ctx context.Context, off, n int64) error {
 		return err
 	}
 	if v.closed {
-		return fmt.Errorf("LUN %s: %w", v.shape.name, lun.ErrClosed)
+		return fmt.Errorf("LUN %s: %w", v.shape().name, lun.ErrClosed)
 	}
-	block, size := int64(v.shape.block), v.size.Load()
+	block, size := int64(v.shape().block), v.size.Load()
 	if off < 0 || n < 0 || n > size || off > size-n || off%block != 0 || n%block != 0 {
-		return fmt.Errorf("LUN %s: %d bytes at %d of %d: %w", v.shape.name, n, off, size, lun.ErrRange)
+		return fmt.Errorf("LUN %s: %d bytes at %d of %d: %w", v.shape().name, n, off, size, lun.ErrRange)
 	}
 	return nil
 }
@@ -316,10 +321,10 @@ func (v *Volume) check(ctx context.Context, off, n int64) error {
 // writable refuses changes of snapshots, and of all when the pool has failed.
 func (v *Volume) writable() error {
 	if v.snapshot {
-		return fmt.Errorf("LUN %s is a snapshot: %w", v.shape.name, lun.ErrReadOnly)
+		return fmt.Errorf("LUN %s is a snapshot: %w", v.shape().name, lun.ErrReadOnly)
 	}
 	if err := v.pool.writable(); err != nil {
-		return fmt.Errorf("LUN %s: %w", v.shape.name, err)
+		return fmt.Errorf("LUN %s: %w", v.shape().name, err)
 	}
 	return nil
 }

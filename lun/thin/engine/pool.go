@@ -235,7 +235,7 @@ func (e *Engine) closePool(name string) error {
 		return nil
 	}
 	if luns := e.of(p); len(luns) > 0 {
-		return fmt.Errorf("LUN %s is in service in it", luns[0].name)
+		return fmt.Errorf("LUN %s is in service in it", luns[0].name())
 	}
 	e.mu.Lock()
 	delete(e.pools, name)
@@ -280,7 +280,7 @@ func (e *Engine) reopen(ctx context.Context, name string, giveUp bool) error {
 	}
 	volumes := map[string]*volume{}
 	for _, v := range e.of(old) {
-		volumes[v.name] = nil
+		volumes[v.name()] = nil
 		v.shut()
 	}
 	if err := old.close(); err != nil {

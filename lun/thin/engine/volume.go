@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"ripstop/lun"
 	"ripstop/lun/thin"
@@ -13,7 +14,7 @@ import (
 
 // volume is a LUN in service.
 type volume struct {
-	name string
+	is   atomic.Pointer[string] // the name, which Rename changes
 	pool *pool
 	thin *thin.Volume
 
@@ -26,6 +27,17 @@ var (
 	_ lun.Prompt = (*volume)(nil)
 	_ lun.Queue  = (*volume)(nil)
 )
+
+func newVolume(name string, p *pool, t *thin.Volume) *volume {
+	v := &volume{pool: p, thin: t}
+	v.is.Store(&name)
+	return v
+}
+
+func (v *volume) name() string { return *v.is.Load() }
+
+// Settle waits for every access that is under way.
+func (v *volume) Settle() { v.thin.Settle() }
 
 // Info is the LUN as it is now.
 func (v *volume) Info() lun.Info { return v.thin.Info() }
@@ -44,7 +56,7 @@ func (v *volume) enter() error {
 	v.gate.RLock()
 	if v.closed {
 		v.gate.RUnlock()
-		return fmt.Errorf("LUN %s: %w", v.name, lun.ErrClosed)
+		return fmt.Errorf("LUN %s: %w", v.name(), lun.ErrClosed)
 	}
 	return nil
 }
@@ -253,7 +265,7 @@ func (e *Engine) take(ctx context.Context, p *pool, name string, want lun.LUN) (
 			return nil, err
 		}
 	}
-	v := &volume{name: name, pool: p, thin: t}
+	v := newVolume(name, p, t)
 	e.mu.Lock()
 	e.volumes[name] = v
 	e.mu.Unlock()
@@ -265,7 +277,7 @@ func (e *Engine) take(ctx context.Context, p *pool, name string, want lun.LUN) (
 func (e *Engine) growLUN(ctx context.Context, v *volume, size int64) error {
 	err := e.grow(ctx, v, size)
 	if err == nil && e.options.OnResize != nil {
-		e.options.OnResize(v.name)
+		e.options.OnResize(v.name())
 	}
 	return err
 }
@@ -273,15 +285,15 @@ func (e *Engine) growLUN(ctx context.Context, v *volume, size int64) error {
 func (e *Engine) grow(ctx context.Context, v *volume, size int64) error {
 	is := v.shape()
 	if size <= is.Size {
-		return lun.Unchangeable(v.name, is, lun.LUN{Pool: is.Pool, Size: size, Block: is.Block})
+		return lun.Unchangeable(v.name(), is, lun.LUN{Pool: is.Pool, Size: size, Block: is.Block})
 	}
 	if err := v.pool.promise(e.promised(v.pool) + size - is.Size); err != nil {
 		return err
 	}
-	if err := v.pool.thin.Grow(ctx, v.name, size); err != nil {
+	if err := v.pool.thin.Grow(ctx, v.name(), size); err != nil {
 		return err
 	}
-	e.log.Debug("lun grown", "lun", v.name, "size", size)
+	e.log.Debug("lun grown", "lun", v.name(), "size", size)
 	return nil
 }
 
@@ -297,10 +309,10 @@ func (e *Engine) closeLUN(ctx context.Context, v *volume) error {
 // release ends I/O to a LUN, and waits for what is under way.
 func (e *Engine) release(v *volume) {
 	e.mu.Lock()
-	delete(e.volumes, v.name)
+	delete(e.volumes, v.name())
 	e.mu.Unlock()
 	v.shut()
-	e.log.Debug("lun closed", "lun", v.name)
+	e.log.Debug("lun closed", "lun", v.name())
 }
 
 // shut ends I/O, and waits for what is under way.
@@ -317,5 +329,5 @@ func (p *pool) volume(name string) (*volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &volume{name: name, pool: p, thin: t}, nil
+	return newVolume(name, p, t), nil
 }

@@ -1,0 +1,67 @@
+package crypt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"ripstop/lun"
+)
+
+// A move copies what lies on the disk, and the header goes with it: it is in both
+// pools from before the commit until what is left is destroyed.
+
+// CommitMove has both a LUN and its copy be the LUN.
+func (e *Engine) CommitMove(ctx context.Context, name string) error {
+	e.mu.Lock()
+	u := e.open[name]
+	e.mu.Unlock()
+	if u != nil {
+		record, err := e.Record(ctx, u.pool, name)
+		if err == nil && record == nil {
+			err = errors.New("its key is not there")
+		}
+		if err == nil {
+			err = e.setRecord(ctx, e.MovesTo(name), name, record)
+		}
+		if err != nil {
+			return fmt.Errorf("copy its sealed key: %w", err)
+		}
+	}
+	return e.Mux.CommitMove(ctx, name)
+}
+
+// EndMove has a LUN stay where it is, and destroys the copy in a pool.
+func (e *Engine) EndMove(ctx context.Context, name, pool string) (bool, error) {
+	over, err := e.Mux.EndMove(ctx, name, pool)
+	if !over || err != nil {
+		return over, err
+	}
+	return true, e.dropRecord(ctx, pool, name)
+}
+
+// TidyMoved destroys what a committed move left behind.
+func (e *Engine) TidyMoved(ctx context.Context, name string) (bool, error) {
+	return e.Mux.TidyMoved(ctx, name, func(m lun.Moved) error { return e.dropRecord(ctx, m.From, name) })
+}
+
+// dropRecord removes a header of which the pool has no data.
+func (e *Engine) dropRecord(ctx context.Context, pool, name string) error {
+	if e.Has(pool, name) {
+		return nil
+	}
+	record, err := e.Record(ctx, pool, name)
+	if err != nil || record == nil {
+		return err
+	}
+	return e.setRecord(ctx, pool, name, nil)
+}
+
+// switched notes where a LUN is now.
+func (e *Engine) switched(name, pool string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if u := e.open[name]; u != nil {
+		u.pool = pool
+	}
+}

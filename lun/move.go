@@ -1,0 +1,311 @@
+package lun
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	movePiece  = 256 << 10 // bytes that a copy keeps from being written at once
+	moveWindow = 64 << 20  // bytes that are looked at for what is mapped at once
+	moveRegion = 64 << 10  // bytes under one lock
+	moveLocks  = 256
+	mostDirty  = 4096
+)
+
+// Move is a LUN on its way to another pool. Until it is over the LUN is served
+// from where it was, and all that changes it is done to both:
+//
+//	begin ─► every write goes to both ─► all is copied ─► commit ─► switch
+//	              └── one fails: the LUN stays, the copy is nothing ──┘
+//
+// From Commit on nothing is acknowledged that is not in both, so that whoever
+// decides which of the two it is may take its time.
+type Move struct {
+	name     string
+	from, to Volume
+	pools    [2]string
+	front    *front
+	again    bool // there may be data of an earlier attempt in the copy
+
+	next  int64 // up to where it is copied
+	state atomic.Int32
+	mu    sync.Mutex // guards what follows
+	why   error
+	dirty []piece               // that the LUN may have and the copy has not
+	locks [moveLocks]sync.Mutex // of regions, by their number modulo moveLocks
+}
+
+// The states of a move.
+const (
+	moveCopies int32 = iota
+	moveCommits
+	moveFailed
+	moveDone // the LUN is the copy
+)
+
+// ErrMoves says that a LUN is being moved.
+var ErrMoves = errors.New("the LUN is being moved")
+
+// fail ends a move, unless it commits.
+func (m *Move) fail(why error) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state.Load() == moveCommits {
+		return false
+	}
+	if m.state.CompareAndSwap(moveCopies, moveFailed) {
+		m.why = why
+	}
+	return true
+}
+
+// differ notes what a failed change may have done to the LUN alone.
+func (m *Move) differ(off, n int64) {
+	m.mu.Lock()
+	m.dirty = append(m.dirty, piece{off, n})
+	many := len(m.dirty) > mostDirty
+	m.mu.Unlock()
+	if many {
+		m.fail(fmt.Errorf("the LUN in pool %s: too many writes of it failed", m.pools[0]))
+	}
+}
+
+// takeDirty is what has been noted since the last call.
+func (m *Move) takeDirty() []piece {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := m.dirty
+	m.dirty = nil
+	return all
+}
+
+// Err is why the move has failed, nil while it has not.
+func (m *Move) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.why
+}
+
+// both does to both volumes what changes n bytes at off. What the LUN could not do
+// is looked at again, and what the copy could not ends the move. It is not cut
+// short, or they might differ.
+func (m *Move) both(ctx context.Context, off, n int64, do func(context.Context, Volume) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	m.each(off, n, (*sync.Mutex).Lock)
+	defer m.each(off, n, (*sync.Mutex).Unlock)
+	if err := do(ctx, m.from); err != nil {
+		var differ *Miscompare
+		if !errors.Is(err, ErrRange) && !errors.As(err, &differ) { // of those nothing was done
+			m.differ(off, n)
+		}
+		return err
+	}
+	if m.state.Load() == moveFailed {
+		return nil
+	}
+	err := do(ctx, m.to)
+	if err != nil && m.fail(fmt.Errorf("the copy in pool %s: %w", m.pools[1], err)) {
+		return nil
+	}
+	return err
+}
+
+// each calls do for the locks of n bytes at off, always in the same order.
+func (m *Move) each(off, n int64, do func(*sync.Mutex)) {
+	if n <= 0 || off < 0 {
+		return
+	}
+	first := off / moveRegion
+	count := (off+n-1)/moveRegion - first + 1
+	for i := range int64(moveLocks) {
+		if (i-first%moveLocks+moveLocks)%moveLocks < count {
+			do(&m.locks[i])
+		}
+	}
+}
+
+// Run copies what the LUN has, and is done when both are the same and on stable
+// storage. Again, it copies what has come to differ since. progress is told up to
+// where it is, in bytes.
+func (m *Move) Run(ctx context.Context, progress func(done int64)) error {
+	buf := [2][]byte{make([]byte, movePiece), make([]byte, movePiece)}
+	for m.next < m.from.Info().Size {
+		n := min(moveWindow, m.from.Info().Size-m.next)
+		pieces, err := m.pieces(ctx, m.next, n)
+		if err == nil {
+			err = m.copyAll(ctx, pieces, buf, progress)
+		}
+		if err != nil {
+			return m.broke(ctx, err)
+		}
+		m.next += n
+		progress(m.next)
+	}
+	m.again = true
+	for _, d := range m.takeDirty() {
+		if err := m.copyAll(ctx, split(nil, d), buf, func(int64) {}); err != nil {
+			return m.broke(ctx, err)
+		}
+	}
+	if err := m.to.Flush(ctx); err != nil {
+		return m.broke(ctx, fmt.Errorf("the copy in pool %s: %w", m.pools[1], err))
+	}
+	if a, b := m.from.Info().Size, m.to.Info().Size; a != b {
+		return m.broke(ctx, fmt.Errorf("the copy in pool %s has %d bytes, and the LUN %d", m.pools[1], b, a))
+	}
+	return m.Err()
+}
+
+func (m *Move) copyAll(ctx context.Context, pieces []piece, buf [2][]byte, progress func(done int64)) error {
+	for _, p := range pieces {
+		if err := errors.Join(ctx.Err(), m.Err()); err != nil {
+			return err
+		}
+		if err := m.copy(ctx, p, buf); err != nil {
+			return err
+		}
+		progress(p.off)
+	}
+	return nil
+}
+
+// broke ends the move by an error of the copying, and gives what ended it first.
+func (m *Move) broke(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	m.fail(err)
+	return m.Err()
+}
+
+type piece struct{ off, n int64 }
+
+// pieces is what of n bytes at off is to be looked at: what the LUN has, and what
+// only the copy has.
+func (m *Move) pieces(ctx context.Context, off, n int64) (all []piece, err error) {
+	note := func(v Volume) {
+		err = errors.Join(err, v.Extents(ctx, off, n, func(off, n int64, mapped bool) bool {
+			if mapped {
+				all = split(all, piece{off, n})
+			}
+			return true
+		}))
+	}
+	note(m.from)
+	if m.again {
+		note(m.to)
+	}
+	return all, err
+}
+
+// split appends a piece in parts that are copied at once.
+func split(all []piece, p piece) []piece {
+	for end := p.off + p.n; p.off < end; {
+		next := min((p.off/movePiece+1)*movePiece, end)
+		all = append(all, piece{p.off, next - p.off})
+		p.off = next
+	}
+	return all
+}
+
+// copy makes a piece of the copy what the LUN is, and holds up what changes it.
+func (m *Move) copy(ctx context.Context, p piece, buf [2][]byte) error {
+	ctx = context.WithoutCancel(ctx)
+	m.each(p.off, p.n, (*sync.Mutex).Lock)
+	defer m.each(p.off, p.n, (*sync.Mutex).Unlock)
+	type run struct {
+		piece
+		mapped bool
+	}
+	var runs []run
+	err := m.from.Extents(ctx, p.off, p.n, func(off, n int64, mapped bool) bool {
+		runs = append(runs, run{piece{off, n}, mapped})
+		return true
+	})
+	for _, r := range runs {
+		if err != nil {
+			break
+		}
+		if !r.mapped {
+			err = m.clear(ctx, r.piece)
+			continue
+		}
+		err = m.write(ctx, r.piece, buf)
+	}
+	return err
+}
+
+// clear takes away what only the copy has.
+func (m *Move) clear(ctx context.Context, p piece) error {
+	if !m.again {
+		return nil
+	}
+	there := false
+	err := m.to.Extents(ctx, p.off, p.n, func(_, _ int64, mapped bool) bool {
+		there = there || mapped
+		return !there
+	})
+	if err == nil && there {
+		err = m.to.Unmap(ctx, p.off, p.n)
+	}
+	return err
+}
+
+// write copies data, unless the copy has them.
+func (m *Move) write(ctx context.Context, p piece, buf [2][]byte) error {
+	b := buf[0][:p.n]
+	if err := m.from.ReadAt(ctx, b, p.off); err != nil {
+		return fmt.Errorf("the LUN in pool %s: %w", m.pools[0], err)
+	}
+	if m.again {
+		is := buf[1][:p.n]
+		whole := true
+		err := m.to.Extents(ctx, p.off, p.n, func(_, _ int64, mapped bool) bool {
+			whole = whole && mapped
+			return whole
+		})
+		if err == nil && whole && m.to.ReadAt(ctx, is, p.off) == nil && bytes.Equal(b, is) {
+			return nil
+		}
+	}
+	if err := m.to.WriteAt(ctx, b, p.off, false); err != nil {
+		return fmt.Errorf("the copy in pool %s: %w", m.pools[1], err)
+	}
+	return nil
+}
+
+// ID is the LUN's, before the move and after.
+func (m *Move) ID() [16]byte { return m.front.id }
+
+// ErrDiffers says that Run must be called again before Commit.
+var ErrDiffers = errors.New("the copy differs from the LUN")
+
+// Commit has both be the LUN from now on: what cannot be done to both is not
+// acknowledged. It is refused when the move has failed.
+func (m *Move) Commit() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.state.Load() == moveFailed:
+		return m.why
+	case len(m.dirty) > 0:
+		return ErrDiffers
+	}
+	m.state.CompareAndSwap(moveCopies, moveCommits)
+	return nil
+}
+
+// Revoke takes Commit back.
+func (m *Move) Revoke() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state.CompareAndSwap(moveCommits, moveCopies)
+}
