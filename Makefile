@@ -1,5 +1,5 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: bench-crypt bench-qos quickstart test build gen fuzz conformance bench-iscsi bench-store bench-switch bench-switch-vm bench-ports soak soak-kill soak-iscsi soak-switch soak-gap lint clean
+.PHONY: bench-backup bench-crypt bench-qos quickstart test build gen fuzz conformance bench-iscsi bench-store bench-switch bench-switch-vm bench-ports soak soak-kill soak-iscsi soak-switch soak-gap lint clean
 
 export CGO_ENABLED = 0
 
@@ -58,6 +58,10 @@ bench-qos:
 # What encryption of LUNs costs, into docs/benchmarks; by hand.
 bench-crypt:
 	test/bench/run-crypt
+
+# What backups cost beside an export to a file; by hand. MIB=256 ROUNDS=3
+bench-backup:
+	test/bench/run-backup
 
 # Power cuts of the thin engine, over damage too, many more than a test takes; by hand.
 soak:
