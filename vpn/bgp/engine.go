@@ -205,7 +205,7 @@ func (e *engine) export(ctx context.Context, neighbors map[string]vpn.Neighbor) 
 	if reflects {
 		r.DefinedSets = []*api.DefinedSet{{DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR, Name: "inside", List: inside}}
 		policy.Statements = append(policy.Statements, &api.Statement{
-			Name: "inside", Conditions: &api.Conditions{NeighborSet: &api.MatchSet{Name: "inside"}}, Actions: accept,
+			Name: "inside", Conditions: &api.Conditions{NeighborSet: &api.MatchSet{Name: "inside", Type: api.MatchSet_TYPE_ANY}}, Actions: accept,
 		})
 	}
 	if err := e.srv.SetPolicies(ctx, r); err != nil {

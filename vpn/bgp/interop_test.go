@@ -230,3 +230,17 @@ router bgp 64513
 		t.Errorf("who waits: %v", w)
 	}
 }
+
+// TestReflectorComesAndGoes: the policies for clients of a route reflector are
+// taken, changed and dropped by a running speaker.
+func TestReflectorComesAndGoes(t *testing.T) {
+	client := vpn.Neighbor{Address: addr("192.0.2.1"), ASN: 64512, Client: true}
+	l := speak(t, host(map[string]vpn.Neighbor{"a": client}))
+	other := client
+	other.Address, other.Client = addr("192.0.2.2"), false
+	l.apply(host(map[string]vpn.Neighbor{"a": client, "b": other}))
+	l.apply(host(map[string]vpn.Neighbor{"b": other}))
+	if n := l.neighbor("b"); n.Session.State == vpn.Established {
+		t.Errorf("got %+v", n)
+	}
+}
