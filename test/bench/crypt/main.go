@@ -31,9 +31,9 @@ import (
 
 type options struct {
 	dir, ripstop, load, docs, command, cells string
-	seconds                           float64
-	rounds                            int
-	size                              int64
+	seconds                                  float64
+	rounds                                   int
+	size                                     int64
 }
 
 func main() {
