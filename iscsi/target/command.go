@@ -115,7 +115,7 @@ func (c *conn) begin(t *task, data []byte) error {
 	t.LUN, t.CDB, t.Attr, t.Out, t.InLimit = t.cmd.LUN, t.cdb, t.cmd.Attr, data, c.inLimit(t)
 	if c.nexus.scsi.Begin(c.ctx, &t.Task) {
 		c.leaveOrder()
-		c.mu.Lock()
+		c.lock()
 		defer c.mu.Unlock()
 		return c.conclude(t, true)
 	}
@@ -141,7 +141,7 @@ func (c *conn) failFresh(t *task) error {
 	} else {
 		t.Sense = senseOf(t.fault)
 	}
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	return c.answer(t)
 }

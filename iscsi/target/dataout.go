@@ -55,7 +55,7 @@ func (n *nexus) hold(c *conn, bytes int) error {
 
 // solicit asks for as much data as may be asked for now.
 func (c *conn) solicit(t *task) error {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	for {
 		r, ok := t.transfer.R2T(c.nextTag())

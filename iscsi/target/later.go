@@ -60,6 +60,15 @@ func (c *conn) startAll() {
 	}
 }
 
+// lock takes mu for the reader. Who holds it may be waiting for the initiator to
+// take what is written: then what is to begin does not wait for that, too.
+func (c *conn) lock() {
+	if !c.mu.TryLock() {
+		c.startAll()
+		c.mu.Lock()
+	}
+}
+
 // catchUp begins and writes everything that is due, for the reader.
 func (c *conn) catchUp() error {
 	c.startAll()

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"ripstop/internal/nettest"
 	"ripstop/iscsi/pdu"
 )
 
@@ -104,5 +105,39 @@ func TestBeginTogether(t *testing.T) {
 	}
 	if sum != n || most > laterMost || most < 2 {
 		t.Errorf("%d commands reached the device as %v", n, g.batches)
+	}
+}
+
+// TestBeginBehindAnswers: a command begins though its connection's reader waits,
+// because the initiator does not take what the writer has for it.
+func TestBeginBehindAnswers(t *testing.T) {
+	g := &gathering{memory: newMemory("data", 1<<20)}
+	w := newWorld(t, Options{Plug: g.plug, Unplug: g.unplug})
+	w.devices["data"] = g
+	w.become(twoTargets())
+	i := enter(t, webName, openIQN)
+	i.ready(0)
+	g.mu.Lock()
+	g.batches = nil
+	g.mu.Unlock()
+	var c *conn
+	w.Server.mu.Lock()
+	for c = range w.conns {
+	}
+	w.Server.mu.Unlock()
+	func() {
+		c.mu.Lock() // as the writer has it while it waits
+		defer c.mu.Unlock()
+		m := i.command(rw10(0x28, 0, 1), 512)
+		m.Read = true
+		i.send(m, nil)
+		nettest.Eventually(t, limit, "the command reaches its device", func() bool {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return len(g.batches) == 1
+		})
+	}()
+	if r, _ := i.receive(); len(r.data) != 512 {
+		t.Errorf("%v with %d bytes", r.Message, len(r.data))
 	}
 }

@@ -68,7 +68,7 @@ func (c *conn) logoutOther(m *pdu.Logout) error {
 }
 
 func (c *conn) putLogout(itt uint32, response uint8) error {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	return c.putLogoutLocked(itt, response)
 }

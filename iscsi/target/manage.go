@@ -170,7 +170,7 @@ func (fn *function) reportLocked() {
 }
 
 func (c *conn) putManaged(itt uint32, response uint8) error {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	return c.putManagedLocked(itt, response)
 }

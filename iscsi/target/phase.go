@@ -66,7 +66,7 @@ func (c *conn) pace() error {
 
 // overdue tells whether what was gathered is much or waits for long.
 func (c *conn) overdue() bool {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	if c.out.empty() {
 		return false
@@ -156,7 +156,7 @@ func (c *conn) reject(f *frame, reason uint8) error {
 	m := pdu.Reject{Reason: reason}
 	m.ITT = pdu.Reserved
 	c.log.Debug("rejected PDU", "initiator", c.login.Initiator, "pdu", f.op.String(), "reason", reason)
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	m.StatSN, m.ExpCmdSN, m.MaxCmdSN = c.stamp()
 	return c.out.put(&m, f.bhs)
@@ -174,7 +174,7 @@ func (c *conn) nop(f *frame) error {
 	}
 	answer := pdu.NOPIn{LUN: m.LUN, TTT: pdu.Reserved}
 	answer.ITT = m.ITT
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	answer.StatSN, answer.ExpCmdSN, answer.MaxCmdSN = c.stamp()
 	data := f.data[:min(len(f.data), c.maxRecv)]

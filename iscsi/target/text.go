@@ -96,7 +96,7 @@ func (c *conn) textKeys(pairs []pdu.Pair) bool {
 // what was negotiated holds.
 func (c *conn) textReply(m *pdu.Text) error {
 	x := &c.text
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	n := min(len(x.out), c.maxRecv)
 	part := x.out[:n]
