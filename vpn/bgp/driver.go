@@ -196,11 +196,13 @@ func (d *Driver) start(ctx context.Context, s vpn.Speaker) error {
 	if err != nil {
 		return err
 	}
-	d.engine, d.failed = e, false
 	if d.opts.marked() {
 		d.settles = time.Now().Add(s.Restart)
+	} else if err := d.opts.mark(); err != nil {
+		return errors.Join(err, e.stop(ctx, false)) // the next attempt listens anew
 	}
-	return d.opts.mark()
+	d.engine, d.failed = e, false
+	return nil
 }
 
 // restart is a speaker under another name: all sessions begin anew.
