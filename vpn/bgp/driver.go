@@ -286,10 +286,11 @@ func (d *Driver) drop(ctx context.Context, name string) error {
 }
 
 // Commit removes what an earlier daemon left in the kernel when no speaker is wanted.
-func (d *Driver) Commit(context.Context) error {
+// One that is wanted may not have been started where ctx is cancelled.
+func (d *Driver) Commit(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.engine != nil || d.failed || !d.opts.marked() {
+	if ctx.Err() != nil || d.engine != nil || d.failed || !d.opts.marked() {
 		return nil
 	}
 	return d.sweep()
