@@ -100,7 +100,9 @@ func (c *conn) store(t *task, d *pdu.DataOut, f *frame) error {
 	if !t.transfer.Complete() {
 		return c.solicit(t)
 	}
-	c.enterOrder()
+	if err := c.enterOrder(); err != nil {
+		return err
+	}
 	if !c.nexus.begins(t) {
 		return c.endWaiting(t)
 	}
