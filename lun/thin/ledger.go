@@ -199,6 +199,9 @@ func (p *Pool) recount() error {
 	var chunks []uint32
 	for len(chunks) < n {
 		c, ok := p.space.take(fixedChunk, p.reserve()+p.debt()+p.space.owed())
+		if !ok && p.expand() { // after opening, no more than the reserve is ready
+			continue
+		}
 		if !ok {
 			for _, c := range chunks {
 				p.space.unfix(c)

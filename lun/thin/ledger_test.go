@@ -278,3 +278,26 @@ func FuzzLedger(f *testing.F) {
 		}
 	})
 }
+
+// TestLedgerStays: where the reserve is more than a slab, so that no free chunk is
+// above it after opening, every stop and every opening leave a ledger all the same.
+func TestLedgerStays(t *testing.T) {
+	const chunks = 8192 // a reserve of 128, slabs of 32
+	p, d := startPool(t, 1, chunks, rules{})
+	v := create(t, p, "v", 8<<20)
+	must(t, v.WriteAt(t.Context(), filled(0, 8<<20, 1), 0, true))
+	must(t, p.Close())
+	for _, what := range []string{"a stop", "another stop", "a kill", "another kill"} {
+		if p.super.ledger.size == 0 {
+			t.Errorf("there is no ledger before %s", what)
+		}
+		p = openPool(t, d, chunks, rules{})
+		if p.super.ledger.size == 0 {
+			t.Errorf("there is no ledger before the session that ends with %s", what)
+		}
+		if what == "a stop" || what == "another stop" {
+			must(t, p.Close())
+		}
+	}
+	must(t, p.Close())
+}
