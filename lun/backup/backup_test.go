@@ -262,6 +262,7 @@ func TestPruneAtEachStepOfABackup(t *testing.T) {
 				m.before = nil
 				m.mu.Unlock()
 				pruned = true
+				m.advance(time.Second) // as clocks do
 				_, err := reopenAs(r).Prune(context.Background(), PruneOptions{Drop: []string{old.ID}})
 				return err
 			}

@@ -16,7 +16,8 @@ type PruneOptions struct {
 	// Drop is IDs that go, also where they cannot be read.
 	Drop []string
 	// Grace is the age under which nothing goes that no backup names: it is what a
-	// backup under way, or one that was interrupted, has brought already.
+	// backup under way, or one that was interrupted, has brought already. The pending
+	// backup itself stays for an hour at least.
 	Grace time.Duration
 	Dry   bool // say what would go
 }
@@ -49,7 +50,8 @@ func (r *Repo) Prune(ctx context.Context, o PruneOptions) (done Pruned, err erro
 	if err != nil {
 		return Pruned{}, err
 	}
-	old, err := r.older(ctx, pendingDir, note.at.Add(-o.Grace))
+	ended := note.at.Add(-max(o.Grace, underWay))
+	old, err := r.older(ctx, pendingDir, ended)
 	if err != nil {
 		return Pruned{}, err
 	}
@@ -59,7 +61,7 @@ func (r *Repo) Prune(ctx context.Context, o PruneOptions) (done Pruned, err erro
 		return Pruned{}, err
 	}
 	done = Pruned{Backups: drop, Kept: len(keep)}
-	tmp, err := r.older(ctx, TmpDir, note.at.Add(-o.Grace))
+	tmp, err := r.older(ctx, TmpDir, ended)
 	if err != nil {
 		return Pruned{}, err
 	}

@@ -36,7 +36,11 @@ const (
 	pruneStale   = 10 * time.Minute
 	pruneRefresh = 30 * time.Second
 	prunePoll    = 2 * time.Second
-	maxHead      = 4096 // bytes
+
+	// What is pending or not whole yet stays for so long, whatever the grace: it may be
+	// under way. A Writer gives up when it had its backup pending for half of it.
+	underWay = time.Hour
+	maxHead  = 4096 // bytes
 )
 
 // head is what a store says of itself.

@@ -25,6 +25,7 @@ type Writer struct {
 	pages  []Name
 	used   map[Name]struct{} // all pages and chunks of the disk, once they are counted
 	stored atomic.Int64
+	since  time.Time // of the pending backup, by the wall clock, which goes on while a machine sleeps
 
 	page  int64 // of names, -1 is none
 	names [pageNames]Name
@@ -257,7 +258,7 @@ func (w *Writer) Finish(ctx context.Context) (b Backup, err error) {
 	if err := w.count(ctx); err != nil {
 		return Backup{}, err
 	}
-	if err := w.r.save(ctx, pendingDir, w.b); err != nil {
+	if err := w.pend(ctx); err != nil {
 		return Backup{}, err
 	}
 	err = w.settle(ctx)
@@ -310,7 +311,7 @@ func (w *Writer) settle(ctx context.Context) error {
 			return ctx.Err()
 		case <-time.After(w.r.poll):
 		}
-		if err := w.r.save(ctx, pendingDir, w.b); err != nil { // so that its time is now
+		if err := w.pend(ctx); err != nil { // so that its time is now
 			return err
 		}
 	}
@@ -322,7 +323,16 @@ func (w *Writer) settle(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", n.object(), ErrGone)
 		}
 	}
+	if time.Since(w.since) > underWay/2 {
+		return errors.New("it stood still, or the store took too long to list what it has: run this again, it goes on")
+	}
 	return nil
+}
+
+// pend puts the pending backup, from before which its time is counted.
+func (w *Writer) pend(ctx context.Context) error {
+	w.since = time.Now().Round(0)
+	return w.r.save(ctx, pendingDir, w.b)
 }
 
 // pruning tells whether a Prune is under way. The object of mine was put just now, so
