@@ -274,6 +274,7 @@ func (p *Pool) adopt(g *ledger, of, leaves []*leaf) []*leaf {
 	}
 	if !p.space.adopt(g, of) {
 		p.ledger.fault = damaged("ledger", errLedger)
+		p.ledger.next = tableRef{} // with another map, it might not be noticed
 		return leaves
 	}
 	for i, l := range of {

@@ -301,3 +301,31 @@ func TestLedgerStays(t *testing.T) {
 	}
 	must(t, p.Close())
 }
+
+// TestImpossibleLedger: one that is whole and names what is not free is not used, and
+// another stands in its place when the pool is open, whatever the stop before was.
+func TestImpossibleLedger(t *testing.T) {
+	p, d := startPool(t, 1, 512, rules{})
+	v := create(t, p, "v", 8<<20)
+	must(t, v.WriteAt(t.Context(), filled(0, 8<<20, 1), 0, true))
+	must(t, p.Close())
+	want := usesNow(recovered(t, d, false))
+	s := p.super
+	payload, chunks, err := readTable(d, s.ledger, s.chunks)
+	must(t, err)
+	g, err := decodeLedger(payload, s.chunks)
+	must(t, err)
+	g.runs = append([]run{{1, 0, 0, 1}}, g.runs...) // of the log
+	bad := g.encode()
+	must(t, writeTable(d, bad, chunks[:1]))
+	s.ledger = tableRef{chunks[0], uint32(len(bad)), checksum(bad)}
+	must(t, writeSupers(d, &s))
+	p = openPool(t, d, 512, rules{})
+	if p.ledger.fault == nil || p.super.ledger.size == 0 || p.super.ledger == s.ledger {
+		t.Errorf("the ledger was %+v and is %+v: %v", s.ledger, p.super.ledger, p.ledger.fault)
+	}
+	if got := usesNow(recovered(t, d, true)); got.data != want.data {
+		t.Errorf("%d chunks are in use, want %d", got.data, want.data)
+	}
+	must(t, p.Close())
+}
