@@ -160,8 +160,8 @@ func decodePage(p []byte, into []Name) {
 	}
 }
 
-// Find is the newest backup of a LUN or LUN@SNAPSHOT, or that of an ID or the
-// beginning of one.
+// Find is the newest backup of a LUN or LUN@SNAPSHOT, which one host alone may have, or
+// that of an ID or the beginning of one.
 func Find(all []Entry, ref string) (Entry, error) {
 	var found []Entry
 	for _, e := range all {
@@ -170,6 +170,9 @@ func Find(all []Entry, ref string) (Entry, error) {
 			of += "@" + snapshot
 		}
 		if e.Err == nil && of == ref {
+			if len(found) > 0 && found[0].Host != e.Host { // LUNs of one name, and not one LUN
+				return Entry{}, fmt.Errorf("%s and %s have backups of LUN %s: name one by its ID, `ripstop backup ls` lists them", found[0].Host, e.Host, ref)
+			}
 			found = []Entry{e} // oldest first
 		}
 	}

@@ -455,8 +455,9 @@ func TestFind(t *testing.T) {
 	all := []Entry{
 		{Backup: Backup{ID: "20260101t000000z-aaaaaaaa", LUN: "x", Snapshot: "s"}}, {Backup: Backup{ID: "20260102t000000z-bbbbbbbb", LUN: "x"}},
 		{Backup: Backup{ID: "20260103t000000z-cccccccc", LUN: "y"}}, {Backup: Backup{ID: "20260104t000000z-dddddddd"}, Err: bad},
+		{Backup: Backup{ID: "20260105t000000z-eeeeeeee", LUN: "w", Host: "a"}}, {Backup: Backup{ID: "20260106t000000z-ffffffff", LUN: "w", Host: "b"}},
 	}
-	for ref, want := range map[string]int{"x": 1, "x@s": 0, "y": 2, "20260103": 2, "20260102T000000Z-BBB": 1, "z": -1, "x@none": -1, "2026": -1, "": -1, "20260104": -2} {
+	for ref, want := range map[string]int{"x": 1, "x@s": 0, "y": 2, "20260103": 2, "20260102T000000Z-BBB": 1, "z": -1, "x@none": -1, "2026": -1, "": -1, "20260104": -2, "w": -1, "20260105": 4} {
 		e, err := Find(all, ref)
 		switch {
 		case want == -2:
