@@ -155,6 +155,29 @@ func DiffSchedules(want, have Schedules) []ScheduleStep {
 	return out
 }
 
+// Spares is why snapshots that stay under the former schedules may be gone once these were
+// in force for a while; nil when none may. made is those that there are, by LUN.
+func (s Schedules) Spares(former Schedules, made map[string][]string) error {
+	for _, name := range slices.Sorted(maps.Keys(s.Of)) {
+		is := s.Of[name]
+		was, ok := former.Of[name]
+		switch {
+		case !ok && len(made[name]) > 0:
+			return fmt.Errorf("LUN %s: %d snapshots of a schedule are left from before, and this one might delete them", name, len(made[name]))
+		case ok && is.Keep < was.Keep:
+			return fmt.Errorf("LUN %s: of %d snapshots that stay %d would be deleted", name, was.Keep, was.Keep-is.Keep)
+		case ok && is.Every < was.Every:
+			return fmt.Errorf("LUN %s: a snapshot each %s would soon replace those of each %s", name, is.Interval(), was.Interval())
+		}
+		for _, held := range was.Held {
+			if !slices.Contains(is.Held, held) && slices.Contains(made[name], held) {
+				return fmt.Errorf("LUN %s: its schedule might delete the snapshot %s, which no target would serve", name, held)
+			}
+		}
+	}
+	return nil
+}
+
 // Describe is one line for each schedule, by "schedule/LUN".
 func (s Schedules) Describe() map[string]string {
 	out := make(map[string]string, len(s.Of))

@@ -178,3 +178,35 @@ func TestScheduleDescribes(t *testing.T) {
 		}
 	}
 }
+
+// TestScheduleSpares: what a schedule on trial may delete, though the former one does not.
+func TestScheduleSpares(t *testing.T) {
+	of := func(every time.Duration, keep int, held ...string) Schedules {
+		return Schedules{Of: map[string]Schedule{"data": {Every: every, Keep: keep, Held: held}}}
+	}
+	none, made := Schedules{}, []string{"auto-20261101T000000Z", "auto-20261101T010000Z"}
+	for _, x := range []struct {
+		name       string
+		is, former Schedules
+		made       []string
+		want       string // "" is that all stay
+	}{
+		{"the same", of(time.Hour, 24, made[0]), of(time.Hour, 24, made[0]), made, ""},
+		{"more", of(2*time.Hour, 25), of(time.Hour, 24), made, ""},
+		{"fewer", of(time.Hour, 2), of(time.Hour, 24), made, "LUN data: of 24 snapshots that stay 22 would be deleted"},
+		{"sooner", of(time.Minute, 24), of(time.Hour, 24), made, "LUN data: a snapshot each 1m would soon replace those of each 1h"},
+		{"none any more", none, of(time.Hour, 24), made, ""},
+		{"the first", of(time.Hour, 1), none, nil, ""},
+		{"after another one", of(time.Hour, 1), none, made, "LUN data: 2 snapshots of a schedule are left from before, and this one might delete them"},
+		{"a target less", of(time.Hour, 24), of(time.Hour, 24, made[0]), made, "LUN data: its schedule might delete the snapshot auto-20261101T000000Z, which no target would serve"},
+		{"a target of what is not there", of(time.Hour, 24), of(time.Hour, 24, "auto-20261101T090000Z"), made, ""},
+	} {
+		got := ""
+		if err := x.is.Spares(x.former, map[string][]string{"data": x.made}); err != nil {
+			got = err.Error()
+		}
+		if got != x.want {
+			t.Errorf("%s: %q, want %q", x.name, got, x.want)
+		}
+	}
+}

@@ -37,15 +37,21 @@ func (d *daemon) check(next, former *config.Config) error {
 }
 
 // comesBack refuses a trial from which there is no way back: a file makes LUNs and
-// pools that it cannot unmake.
+// pools that it cannot unmake, and a schedule deletes snapshots.
 func (d *daemon) comesBack(next, former *config.Config) error {
 	made := d.made()
 	to, _ := d.source(next, made)()
 	from, _ := d.source(former, made)()
+	no := func(why error) error {
+		return refused(http.StatusConflict, "apply with a time for the confirm: it could not be taken back: %v: apply this part of it without --confirm", why)
+	}
 	for _, s := range lun.Diff(from.LUN, to.LUN) {
 		if r, ok := s.(lun.Refuse); ok {
-			return refused(http.StatusConflict, "apply with a time for the confirm: it could not be taken back: %v: apply this part of it without --confirm", r.Err())
+			return no(r.Err())
 		}
+	}
+	if err := to.Schedules.Spares(from.Schedules, lun.Scheduled(d.drivers.lun.Snapshots())); err != nil {
+		return no(err)
 	}
 	return nil
 }
