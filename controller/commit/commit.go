@@ -383,8 +383,20 @@ func (c *Committer) keep(n side) error {
 	if err := c.host.Kept(n.config); err != nil {
 		c.log.Error("objects of verbs are not handed over to the file", "error", err)
 	}
+	c.outlive(n)
 	c.settle(n)
 	return nil
+}
+
+// outlive notes that a trial was taken back when another revision takes its place, or
+// the next daemon would say that it ended in the wait.
+func (c *Committer) outlive(n side) {
+	if c.trial == nil || c.trial.Revision == n.number {
+		return
+	}
+	if err := c.store.Revert(c.trial.Revision); err != nil {
+		c.log.Warn("the history is not told", "error", err)
+	}
 }
 
 // settle ends whatever trial there was with what runs and is kept.

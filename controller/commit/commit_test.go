@@ -235,6 +235,26 @@ func TestConfirmKeeps(t *testing.T) {
 	})
 }
 
+// TestATrialThatWasEnded: a daemon that starts later does not say that the one before it
+// ended in the wait.
+func TestATrialThatWasEnded(t *testing.T) {
+	for _, confirm := range []time.Duration{0, time.Hour} {
+		timed(t, func(h *host) {
+			h.apply("a", 0)
+			h.apply("b", time.Minute)
+			h.apply("a", confirm) // what is kept already
+			h.boot()
+			if _, ok, err := h.Resume(h.t.Context()); !ok || err != nil {
+				h.t.Fatal(ok, err)
+			}
+			if r := h.Now().Return; r != nil {
+				h.t.Errorf("confirm %v: it says %+v", confirm, r)
+			}
+			h.want("a", "1 current, 2 reverted")
+		})
+	}
+}
+
 // TestApplyWhileOnTrial: each kind of further change.
 func TestApplyWhileOnTrial(t *testing.T) {
 	for _, x := range []struct {
