@@ -276,12 +276,16 @@ func (e *Engine) reserveLUN(s lun.ReserveLUN) error {
 var errThick = errors.New("a raw pool keeps no room for a LUN: leave `thick:` out, or take a pool of kind thin")
 
 func (e *Engine) closeLUN(v *volume) error {
+	retain := func() {
+		v.pool.retained[v.name()] = retained{v.used.Load(), v.is.Load().id, v.size.Load(), v.meta.Block}
+	}
 	e.mu.Lock()
 	delete(e.volumes, v.name())
+	retain() // the pool has its data also while they are put on a disk that hangs
 	e.mu.Unlock()
 	err := v.close()
 	e.mu.Lock()
-	v.pool.retained[v.name()] = retained{v.used.Load(), v.is.Load().id, v.size.Load(), v.meta.Block}
+	retain() // with what was written until then
 	e.mu.Unlock()
 	e.log.Debug("lun closed", "lun", v.name())
 	return err

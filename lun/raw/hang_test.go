@@ -121,3 +121,43 @@ func TestCloseLeavesADiskThatHangs(t *testing.T) {
 	close(gate)
 	e.farewell = time.Minute
 }
+
+// slow is a file whose way to stable storage waits until the gate is opened.
+type slow struct {
+	file
+	gate, held chan struct{}
+}
+
+func (f *slow) Datasync() error {
+	f.held <- struct{}{}
+	<-f.gate
+	return f.file.Datasync()
+}
+
+// TestDataAreKnownWhileTheyClose: a LUN that hangs on its way out of service is one
+// that its pool has: no other pool makes one of its name.
+func TestDataAreKnownWhileTheyClose(t *testing.T) {
+	e := newEngine(t, Options{})
+	e.patience = time.Minute
+	do(t, e, openPool(t.TempDir(), 1<<30), openLUN("a", 1<<20, 4096),
+		lun.OpenPool{Name: "other", Pool: lun.Pool{Kind: lun.Raw, Path: t.TempDir(), Size: 1 << 30, Overcommit: 4}})
+	v := vol(t, e, "a")
+	must(t, v.WriteAt(t.Context(), make([]byte, 8192), 0, false))
+	f := &slow{v.file, make(chan struct{}), make(chan struct{}, 1)}
+	v.file = f
+	closed := make(chan error, 1)
+	go func() { closed <- e.Do(t.Context(), lun.CloseLUN{Name: "a"}) }()
+	<-f.held
+	if pool, ok := e.Keeps("a"); !ok || pool != "main" {
+		t.Errorf("it is kept by %q", pool)
+	}
+	wants(t, e.Do(t.Context(), lun.OpenLUN{Name: "a", LUN: lun.LUN{Pool: "other", Size: 1 << 20, Block: 4096}}), "its data are in pool main and not in other")
+	close(f.gate)
+	must(t, <-closed)
+	if r := e.Retained(); len(r) != 1 || r[0].Name != "a" || r[0].Pool != "main" || r[0].Used != 8192 {
+		t.Errorf("retained %+v", r)
+	}
+	if s := e.Stats().Pools[0]; s.Used != 8192 || s.Retained != 8192 {
+		t.Errorf("the pool has %+v", s)
+	}
+}
