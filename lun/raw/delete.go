@@ -60,8 +60,11 @@ func (e *Engine) deleteIn(p *pool, name string) (lun.Deleted, error) {
 	if e.volume(name) != nil {
 		return lun.Deleted{}, errors.New("it is in service")
 	}
+	if e.pool(p.name) != p { // it went out of service while its lane was waited for
+		return lun.Deleted{}, lun.ErrUnknown
+	}
 	has, err := p.has(name)
-	if err != nil || e.pool(p.name) != p {
+	if err != nil {
 		return lun.Deleted{}, err
 	}
 	if !has {

@@ -45,6 +45,23 @@ func TestDelete(t *testing.T) {
 	verify(t, e, "kept")
 }
 
+// TestDeleteInAPoolThatCloses: nothing is said to be deleted in a pool that went out
+// of service meanwhile, and nothing is.
+func TestDeleteInAPoolThatCloses(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "p")
+	e := newEngine(t, Options{})
+	do(t, e, openPool(dir, 1<<20), openLUN("data", 1<<20, 4096), lun.CloseLUN{Name: "data"})
+	p := e.pool("main")
+	do(t, e, lun.ClosePool{Name: "main"})
+	if d, err := e.deleteIn(p, "data"); !errors.Is(err, lun.ErrUnknown) {
+		t.Errorf("deleted %+v, %v", d, err)
+	}
+	do(t, e, openPool(dir, 1<<20))
+	if r := e.Retained(); len(r) != 1 {
+		t.Errorf("retained %+v", r)
+	}
+}
+
 // TestDeleteGoesOn: a crash between the two files leaves what a second call takes.
 func TestDeleteGoesOn(t *testing.T) {
 	for _, suffix := range []string{metaSuffix, dataSuffix} {
