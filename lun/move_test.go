@@ -587,6 +587,9 @@ func TestMoveClosed(t *testing.T) {
 	if err := errors.Join(m.Run(ctx, func(int64) {}), s.mux.CommitMove(ctx, "data")); err != nil {
 		t.Fatal(err)
 	}
+	if err := s.mux.Do(ctx, CloseLUN{"data"}); !errors.Is(err, ErrMoves) {
+		t.Errorf("closed while it is decided which of the two it is: %v", err)
+	}
 	s.mux.Moved("data")
 	s.do(CloseLUN{"data"})
 	s.do(OpenLUN{"data", LUN{Pool: "new", Size: moveSize, Block: 4096}})

@@ -423,7 +423,9 @@ func (m *Mux) growCopy(ctx context.Context, s GrowLUN) error {
 // closeMoving takes a LUN out of service whose move so ends, or is carried out when
 // the LUN is opened again.
 func (m *Mux) closeMoving(ctx context.Context, v *Move) error {
-	v.fail(ErrClosed)
+	if !v.fail(ErrClosed) { // whoever opened it again could write to the one that it will not be
+		return fmt.Errorf("close LUN %s: %w: it is being recorded that it is in pool %s: try again", v.name, ErrMoves, v.pools[1])
+	}
 	var errs []error
 	for _, name := range []string{v.name, v.name + goneSuffix, v.name + copySuffix} {
 		if e := m.ofLUN(name); e != nil {
