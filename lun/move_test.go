@@ -568,6 +568,40 @@ func TestMoveCrashes(t *testing.T) {
 	}
 }
 
+// TestMoveOfALUNThatIsGone: a LUN that was deleted after its move, and another one of
+// its name, are in nobody's way while the former pool is out of service.
+func TestMoveOfALUNThatIsGone(t *testing.T) {
+	ctx := t.Context()
+	s := newShip(t)
+	m := s.begin("new")
+	if err := errors.Join(m.Run(ctx, func(int64) {}), s.mux.CommitMove(ctx, "data")); err != nil {
+		t.Fatal(err)
+	}
+	s.mux.Moved("data")
+	if err := s.pass("new"); err != nil {
+		t.Fatal(err)
+	}
+	s.do(CloseLUN{"data"})
+	s.do(ClosePool{"old"})
+	if _, err := s.mux.Delete(ctx, "data"); err != nil {
+		t.Fatal(err)
+	}
+	open := OpenLUN{"data", LUN{Pool: "new", Size: moveSize, Block: 4096}}
+	s.do(open)
+	id := s.volume().Info().ID
+	s.do(CloseLUN{"data"})
+	s.do(open)
+	s.boot(Moved{"old", "new", m.ID()}) // which opens the former pool, too
+	s.do(open)
+	if is := s.volume().Info().ID; is != id || is == m.ID() {
+		t.Errorf("it was %x and is %x", id, is)
+	}
+	if done, err := s.mux.TidyMoved(ctx, "data", nil); !done || err != nil {
+		t.Errorf("not tidied: %v", err)
+	}
+	s.only("new/data")
+}
+
 // TestMoveClosed: a LUN that goes out of service on its way stays, and one that has
 // arrived is where it arrived.
 func TestMoveClosed(t *testing.T) {

@@ -269,7 +269,7 @@ func (m *Mux) settle(ctx context.Context, name string) error {
 // with an identifier that is not zero, or half of it has been done.
 func (m *Mux) rename(ctx context.Context, pool, from, to string, had, id [16]byte) error {
 	e, ok := m.ofPool(pool).(Renamer)
-	if !ok || !m.lies(from, pool, had) && !m.lies(to, pool, [16]byte{}) {
+	if !ok || !m.lies(from, pool, had) && !m.renamed(to, pool, id) {
 		return nil
 	}
 	return e.Rename(ctx, pool, from, to, id)
@@ -278,9 +278,21 @@ func (m *Mux) rename(ctx context.Context, pool, from, to string, had, id [16]byt
 // lies tells whether a pool in service has data of the name, and of the identifier
 // where that is not zero.
 func (m *Mux) lies(name, pool string, id [16]byte) bool {
-	is := func(l LUNStats) bool {
+	return m.any(func(l LUNStats) bool {
 		return l.Name == name && l.Pool == pool && (id == [16]byte{} || l.ID == id)
-	}
+	})
+}
+
+// renamed tells whether a pool in service has data that were given the name and the
+// identifier, or, where nobody can tell the identifier, half of it. Data of another
+// are those of a LUN that was made when this one had been deleted.
+func (m *Mux) renamed(name, pool string, id [16]byte) bool {
+	return m.any(func(l LUNStats) bool {
+		return l.Name == name && l.Pool == pool && (l.ID == [16]byte{} || l.ID == id)
+	})
+}
+
+func (m *Mux) any(is func(LUNStats) bool) bool {
 	for _, e := range m.all() {
 		if slices.ContainsFunc(e.Stats().LUNs, is) || slices.ContainsFunc(e.Retained(), is) {
 			return true
