@@ -568,6 +568,46 @@ func TestMoveCrashes(t *testing.T) {
 	}
 }
 
+// late is an engine that has something happen right after it was asked for a volume.
+type late struct {
+	*mem
+	then func()
+}
+
+func (l *late) Volume(name string) (Volume, error) {
+	v, err := l.mem.Volume(name)
+	if then := l.then; name == "data" && then != nil {
+		l.then = nil
+		then()
+	}
+	return v, err
+}
+
+// TestMoveSwitchesMeanwhile: who asks for a LUN while it is switched gets what its
+// users have, and not what the move leaves behind.
+func TestMoveSwitchesMeanwhile(t *testing.T) {
+	ctx := t.Context()
+	s := newShip(t)
+	l := &late{mem: s.raw}
+	s.mux.engines[Raw] = l
+	v := s.volume()
+	m := s.begin("new")
+	if err := errors.Join(m.Run(ctx, func(int64) {}), s.mux.CommitMove(ctx, "data")); err != nil {
+		t.Fatal(err)
+	}
+	s.mux.Moved("data")
+	l.then = func() { s.do(SwitchLUN{"data", "old", "new"}) }
+	if s.volume() != v {
+		t.Error("it is another volume")
+	}
+	if done, err := s.mux.TidyMoved(ctx, "data", nil); !done || err != nil {
+		t.Errorf("not tidied: %v", err)
+	}
+	if err := s.volume().WriteAt(ctx, make([]byte, 4096), 0, true); err != nil || s.volume() != v {
+		t.Errorf("it is another volume: %v", err)
+	}
+}
+
 // TestMoveOfALUNThatIsGone: a LUN that was deleted after its move, and another one of
 // its name, are in nobody's way while the former pool is out of service.
 func TestMoveOfALUNThatIsGone(t *testing.T) {

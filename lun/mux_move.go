@@ -366,32 +366,49 @@ func (m *Mux) into(pool string) string {
 
 // front is what users of a LUN in service see.
 func (m *Mux) front(name string) (*front, error) {
-	var v Volume
-	err := ErrClosed
-	for _, e := range m.all() {
-		if v, err = e.Volume(name); err == nil {
-			break
+	for {
+		move := m.moving(name)
+		var v Volume
+		err := ErrClosed
+		for _, e := range m.all() {
+			if v, err = e.Volume(name); err == nil {
+				break
+			}
+		}
+		if f, now := m.frontOf(name, v, err == nil, move); now && f != nil {
+			return f, nil
+		} else if now {
+			return nil, fmt.Errorf("LUN %s: %w", name, ErrClosed)
 		}
 	}
+}
+
+// frontOf is the front of a LUN whose engine has v, if there is one. It is too late
+// where move, which was there before v was looked for, has ended or another has begun:
+// v may be what that left behind.
+func (m *Mux) frontOf(name string, v Volume, there bool, move *Move) (f *front, now bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f := m.fronts[name]
-	if move := m.moves[name]; f != nil && move != nil && move.from != nil {
+	if m.moves[name] != move {
+		return nil, false
+	}
+	f = m.fronts[name]
+	if f != nil && move != nil && move.from != nil {
 		// The engine has another volume when its pool was opened anew, to which
 		// nobody does what is done to the copy.
 		if move.state.Load() == moveDone || f.now.Load().volume != v && !move.fail(ErrClosed) {
-			return f, nil
+			return f, true
 		}
 	}
-	if err != nil {
+	if !there {
 		delete(m.fronts, name)
-		return nil, fmt.Errorf("LUN %s: %w", name, ErrClosed)
+		return nil, true
 	}
 	if f == nil || f.now.Load().volume != v {
 		f = newFront(name, v)
 		m.fronts[name] = f
 	}
-	return f, nil
+	return f, true
 }
 
 // visible is LUNs without what moves hold apart, each once. A LUN whose move is being
