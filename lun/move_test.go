@@ -583,6 +583,34 @@ func (l *late) Volume(name string) (Volume, error) {
 	return v, err
 }
 
+// unhurried is an engine that has something happen before it makes a snapshot.
+type unhurried struct {
+	*mem
+	before func()
+}
+
+func (u *unhurried) Snapshot(ctx context.Context, name string, luns ...string) error {
+	u.before()
+	return u.mem.Snapshot(ctx, name, luns...)
+}
+
+// TestNoMoveDuringASnapshot: a LUN does not begin to move while a snapshot of it waits
+// for its pool, for that would come after the commit.
+func TestNoMoveDuringASnapshot(t *testing.T) {
+	ctx := t.Context()
+	s := newShip(t)
+	s.mux.engines[Raw] = &unhurried{s.raw, func() {
+		if _, err := s.mux.BeginMove(ctx, "data", "new"); err == nil || !strings.Contains(err.Error(), "a snapshot of it is being made") {
+			t.Errorf("it moves: %v", err)
+		}
+	}}
+	if err := s.mux.Snapshot(ctx, "s", "data"); err != nil {
+		t.Fatal(err)
+	}
+	s.raw.data["old"]["data"].snaps = nil
+	s.begin("new")
+}
+
 // TestMoveSwitchesMeanwhile: who asks for a LUN while it is switched gets what its
 // users have, and not what the move leaves behind.
 func TestMoveSwitchesMeanwhile(t *testing.T) {

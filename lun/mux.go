@@ -55,6 +55,7 @@ type Mux struct {
 	mu     sync.Mutex // guards what follows, and is not held over I/O
 	fronts map[string]*front
 	moves  map[string]*Move // under way
+	snaps  map[string]int   // LUNs of which snapshots are being made, and how many
 	moved  map[string]Moved // committed, and something of it may be left to do
 }
 
@@ -62,7 +63,7 @@ var _ Engine = (*Mux)(nil)
 
 // NewMux is a Mux over engines.
 func NewMux(engines map[Kind]Engine) *Mux {
-	return &Mux{engines: maps.Clone(engines), fronts: map[string]*front{}, moves: map[string]*Move{}, moved: map[string]Moved{}}
+	return &Mux{engines: maps.Clone(engines), fronts: map[string]*front{}, moves: map[string]*Move{}, snaps: map[string]int{}, moved: map[string]Moved{}}
 }
 
 // all is the engines, always in the same order.

@@ -65,6 +65,9 @@ func (m *Mux) claimMove(name string, v *Move) error {
 	if m.moves[name] != nil {
 		return ErrMoves
 	}
+	if m.snaps[name] > 0 {
+		return errors.New("a snapshot of it is being made: wait until that is done; a LUN that has snapshots does not move")
+	}
 	m.moves[name] = v
 	return nil
 }

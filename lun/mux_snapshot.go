@@ -27,9 +27,6 @@ func (m *Mux) Snapshots() []SnapshotStats {
 
 // snapshotter is the engine of a LUN in service, if it takes snapshots.
 func (m *Mux) snapshotter(lun string) (Snapshotter, error) {
-	if m.moving(lun) != nil {
-		return nil, fmt.Errorf("LUN %s: %w: wait for that, or end it with `ripstop lun move %s --cancel`", lun, ErrMoves, lun)
-	}
 	e := m.ofLUN(lun)
 	if e == nil {
 		return nil, fmt.Errorf("LUN %s: %w", lun, ErrClosed)
@@ -41,11 +38,40 @@ func (m *Mux) snapshotter(lun string) (Snapshotter, error) {
 	return nil, fmt.Errorf("LUN %s: pool %s is raw: %w: make a pool of `kind: thin` and copy the LUN into one there", lun, pool, ErrNoSnapshots)
 }
 
+// claimSnapshots keeps LUNs from beginning to move until release is called: a snapshot
+// may wait for its pool for longer than a move takes.
+func (m *Mux) claimSnapshots(luns []string) (release func(), err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range luns {
+		if m.moves[l] != nil {
+			return nil, fmt.Errorf("LUN %s: %w: wait for that, or end it with `ripstop lun move %s --cancel`", l, ErrMoves, l)
+		}
+	}
+	for _, l := range luns {
+		m.snaps[l]++
+	}
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, l := range luns {
+			if m.snaps[l]--; m.snaps[l] == 0 {
+				delete(m.snaps, l)
+			}
+		}
+	}, nil
+}
+
 // Snapshot keeps the present of LUNs of one engine.
 func (m *Mux) Snapshot(ctx context.Context, name string, luns ...string) error {
 	if len(luns) == 0 {
 		return fmt.Errorf("snapshot %s: of no LUN: %w", name, ErrUnknown)
 	}
+	release, err := m.claimSnapshots(luns)
+	if err != nil {
+		return fmt.Errorf("snapshot %s: %w", name, err)
+	}
+	defer release()
 	first, err := m.snapshotter(luns[0])
 	for _, l := range luns[1:] {
 		s, other := m.snapshotter(l)
