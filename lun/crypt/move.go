@@ -27,6 +27,12 @@ func (e *Engine) CommitMove(ctx context.Context, name string) error {
 		if err != nil {
 			return fmt.Errorf("copy its sealed key: %w", err)
 		}
+	} else if to := e.MovesTo(name); to != "" {
+		// That of a LUN that was never made there would have this one be taken for
+		// encrypted. What cannot be read is not believed when the LUN is opened, either.
+		if err := e.dropRecord(ctx, to, name); err != nil && !errors.Is(err, lun.ErrRecordsUnread) {
+			return fmt.Errorf("remove the sealed key of another LUN of its name: %w", err)
+		}
 	}
 	return e.Mux.CommitMove(ctx, name)
 }

@@ -84,3 +84,34 @@ func TestMove(t *testing.T) {
 		h.reads("data", 0, data)
 	}
 }
+
+// TestMoveToAKeyOfNothing: a LUN that is not encrypted stays so where the key of one
+// of its name lies that was never made.
+func TestMoveToAKeyOfNothing(t *testing.T) {
+	ctx := t.Context()
+	h := newHouse(t, t.TempDir())
+	sealed := lun.LUN{Pool: "thin", Size: 1 << 40, Block: 4096, Encryption: lun.Encryption{Key: keyOf(t, "E")}}
+	if err := h.Do(ctx, lun.OpenLUN{Name: "data", LUN: sealed}); err == nil {
+		t.Fatal("the pool promises more than it has")
+	}
+	if r, err := h.Record(ctx, "thin", "data"); err != nil || r == nil {
+		t.Fatalf("there is no key: %v", err)
+	}
+	plain := lun.LUN{Pool: "raw", Size: 1 << 20, Block: 4096}
+	h.do(lun.OpenLUN{Name: "data", LUN: plain})
+	data := bytes.Repeat([]byte("plain text"), 2048)[:16384]
+	h.write("data", 4096, data)
+	m, err := h.BeginMove(ctx, "data", "thin")
+	if err == nil {
+		err = errors.Join(m.Run(ctx, func(int64) {}), h.CommitMove(ctx, "data"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Moved("data")
+	h.do(lun.SwitchLUN{Name: "data", From: "raw", To: "thin"})
+	h = h.again()
+	plain.Pool = "thin"
+	h.do(lun.OpenLUN{Name: "data", LUN: plain})
+	h.reads("data", 4096, data)
+}
