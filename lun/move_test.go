@@ -568,6 +568,50 @@ func TestMoveCrashes(t *testing.T) {
 	}
 }
 
+// hung is an engine whose disk hangs for a while.
+type hung struct {
+	*mem
+	hangs bool
+}
+
+func (h *hung) Do(ctx context.Context, s Step) error {
+	if h.hangs {
+		return ErrHangs
+	}
+	return h.mem.Do(ctx, s)
+}
+
+func (h *hung) Record(context.Context, string, string) ([]byte, error) {
+	if h.hangs {
+		return nil, ErrHangs
+	}
+	return nil, nil
+}
+
+func (h *hung) Records(context.Context, string) ([]string, error)       { return nil, nil }
+func (h *hung) SetRecord(context.Context, string, string, []byte) error { return nil }
+
+// TestMoveToADiskThatHangs: what a disk makes after nobody waits for it any more is
+// not left there.
+func TestMoveToADiskThatHangs(t *testing.T) {
+	ctx := t.Context()
+	s := newShip(t)
+	h := &hung{s.thin, true}
+	s.mux.engines[Thin] = h
+	if _, err := s.mux.BeginMove(ctx, "data", "new"); !errors.Is(err, ErrHangs) {
+		t.Fatal(err)
+	}
+	if over, err := s.mux.EndMove(ctx, "data", "new"); over || !errors.Is(err, ErrHangs) {
+		t.Errorf("it is over: %v, %v", over, err)
+	}
+	h.hangs = false
+	s.do(OpenLUN{"data" + copySuffix, LUN{Pool: "new", Size: moveSize, Block: 4096}}) // what was begun ends
+	if over, err := s.mux.EndMove(ctx, "data", "new"); !over || err != nil {
+		t.Errorf("it is not over: %v", err)
+	}
+	s.only("old/data")
+}
+
 // late is an engine that has something happen right after it was asked for a volume.
 type late struct {
 	*mem

@@ -202,6 +202,11 @@ func (m *Mux) EndMove(ctx context.Context, name, pool string) (bool, error) {
 	if !m.HasPool(pool) {
 		return false, nil
 	}
+	// A copy that a disk that hangs is still making would be made after all, and be
+	// nobody's: reading anything takes its turn in the pool.
+	if _, err := m.Record(ctx, pool, name); errors.Is(err, ErrHangs) {
+		return false, fmt.Errorf("end the move of LUN %s: %w", name, err)
+	}
 	return true, m.dropCopy(ctx, name)
 }
 
