@@ -612,6 +612,25 @@ func TestMoveToADiskThatHangs(t *testing.T) {
 	s.only("old/data")
 }
 
+// TestDeleteBesideADiskThatHangs: a LUN is deleted where it is, and no other kind of
+// pool is asked before.
+func TestDeleteBesideADiskThatHangs(t *testing.T) {
+	ctx := t.Context()
+	s := newShip(t)
+	s.do(OpenLUN{"other", LUN{Pool: "new", Size: moveSize, Block: 4096}})
+	s.do(CloseLUN{"other"})
+	s.raw.fail(func(what string) error {
+		if what == "delete" {
+			return ErrHangs
+		}
+		return nil
+	})
+	if d, err := s.mux.Delete(ctx, "other"); err != nil || d.Pool != "new" {
+		t.Errorf("deleted %+v, %v", d, err)
+	}
+	s.only("old/data")
+}
+
 // late is an engine that has something happen right after it was asked for a volume.
 type late struct {
 	*mem

@@ -285,7 +285,14 @@ func (m *Mux) Delete(ctx context.Context, name string) (Deleted, error) {
 	if e := m.ofLUN(name); e != nil {
 		return e.Delete(ctx, name) // which refuses it
 	}
-	for _, e := range m.all() {
+	all := m.all()
+	for i, e := range all { // who has the data goes first: a disk that hangs elsewhere is not asked
+		if _, ok := e.Keeps(name); ok {
+			all[0], all[i] = all[i], all[0]
+			break
+		}
+	}
+	for _, e := range all {
 		d, err := e.Delete(ctx, name)
 		if !errors.Is(err, ErrUnknown) {
 			return d, err
