@@ -42,6 +42,7 @@ type ram struct {
 	b      []byte
 	mapped []bool // by 4 KiB
 	open   bool
+	failed bool // it takes no more writes
 	snaps  []string
 }
 
@@ -240,7 +241,7 @@ func (r *ram) StartWriteAt([]byte, int64, func(bool)) bool { return true }
 func (r *ram) Info() Info {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return Info{Name: r.name, ID: r.id, Size: int64(len(r.b)), BlockSize: r.block}
+	return Info{Name: r.name, ID: r.id, Size: int64(len(r.b)), BlockSize: r.block, ReadOnly: r.failed}
 }
 
 // enter locks the LUN for an access that may fail.

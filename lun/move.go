@@ -140,7 +140,7 @@ func (m *Move) Run(ctx context.Context, progress func(done int64)) error {
 	for m.next < m.from.Info().Size {
 		n := min(moveWindow, m.from.Info().Size-m.next)
 		pieces, err := m.pieces(ctx, m.next, n)
-		if err == nil {
+		if err = errors.Join(m.sound(), err); err == nil {
 			err = m.copyAll(ctx, pieces, buf, progress)
 		}
 		if err != nil {
@@ -162,6 +162,15 @@ func (m *Move) Run(ctx context.Context, progress func(done int64)) error {
 		return m.broke(ctx, fmt.Errorf("the copy in pool %s has %d bytes, and the LUN %d", m.pools[1], b, a))
 	}
 	return m.Err()
+}
+
+// sound is why the LUN may lack what was written to it. In the other pool nobody would
+// see that any more.
+func (m *Move) sound() error {
+	if m.from.Info().ReadOnly {
+		return fmt.Errorf("the LUN in pool %s: %w, for it may lack data: see its own problem", m.pools[0], ErrReadOnly)
+	}
+	return nil
 }
 
 func (m *Move) copyAll(ctx context.Context, pieces []piece, buf [2][]byte, progress func(done int64)) error {
@@ -298,6 +307,9 @@ func (m *Move) Commit() error {
 		return m.why
 	case len(m.dirty) > 0:
 		return ErrDiffers
+	}
+	if err := m.sound(); err != nil {
+		return err
 	}
 	m.state.CompareAndSwap(moveCopies, moveCommits)
 	return nil

@@ -437,6 +437,41 @@ func TestMoveOfALUNThatFails(t *testing.T) {
 	}
 }
 
+// TestMoveOfALUNThatLacksData: a LUN that takes no more writes stays where that is
+// seen, from whenever it does not.
+func TestMoveOfALUNThatLacksData(t *testing.T) {
+	ctx := t.Context()
+	s := newShip(t)
+	fail := func(is bool) {
+		r := s.raw.data["old"]["data"]
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.failed = is
+	}
+	m := s.begin("new")
+	if err := m.Run(ctx, func(int64) {}); err != nil {
+		t.Fatal(err)
+	}
+	fail(true)
+	if err := s.mux.CommitMove(ctx, "data"); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("committed: %v", err)
+	}
+	if over, err := s.mux.EndMove(ctx, "data", "new"); !over || err != nil {
+		t.Fatal(err)
+	}
+	if err := s.begin("new").Run(ctx, func(int64) {}); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("copied: %v", err)
+	}
+	if over, err := s.mux.EndMove(ctx, "data", "new"); !over || err != nil {
+		t.Fatal(err)
+	}
+	fail(false)
+	m = s.begin("new")
+	if err := errors.Join(m.Run(ctx, func(int64) {}), s.mux.CommitMove(ctx, "data")); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestMoveCancelled: the cause of the end is what ends it.
 func TestMoveCancelled(t *testing.T) {
 	s := newShip(t)
