@@ -67,6 +67,9 @@ func (p *pool) rename(from, to string, id id) error {
 		if err != nil {
 			return err
 		}
+		if _, err := os.Lstat(p.data(to)); err != nil { // also where it could not be seen whether they had the other name
+			return err
+		}
 		meta.ID = id
 		if err := writeMeta(p.meta(to), meta); err != nil {
 			return err

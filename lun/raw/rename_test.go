@@ -72,3 +72,20 @@ func TestRename(t *testing.T) {
 		})
 	}
 }
+
+// TestRenameWithoutData: metadata get no name that data have not.
+func TestRenameWithoutData(t *testing.T) {
+	dir := t.TempDir()
+	e := newEngine(t, Options{})
+	do(t, e, openPool(dir, 1<<20), openLUN("a", 1<<20, 4096))
+	id := vol(t, e, "a").Info().ID
+	do(t, e, lun.CloseLUN{Name: "a"})
+	must(t, os.Rename(filepath.Join(dir, "a.lun"), filepath.Join(dir, "away")))
+	wants(t, e.Rename(t.Context(), "main", "a", "b", id), "no such file")
+	must(t, os.Rename(filepath.Join(dir, "away"), filepath.Join(dir, "a.lun")))
+	must(t, e.Rename(t.Context(), "main", "a", "b", id))
+	do(t, e, openLUN("b", 1<<20, 4096))
+	if is := vol(t, e, "b").Info().ID; is != id {
+		t.Errorf("it was %x and is %x", id, is)
+	}
+}
