@@ -92,6 +92,13 @@ func (p *Pool) fetch(l *leaf) error {
 	if errors.Is(err, ErrDamaged) {
 		err = p.readNode(l.ref, s.node) // what is read wrong once may be right on the disk
 	}
+	var d *leafData
+	if err == nil {
+		d = decodeLeaf(s.node)
+		if !p.uncounted && !p.space.counts(d) {
+			err = damaged("map", fmt.Errorf("leaf %d has a block in a chunk that nobody uses", l.index))
+		}
+	}
 	if err != nil {
 		p.unread.Store(true)
 		switch {
@@ -102,9 +109,28 @@ func (p *Pool) fetch(l *leaf) error {
 		}
 		return err
 	}
-	l.data = decodeLeaf(s.node)
+	l.data = d
 	p.keep(l)
 	return nil
+}
+
+// counts tells whether every chunk of a leaf holds data and is counted. Opening sees
+// to that where it reads the leaf, and not where a ledger speaks for it.
+func (s *space) counts(d *leafData) bool {
+	last := uint32(0)
+	for _, c := range d.chunk {
+		if c == last || c == 0 || c == lostChunk {
+			continue
+		}
+		if !s.isData(c) {
+			return false
+		}
+		if n := s.state(c).Load(); n == 0 || n == holeChunk {
+			return false
+		}
+		last = c
+	}
+	return true
 }
 
 // settle gives each block of a leaf that a cut may have torn the CRC of what

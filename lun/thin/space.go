@@ -259,10 +259,11 @@ func (s *space) unname(l *leaf) {
 
 // alone counts chunks that the leaf of the key is the only one to use.
 func (s *space) alone(key uint32, n int32) {
-	if key>>6 == 0 {
+	id := int(key >> 6)
+	if id == 0 || id >= len(s.leaves) || s.leaves[id] == nil { // as where a ledger was wrong about a leaf
 		return
 	}
-	l := s.leaves[key>>6]
+	l := s.leaves[id]
 	at := &l.alone[key%leafRegions]
 	if *at == 0 {
 		l.covered.Add(1)
