@@ -263,9 +263,12 @@ func (p *plane) portsOf(found device.Switch, sound map[uint32]hook) (map[string]
 	if err != nil {
 		return nil, err
 	}
+	for n, f := range found.Ports { // all of them first: what one says may name another
+		p.keep(uint32(f.Link.Attrs().Index), place{name: n})
+	}
 	out := map[string]vswitch.Port{}
 	for n, f := range found.Ports {
-		port := p.port(n, f, sound)
+		port := p.port(f, sound)
 		if h := sound[uint32(f.Link.Attrs().Index)]; h.before != "" {
 			port.Fault = fmt.Sprintf("port %q: on %s, %s comes before the switch's, and what it decides passes the switch by: "+
 				"give it a priority above %d, end its actions with continue, or remove it", n, f.Link.Attrs().Name, h.before, filterPriority)
@@ -283,10 +286,9 @@ func (p *plane) portsOf(found device.Switch, sound map[uint32]hook) (map[string]
 }
 
 // port is a port as the switch treats it.
-func (p *plane) port(name string, found device.Port, sound map[uint32]hook) vswitch.Port {
+func (p *plane) port(found device.Port, sound map[uint32]hook) vswitch.Port {
 	l, port := found.Link.Attrs(), found.Port
 	ifindex := uint32(l.Index)
-	p.keep(ifindex, place{name: name})
 	slot := p.slots[ifindex]
 	have, trunk := p.ports[slot], p.trunks[slot]
 	down := have.Flags&planePortFlagPORT_DOWN != 0
