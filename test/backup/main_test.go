@@ -23,33 +23,13 @@ import (
 // program is the program under test. TestMain builds it.
 var program string
 
-type inside struct{ m *testing.M }
-
-func (i inside) Run() int {
-	dir, err := os.MkdirTemp("", "ripstop-backup-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "backup:", err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "ripstop")
-	build := exec.Command("go", "build", "-trimpath", "-o", program, "ripstop/cmd/ripstop")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make does
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "backup: go build:", err)
-		return 1
-	}
-	return i.m.Run()
-}
-
 func TestMain(m *testing.M) {
 	// Inside there is no network to get it from.
 	if _, err := s3.Install(); err != nil {
 		fmt.Fprintln(os.Stderr, "backup:", err)
 		os.Exit(1)
 	}
-	nettest.Main(inside{m})
+	nettest.Main(nettest.Program{M: m, Path: &program})
 }
 
 const limit = 90 * time.Second

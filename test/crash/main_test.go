@@ -13,10 +13,6 @@
 package crash
 
 import (
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"ripstop/internal/nettest"
@@ -25,24 +21,4 @@ import (
 // program is the program under test. TestMain builds it.
 var program string
 
-type inside struct{ m *testing.M }
-
-func (i inside) Run() int {
-	dir, err := os.MkdirTemp("", "ripstop-crash-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "crash:", err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "ripstop")
-	build := exec.Command("go", "build", "-trimpath", "-o", program, "ripstop/cmd/ripstop")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make does
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "crash: go build:", err)
-		return 1
-	}
-	return i.m.Run()
-}
-
-func TestMain(m *testing.M) { nettest.Main(inside{m}) }
+func TestMain(m *testing.M) { nettest.Main(nettest.Program{M: m, Path: &program}) }

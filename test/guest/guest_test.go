@@ -30,25 +30,6 @@ const limit = 60 * time.Second
 
 var program, kernel string
 
-type inside struct{ m *testing.M }
-
-func (i inside) Run() int {
-	dir, err := os.MkdirTemp("", "ripstop-guest-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "guest:", err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "ripstop")
-	build := exec.Command("go", "build", "-trimpath", "-o", program, "ripstop/cmd/ripstop")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make does
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "guest: go build: %v\n%s", err, out)
-		return 1
-	}
-	return i.m.Run()
-}
-
 func TestMain(m *testing.M) {
 	// Before the namespaces, from which no archive is reached.
 	cmd := exec.Command("../vm/run", "--kernel")
@@ -59,7 +40,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	kernel = strings.TrimSpace(string(out))
-	nettest.Main(inside{m})
+	nettest.Main(nettest.Program{M: m, Path: &program})
 }
 
 // TestPage follows the page: a VM boots from a LUN, talks in its VLAN and nowhere
