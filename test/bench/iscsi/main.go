@@ -15,11 +15,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 
 	"ripstop/test/bench/figures"
 	"ripstop/test/peers"
@@ -56,12 +54,7 @@ func main() {
 	flag.StringVar(&o.targets, "targets", "ripstop,tgtd,gotgt", "which targets")
 	flag.StringVar(&o.command, "command", "", "how it was called, for the document")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
+	figures.Main(func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) error {

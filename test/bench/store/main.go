@@ -14,11 +14,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime/pprof"
-	"syscall"
 	"time"
 
 	"ripstop/internal/uring"
@@ -47,12 +45,7 @@ func main() {
 	flag.BoolVar(&o.qemu, "qemu", true, "measure qcow2, too")
 	flag.Int64Var(&o.mapped, "mapped", 1024, "GiB mapped of the pool whose opening is timed; 0 is none")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
+	figures.Main(func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) error {

@@ -17,12 +17,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"ripstop/test/bench/figures"
@@ -54,12 +52,7 @@ func main() {
 	flag.StringVar(&o.planes, "planes", strings.Join(planes, ","), "which dataplanes")
 	flag.StringVar(&o.command, "command", "", "how it was called, for the document")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
+	figures.Main(func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) error {
