@@ -75,6 +75,7 @@ var laws = []law{
 	{`lun/.*`, `lun|internal/.*`, "an engine knows its root and no initiator"},
 	{`iscsi/pdu|iscsi/scsi`, `^$`, "wire formats and commands are values that stand alone"},
 	{`iscsi/(login|session)`, `iscsi|iscsi/pdu`, "a protocol is a value over its wire format"},
+	{`iscsi/initiator`, `iscsi|iscsi/(pdu|login)|internal/.*`, "the other side of a target shares the wire format with it, and nothing else"},
 	{`iscsi/target`, `iscsi|iscsi/(pdu|login|session|scsi)|internal/.*`, "the target knows no store: cmd hands it devices"},
 	{`controller`, `controller/config|vswitch|vpn|lun|iscsi|internal/reconcile|internal/run`, "the controller sees roots, never drivers"},
 	{`controller/config`, `vswitch|vpn`, "the file knows words, not engines"},

@@ -48,6 +48,16 @@ func (a algorithm) respond(id byte, secret iscsi.Secret, challenge []byte) []byt
 	return h.Sum(nil)
 }
 
+// Respond computes the answer to a challenge for who must prove itself, by the
+// algorithm of a number; ok is false for one that is not known.
+func Respond(number uint64, id byte, secret iscsi.Secret, challenge []byte) (response []byte, ok bool) {
+	a, ok := algorithms[number]
+	if !ok {
+		return nil, false
+	}
+	return a.respond(id, secret, challenge), true
+}
+
 // maxChallenge is the longest challenge that is answered (RFC 7143 section 12.1.3), in bytes.
 const maxChallenge = 1024
 
