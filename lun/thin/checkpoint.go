@@ -49,7 +49,7 @@ func (p *Pool) carryOut(clean bool) error {
 		return err
 	}
 	p.rules.point("checkpoint: leaves are written")
-	if clean || p.recovering && (!p.super.clean || p.ledger.next.size == 0) {
+	if clean || p.recovering && p.outdated() {
 		if err := p.recount(); err != nil {
 			return err
 		}

@@ -4,6 +4,8 @@ import (
 	"hash/crc32"
 	"io"
 	"unsafe"
+
+	"ripstop/internal/prefetch"
 )
 
 // File is what a pool lives in. Every method may be called while another is.
@@ -41,6 +43,14 @@ const (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func checksum(p []byte) uint32 { return crc32.Checksum(p, castagnoli) }
+
+// ahead begins to load block i of p, if p has one, while the one before it is
+// summed.
+func ahead(p []byte, i int) {
+	if i *= blockSize; i < len(p) {
+		prefetch.Lines(p[i:min(i+blockSize, len(p))])
+	}
+}
 
 // aligned is n zero bytes at an address that is a multiple of 4096, which
 // O_DIRECT asks for.

@@ -193,7 +193,9 @@ func (v *Volume) readRun(s *scratch, pt *part, from, to int) error {
 		in = s.block[:blockSize]
 	}
 	_, err := v.pool.file.ReadAt(in, blockAt(pt.target[i], from))
+	ahead(in, 0)
 	for k := 0; k < to-from; k++ {
+		ahead(in, k+1)
 		block := in[k*blockSize : (k+1)*blockSize]
 		if err == nil && (checksum(block) == pt.crc[i+k] || v.pool.rules.noVerify) {
 			continue

@@ -224,6 +224,16 @@ type ledgerState struct {
 	chunks []uint32
 	old    []uint32 // that only the super before names
 	fault  error    // why opening had no use of it
+	read   bool     // opening read so many leaves beside it that a new one pays
+}
+
+// ledgerShare is the share of all leaves, as its inverse, that opening may read
+// beside the ledger before writing a new one takes less time than reading them again.
+const ledgerShare = 32
+
+// outdated tells whether opening should write a ledger.
+func (p *Pool) outdated() bool {
+	return p.ledger.next.size == 0 || !p.super.clean && (p.ledger.read || p.harm.any() || p.unread.Load())
 }
 
 // loadLedger is the ledger that the super names, if any; its chunks are kept.

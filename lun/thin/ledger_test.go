@@ -329,3 +329,36 @@ func TestImpossibleLedger(t *testing.T) {
 	}
 	must(t, p.Close())
 }
+
+// TestLedgerOutlivesKills: an opening after a kill keeps the ledger while what it read
+// beside it is little, and writes another when that is much.
+func TestLedgerOutlivesKills(t *testing.T) {
+	const leaves = 2 * ledgerShare
+	p, d := startPool(t, 1, 4096, rules{})
+	v := create(t, p, "v", leaves*leafSize)
+	for i := range int64(leaves) {
+		must(t, v.WriteAt(t.Context(), filled(0, blockSize, uint64(i)), i*leafSize, false))
+	}
+	must(t, p.Close())
+	for _, kill := range []struct {
+		name    string
+		changed int64 // leaves
+		another bool
+	}{{"after nothing", 0, false}, {"after two leaves", 2, false}, {"after all leaves", leaves, true}, {"again", 1, false}} {
+		p = openPool(t, d, 4096, rules{})
+		was := p.super.ledger
+		v, err := p.Volume("v")
+		must(t, err)
+		for i := range kill.changed {
+			must(t, v.WriteAt(t.Context(), filled(0, blockSize, uint64(i+1)), i*leafSize+64<<10, true))
+		}
+		p = openPool(t, d, 4096, rules{})
+		if is := p.super.ledger; (is != was) != kill.another || is.size == 0 {
+			t.Errorf("%s: the ledger was %+v and is %+v", kill.name, was, is)
+		}
+		if !reflect.DeepEqual(usesNow(recovered(t, d, false)), usesNow(recovered(t, d, true))) {
+			t.Errorf("%s: the ledger says something else than the leaves", kill.name)
+		}
+	}
+	must(t, p.Close())
+}

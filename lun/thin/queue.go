@@ -288,7 +288,9 @@ func (f *flight) over(ok bool) bool {
 
 // sum notes the CRCs of what is written.
 func (f *flight) sum() {
+	ahead(f.part.data, 0)
 	for i := range f.part.crc {
+		ahead(f.part.data, i+1)
 		f.part.crc[i] = checksum(f.part.data[i*blockSize : (i+1)*blockSize])
 	}
 }
@@ -319,7 +321,9 @@ func (f *flight) publish(ok bool) {
 // matches compares what was read with its CRCs.
 func (f *flight) matches() bool {
 	pt := &f.part
+	ahead(pt.data, 0)
 	for i, c := range pt.target {
+		ahead(pt.data, i+1)
 		if c != 0 && !f.v.pool.rules.noVerify && checksum(pt.data[i*blockSize:(i+1)*blockSize]) != pt.crc[i] {
 			return false
 		}

@@ -363,7 +363,9 @@ func (p *Pool) count(ctx context.Context, f *found, g *ledger) error {
 		of = g.match(f)
 	}
 	if !p.thorough {
+		all := len(leaves)
 		leaves = p.adopt(g, of, leaves)
+		p.ledger.read = len(leaves)*ledgerShare > all
 	}
 	if err := p.countLeaves(ctx, leaves); err != nil {
 		return err
