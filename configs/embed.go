@@ -5,6 +5,7 @@
 //	quickstart-branch.yaml   the other end of its tunnel
 //	vm-host.yaml             VMs of two tenants behind one NIC
 //	two-site-{a,b}.yaml      two sites joined by a tunnel
+//	fabric.yaml              three hosts in one file
 //	reference.yaml           every key, explained
 //	ripstop.schema.json      for editors; generated
 //

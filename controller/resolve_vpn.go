@@ -17,6 +17,11 @@ func (r *resolver) vpn() vpn.State {
 			r.problem("tunnel/"+name, fmt.Errorf("private key: %w", err))
 			continue
 		}
+		if public := key.Public(); t.PublicKey != (vpn.Key{}) && public != t.PublicKey {
+			r.problem("tunnel/"+name, fmt.Errorf("private key %s has the public key %s, and the file says %s of host %s: write the former into the file, or bring the private key of the latter here",
+				r.path(t.PrivateKey), public, t.PublicKey, r.cfg.Host))
+			continue
+		}
 		s.Tunnels[name] = vpn.Tunnel{
 			Listen:     t.Listen,
 			Addresses:  slices.Clone(t.Addresses),

@@ -95,6 +95,7 @@ type Object struct {
 
 // Status is every object.
 type Status struct {
+	Host     string    `json:"host,omitempty" doc:"which host of a fabric the daemon is"`
 	Revision int       `json:"revision"`
 	Trial    *Trial    `json:"trial,omitempty" doc:"what waits for a confirm"`
 	Return   *Return   `json:"return,omitempty" doc:"how the last trial ended, if it was taken back and nothing was applied since"`

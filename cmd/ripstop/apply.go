@@ -28,7 +28,11 @@ func newApply(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			done, err := client.New(g.socket).Apply(cmd.Context(), v1.Apply{Files: files, Asked: words})
+			c := client.New(g.socket)
+			if err := g.isHost(cmd.Context(), c); err != nil {
+				return err
+			}
+			done, err := c.Apply(cmd.Context(), v1.Apply{Files: files, Asked: words})
 			return g.showApplied(cmd, done, err)
 		},
 	}

@@ -56,6 +56,7 @@ func (d *daemon) status() v1.Status {
 	now := time.Now()
 	d.drivers.accounts.look(now)
 	return v1.Status{
+		Host:     d.name,
 		Warnings: slices.Concat(d.drivers.accounts.warnings(now), damage(d.drivers.thin.Bad()), d.stale(d.config())),
 		Revision: stands.Revision, Trial: trial(stands.Trial), Return: returned(stands.Return),
 		Started: d.started, Passes: s.Passes, Well: s.Well() && !s.Waits(),
@@ -83,7 +84,7 @@ func objects(list []controller.Object) []v1.Object {
 }
 
 func (d *daemon) planFiles(ctx context.Context, files []v1.File) (v1.Plan, error) {
-	c, warnings, err := parse(unpack(files))
+	c, warnings, err := parse(unpack(files), d.name)
 	if err != nil {
 		return v1.Plan{}, err
 	}

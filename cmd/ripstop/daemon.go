@@ -34,6 +34,7 @@ type daemon struct {
 	commit   *commit.Committer
 	beside   *beside.Store
 	host     controller.Host
+	name     string // of the host in a fabric
 	lock     *os.File
 	claim    net.Listener
 	listener net.Listener
@@ -57,7 +58,7 @@ func open(ctx context.Context, g *global, log *slog.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--state %s: %w", g.state, err)
 	}
-	d := &daemon{log: log, started: time.Now(), current: &config.Config{}}
+	d := &daemon{log: log, name: g.host, started: time.Now(), current: &config.Config{}}
 	revisions, err := revision.Open(state)
 	if err != nil {
 		return nil, err
@@ -94,7 +95,7 @@ func open(ctx context.Context, g *global, log *slog.Logger) (*daemon, error) {
 	}
 	d.moving, d.moveWake = map[string]*movement{}, make(chan struct{}, 1)
 	d.ctl = controller.New(log, d.drivers.wake, d.drivers.parts()...)
-	d.commit = commit.New(log, revisions, commit.Host{Carry: d.carry, Check: d.check, Kept: d.adopt})
+	d.commit = commit.New(log, revisions, commit.Host{Name: g.host, Carry: d.carry, Check: d.check, Kept: d.adopt})
 	return d, nil
 }
 
@@ -188,9 +189,10 @@ func (d *daemon) source(c *config.Config, o beside.Objects) controller.Source {
 	}
 }
 
-// parse turns files into a configuration, or into the answer that says why not.
-func parse(files []config.File) (*config.Config, []string, error) {
-	c, warnings, err := config.Parse(files)
+// parse turns files into the configuration of a host, or into the answer that says
+// why not.
+func parse(files []config.File, host string) (*config.Config, []string, error) {
+	c, warnings, err := config.ParseFor(files, host)
 	if err != nil {
 		return nil, nil, invalid(err)
 	}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 
+	"ripstop/api/client"
 	v1 "ripstop/api/v1"
 	"ripstop/controller/config"
 )
@@ -20,6 +22,23 @@ func load(paths []string) ([]v1.File, error) {
 		out[i] = v1.File{Name: f.Name, Data: string(f.Data)}
 	}
 	return out, nil
+}
+
+// isHost refuses a daemon that is another host than the one that --host names: its
+// part of the files is another one.
+func (g *global) isHost(ctx context.Context, c *client.Client) error {
+	if g.host == "" {
+		return nil
+	}
+	s, err := c.Status(ctx)
+	if err == nil && s.Host != g.host {
+		is := "no host of a fabric"
+		if s.Host != "" {
+			is = "host " + s.Host
+		}
+		err = fmt.Errorf("--host %s: the daemon at %s is %s: leave --host out, or name the socket of the other daemon with --socket", g.host, g.socket, is)
+	}
+	return err
 }
 
 // refuse tells what is wrong with configuration files, one fault a line without

@@ -68,6 +68,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 type global struct {
 	state  string
 	socket string
+	host   string
 	level  string
 	output string
 }
@@ -84,6 +85,7 @@ func newRoot() *cobra.Command {
 	f := root.PersistentFlags()
 	f.StringVar(&g.state, "state", "/var/lib/ripstop", "directory of keys, pools and revisions")
 	f.StringVar(&g.socket, "socket", "/run/ripstop/ripstop.sock", "the daemon's unix socket")
+	f.StringVar(&g.host, "host", os.Getenv("RIPSTOP_HOST"), "which host of a file with hosts this is (RIPSTOP_HOST)")
 	f.StringVar(&g.level, "log-level", "info", "debug, info, warn or error")
 	f.StringVarP(&g.output, "output", "o", "table", "table, json or yaml")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
@@ -95,7 +97,7 @@ func newRoot() *cobra.Command {
 		return g.check()
 	}
 	root.AddCommand(
-		newUp(g), newServe(g), newValidate(g), newPlan(g), newApply(g), newConfirm(g), newRollback(g), newHistory(g),
+		newUp(g), newServe(g), newValidate(g), newKey(g), newPlan(g), newApply(g), newConfirm(g), newRollback(g), newHistory(g),
 		newStatus(g), newGet(g), newPort(g), newTrace(g), newCapture(g), newPool(g), newLUN(g), newBackup(g), newDoctor(g), newSchema(), newVersion(g),
 	)
 	return root

@@ -22,7 +22,11 @@ func newPlan(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			plan, err := client.New(g.socket).Plan(cmd.Context(), files)
+			c := client.New(g.socket)
+			if err := g.isHost(cmd.Context(), c); err != nil {
+				return err
+			}
+			plan, err := c.Plan(cmd.Context(), files)
 			if err != nil {
 				return refuse(cmd.ErrOrStderr(), err)
 			}

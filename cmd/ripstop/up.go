@@ -28,7 +28,7 @@ func newUp(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, warnings, err := parse(files)
+			_, warnings, err := parse(files, g.host)
 			if err != nil {
 				return refuse(cmd.ErrOrStderr(), err)
 			}

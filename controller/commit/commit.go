@@ -48,6 +48,8 @@ var (
 
 // Host is what a Committer does things with.
 type Host struct {
+	// Name is which host of a fabric this is, "" for none.
+	Name string
 	// Carry makes a configuration the host's; with controller.GoBack, when it fails,
 	// the former one.
 	Carry func(context.Context, *config.Config, controller.Mode) controller.Report
@@ -161,7 +163,7 @@ func (c *Committer) Former() *config.Config {
 // Start makes files the configuration for good, whatever objects of it fail: they
 // are tried again.
 func (c *Committer) Start(ctx context.Context, ch Change) (Done, error) {
-	cfg, warnings, err := config.Parse(ch.Files)
+	cfg, warnings, err := config.ParseFor(ch.Files, c.host.Name)
 	if err != nil {
 		return Done{Warnings: warnings}, err
 	}
@@ -197,7 +199,7 @@ func (c *Committer) Resume(ctx context.Context) (done Done, ok bool, err error) 
 	}
 	cfg := &config.Config{}
 	if number > 0 {
-		if cfg, done.Warnings, err = config.Parse(files); err != nil {
+		if cfg, done.Warnings, err = config.ParseFor(files, c.host.Name); err != nil {
 			return done, false, err
 		}
 	}
@@ -228,7 +230,7 @@ func (c *Committer) Again(ctx context.Context) controller.Report {
 // that trial; on trial it puts the deadline off, and what is kept stays the same.
 // Files that run already are no new revision: without Confirm they are confirmed.
 func (c *Committer) Apply(ctx context.Context, ch Change) (Done, error) {
-	cfg, warnings, err := config.Parse(ch.Files)
+	cfg, warnings, err := config.ParseFor(ch.Files, c.host.Name)
 	if err != nil {
 		return Done{}, err
 	}

@@ -120,7 +120,7 @@ func (c *checker) checkVLANs() {
 		} else if v.ID.ok {
 			ids[v.ID.v] = n
 		}
-		vlan := VLAN{ID: uint16(v.ID.v), Gateways: prefixes(v.Gateway), Groups: c.groupsOf(v.Groups)}
+		vlan := VLAN{ID: uint16(v.ID.v), Gateways: prefixes(v.Gateway.many), Groups: c.groupsOf(v.Groups), Anycast: bool(v.Anycast.v)}
 		known(c.report, c.raw.Switches, "switch", v.Switch)
 		if v.Gateway.given {
 			c.device(n, v.spot)

@@ -75,7 +75,7 @@ func (v *rawVLAN) gateways() many[hostAddr] {
 	if v == nil {
 		return many[hostAddr]{}
 	}
-	return v.Gateway
+	return v.Gateway.many
 }
 
 func (t *rawTunnel) addresses() many[hostAddr] {
@@ -160,8 +160,8 @@ func (c *checker) lunMap(t *rawTarget, served map[lunRef]spot) map[uint16]string
 		}
 		lun := v.v.lun()
 		if _, ok := c.raw.LUNs.items[string(lun)]; !ok {
-			hint := c.hint(string(lun), c.raw.LUNs.order)
-			if nearest(string(lun), c.raw.LUNs.order) == "" {
+			hint := missing(c.report, c.raw.LUNs, string(lun))
+			if _, away := c.raw.LUNs.away[string(lun)]; !away && nearest(string(lun), c.raw.LUNs.order) == "" {
 				hint += "; one that a command made is served when luns names it, too"
 			}
 			c.errorf(v.spot, "there is no LUN %q%s", lun, hint)

@@ -16,6 +16,7 @@ func (c *checker) checkTunnel(t *rawTunnel) Tunnel {
 		Peers:      map[string]Peer{},
 	}
 	out.MTU = c.checkMTU(t.MTU, out.Addresses)
+	c.mesh(t, &out)
 	keys, routes := map[publicKey]spot{}, map[netip.Prefix]spot{}
 	for n, p := range t.Peers.all() {
 		c.objectName(n, p.spot)

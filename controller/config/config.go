@@ -12,6 +12,9 @@ import (
 // every reference leads somewhere, every value is in its range, every list is
 // sorted unless its order has a meaning. Maps are never nil.
 type Config struct {
+	Host  string          // which of Hosts it is the part of; "" without hosts
+	Hosts map[string]Host // all of the fabric; nil when the files are for one host alone
+
 	VLANs    map[string]VLAN
 	Groups   map[string]Group
 	Switches map[string]Switch
@@ -20,6 +23,18 @@ type Config struct {
 	Pools    map[string]Pool
 	LUNs     map[string]LUN
 	Targets  map[string]Target // by iSCSI name in lower case
+
+	fabric *rawFile // what ForHost takes a part of; nil in a part
+}
+
+// Host is one host of the fabric.
+type Host struct {
+	Endpoint  string // "host:port", "" when the others learn it
+	PublicKey vpn.Key
+	Addresses []netip.Prefix // in the mesh, host part kept
+	Subnets   []netip.Prefix // masked, sorted
+	NAT       bool           // the host has to keep a NAT's memory alive
+	VTEP      netip.Addr     // not valid without one and without an address in the mesh
 }
 
 // VLAN is a name for an 802.1Q id.
@@ -28,6 +43,7 @@ type VLAN struct {
 	Gateways []netip.Prefix // the host's own addresses in the VLAN, host part kept
 	Switch   string         // the switch that serves the gateway, "" without one
 	Groups   []string       // of every port, for its frames in the VLAN
+	Anycast  bool           // every host of the VLAN has the same gateways
 }
 
 // Group is a security group: which connections may begin at a port that has it.
@@ -86,9 +102,17 @@ type Port struct {
 type Tunnel struct {
 	Listen     uint16 // UDP port, 0 lets the kernel choose
 	Addresses  []netip.Prefix
-	PrivateKey string // name of the key's file
-	MTU        int    // bytes, 0 computes it
+	PrivateKey string  // name of the key's file
+	PublicKey  vpn.Key // that the private key must have; zero when the file does not say
+	MTU        int     // bytes, 0 computes it
 	Peers      map[string]Peer
+	Mesh       Mesh
+}
+
+// Mesh is how the hosts of a fabric are the tunnel's peers.
+type Mesh struct {
+	Hosts []string // that the tunnel joins, in the file's order; none is no mesh
+	Hubs  []string // through the first of which the others reach one another; none is a full mesh
 }
 
 // Peer is one WireGuard peer.

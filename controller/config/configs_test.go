@@ -26,8 +26,21 @@ func TestConfigs(t *testing.T) {
 			for _, w := range warnings {
 				t.Error(w)
 			}
-			if len(c.Tunnels)+len(c.VLANs) == 0 {
-				t.Error("the file asks for nothing")
+			parts := []*Config{c}
+			if c.Hosts != nil {
+				parts = nil
+			}
+			for host := range c.Hosts {
+				part, err := c.ForHost(host)
+				if err != nil {
+					t.Fatal(err)
+				}
+				parts = append(parts, part)
+			}
+			for _, c := range parts {
+				if len(c.Tunnels)+len(c.VLANs) == 0 {
+					t.Errorf("the file asks host %q for nothing", c.Host)
+				}
 			}
 		})
 	}

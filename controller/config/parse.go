@@ -24,6 +24,7 @@ type File struct {
 
 // Parse reads files as one configuration. The error, if any, is Errors and
 // holds every fault; the Config is then nil. Warnings come with or without it.
+// Of files with hosts the Config has nothing but these: ForHost gives the parts.
 // It does no I/O.
 func Parse(files []File) (*Config, []Warning, error) {
 	r := &report{}
@@ -33,7 +34,12 @@ func Parse(files []File) (*Config, []Warning, error) {
 	}
 	c := newChecker(r, raw)
 	c.version(files)
-	c.check()
+	if raw.Hosts.given {
+		c.checkFabric()
+	} else {
+		c.noHosts()
+		c.check()
+	}
 	faults, warnings := r.sorted(files)
 	if len(faults) > 0 {
 		return nil, warnings, faults

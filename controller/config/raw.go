@@ -13,6 +13,7 @@ import (
 
 type rawFile struct {
 	Version  value[version]   `yaml:"version" jsonschema_description:"Version of this file format: 1. At least one file of a configuration says it."`
+	Hosts    table[rawHost]   `yaml:"hosts" jsonschema_description:"Hosts by name, when one configuration is for several; each takes its part with --host NAME."`
 	VLANs    table[rawVLAN]   `yaml:"vlans" jsonschema_description:"Names for VLAN ids, and what this host serves in them."`
 	Groups   table[rawGroup]  `yaml:"groups" jsonschema_description:"Security groups by name: which connections the ports that name them may have."`
 	Switches table[rawSwitch] `yaml:"switches" jsonschema_description:"VLAN-aware switches by name."`
@@ -21,18 +22,91 @@ type rawFile struct {
 	Pools    table[rawPool]   `yaml:"pools" jsonschema_description:"Pools that LUNs take their space from, by name."`
 	LUNs     table[rawLUN]    `yaml:"luns" jsonschema_description:"Thin logical units by name."`
 	Targets  table[rawTarget] `yaml:"targets" jsonschema_description:"iSCSI targets by iSCSI name (iqn.…, eui.… or naa.…)."`
+
+	self string // the host whose part this is, "" for the whole
+}
+
+// rawOn is of every object that a host alone may have.
+type rawOn struct {
+	On many[name] `yaml:"on" jsonschema_description:"The hosts that have it; one or a list. Without it every host, or those of what it lies in."`
+}
+
+type rawHost struct {
+	spot
+	Endpoint  value[endpoint]  `yaml:"endpoint" jsonschema_description:"host:port where the others reach it. Without it they learn where it is from its handshakes."`
+	PublicKey value[publicKey] `yaml:"public-key" jsonschema_description:"Its public key in the mesh, in base64 as ripstop key prints it on the host."`
+	Address   many[hostAddr]   `yaml:"address" jsonschema_description:"Its address in the mesh, or a list, with prefix length."`
+	Subnets   many[anyPrefix]  `yaml:"subnets" jsonschema_description:"Prefixes behind the host that the others reach through it; one or a list."`
+	NAT       value[boolean]   `yaml:"nat" jsonschema_description:"The host is behind a NAT, which forgets it unless it sends something every 25 s. true without endpoint, else false unless set."`
+	VTEP      value[ipAddr]    `yaml:"vtep" jsonschema_description:"Its address for VXLAN. Without it its first address in the mesh."`
 }
 
 type rawVLAN struct {
 	spot
+	rawOn
 	ID      value[vlanID]  `yaml:"id" jsonschema:"required" jsonschema_description:"802.1Q id, 1 to 4094."`
-	Gateway many[hostAddr] `yaml:"gateway" jsonschema_description:"The host's own address in the VLAN, or a list of them, with prefix length. Makes a device of the VLAN's name."`
+	Gateway rawGateways    `yaml:"gateway" jsonschema_description:"The host's own address in the VLAN, or a list of them, with prefix length, or as {address: …, on: HOST} that of some hosts alone. Makes a device of the VLAN's name."`
+	Anycast value[boolean] `yaml:"anycast" jsonschema_description:"Every host of the VLAN has the same gateway."`
 	Switch  value[name]    `yaml:"switch" jsonschema_description:"The switch that serves the gateway. Needed only where more than one could."`
 	Groups  many[name]     `yaml:"groups" jsonschema_description:"Security groups of every port of the VLAN, for its frames in the VLAN; one or a list."`
 }
 
+// rawGateways is addresses, each of which may be that of some hosts alone.
+type rawGateways struct {
+	many[hostAddr]
+	on []rawOn // as the items
+}
+
+type rawGateway struct {
+	spot
+	rawOn
+	Address value[hostAddr] `yaml:"address" jsonschema:"required" jsonschema_description:"The host's own address in the VLAN, with prefix length."`
+}
+
+func (g *rawGateways) fromNode(d *decoder, n *yaml.Node, at spot) {
+	if n.Kind != yaml.SequenceNode && n.Kind != yaml.MappingNode {
+		g.many.fromNode(d, n, at)
+		g.on = make([]rawOn, len(g.items))
+		return
+	}
+	g.spot, g.given = at, true
+	all := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		all = n.Content
+	}
+	if len(all) == 0 {
+		d.errorf(at, "is an empty list: name something or leave the key out")
+	}
+	g.items, g.on = make([]value[hostAddr], len(all)), make([]rawOn, len(all))
+	for i, c := range all {
+		here := at
+		if n.Kind == yaml.SequenceNode {
+			here = d.at(at.index(i), c)
+		}
+		if c.Kind != yaml.MappingNode {
+			g.items[i].fromNode(d, c, here)
+			continue
+		}
+		var one rawGateway
+		d.structure(reflect.ValueOf(&one).Elem(), c, here)
+		g.items[i], g.on[i] = one.Address, one.rawOn
+	}
+}
+
+// onHost is those of one host.
+func (g rawGateways) onHost(host string) rawGateways {
+	out := rawGateways{many: many[hostAddr]{spot: g.spot}}
+	for i, v := range g.items {
+		if g.on[i].has(host) {
+			out.items, out.on, out.given = append(out.items, v), append(out.on, g.on[i]), true
+		}
+	}
+	return out
+}
+
 type rawGroup struct {
 	spot
+	rawOn
 	Log   value[boolean] `yaml:"log" jsonschema_description:"The daemon's log tells dropped frames, at most 10 a second for each port. false unless set."`
 	Rules list[rawRule]  `yaml:"rules" jsonschema:"required" jsonschema_description:"What is allowed; all else is dropped, but answers. A deny beats every allow."`
 }
@@ -51,12 +125,14 @@ type rawRule struct {
 
 type rawSwitch struct {
 	spot
+	rawOn
 	Dataplane value[dataplane] `yaml:"dataplane" jsonschema_description:"The engine that forwards: auto (default), bridge (the kernel's) or ebpf (ripstop's own)."`
 	Ports     table[rawPort]   `yaml:"ports" jsonschema_description:"Ports by name, which is also the name of the device on the host unless device is set."`
 }
 
 type rawPort struct {
 	spot
+	rawOn
 	Netns    value[name]    `yaml:"netns" jsonschema_description:"The port is a veth pair whose far end is in this network namespace, made if absent."`
 	Tap      *rawTap        `yaml:"tap" jsonschema_description:"The port is a tap for a VM."`
 	Device   value[ifName]  `yaml:"device" jsonschema_description:"The port is this existing interface of the host."`
@@ -114,15 +190,36 @@ type rawTap struct {
 
 type rawTunnel struct {
 	spot
+	rawOn
 	Listen     value[portNumber] `yaml:"listen" jsonschema_description:"UDP port, 1 to 65535. Without it the kernel chooses."`
 	Address    many[hostAddr]    `yaml:"address" jsonschema_description:"Address of the tunnel's device, or a list, with prefix length."`
 	PrivateKey value[fileName]   `yaml:"private-key" jsonschema:"required" jsonschema_description:"File of the private key, under the state directory unless absolute. Made with mode 0600 when absent."`
 	MTU        value[mtu]        `yaml:"mtu" jsonschema_description:"Bytes of a packet, 68 to 65535. Without it it is computed."`
 	Peers      table[rawPeer]    `yaml:"peers" jsonschema_description:"Peers by name."`
+	Mesh       *rawMesh          `yaml:"mesh" jsonschema_description:"Makes peers of the hosts, which have their addresses from there: full, of all of them, or {hub: HOST}."`
+}
+
+// rawMesh is full, or hubs.
+type rawMesh struct {
+	spot
+	Hub  many[name] `yaml:"hub" jsonschema:"required" jsonschema_description:"The host through which the others reach one another, or a list; the first one of a list carries that."`
+	full bool
+}
+
+func (m *rawMesh) fromNode(d *decoder, n *yaml.Node, at spot) {
+	if n.Kind == yaml.MappingNode {
+		d.structure(reflect.ValueOf(m).Elem(), n, at)
+		return
+	}
+	m.place(d.at(at, n))
+	if m.full = n.Kind == yaml.ScalarNode && n.Value == "full"; !m.full {
+		d.errorf(m.spot, "is %s: write full, or {hub: HOST}", kindName(n))
+	}
 }
 
 type rawPeer struct {
 	spot
+	rawOn
 	PublicKey    value[publicKey] `yaml:"public-key" jsonschema:"required" jsonschema_description:"The peer's public key, in base64 as wg pubkey prints it."`
 	PresharedKey value[fileName]  `yaml:"preshared-key" jsonschema_description:"File of a pre-shared key, in base64 as wg genpsk prints it."`
 	Endpoint     value[endpoint]  `yaml:"endpoint" jsonschema_description:"host:port where the peer listens. Without it the peer finds us."`
@@ -132,6 +229,7 @@ type rawPeer struct {
 
 type rawBGP struct {
 	spot
+	rawOn
 	ASN       value[asn]         `yaml:"asn" jsonschema:"required" jsonschema_description:"This host's autonomous system number."`
 	RouterID  value[routerID]    `yaml:"router-id" jsonschema_description:"An IPv4 address that is this host's own. Without it the lowest one of its gateways and tunnels."`
 	Neighbors table[rawNeighbor] `yaml:"neighbors" jsonschema_description:"BGP neighbors by name."`
@@ -143,6 +241,7 @@ type rawBGP struct {
 
 type rawNeighbor struct {
 	spot
+	rawOn
 	Address     value[ipAddr]      `yaml:"address" jsonschema:"required" jsonschema_description:"The neighbor's address. Over IPv4 the session carries IPv4 prefixes, over IPv6 those of IPv6."`
 	ASN         value[asn]         `yaml:"asn" jsonschema:"required" jsonschema_description:"The neighbor's autonomous system number."`
 	Source      value[ipAddr]      `yaml:"source" jsonschema_description:"The address of this host that the session has. Without it the kernel chooses."`
@@ -167,6 +266,7 @@ type rawImport struct {
 
 type rawPool struct {
 	spot
+	rawOn
 	Kind       value[kind]     `yaml:"kind" jsonschema_description:"How it keeps its LUNs: thin, in ripstop's own format, or raw, a sparse file for each. Without it, as it is; of a new one, thin."`
 	Path       value[fileName] `yaml:"path" jsonschema:"required" jsonschema_description:"Directory, under the state directory unless absolute; or a block device, which is a thin pool."`
 	Size       value[size]     `yaml:"size" jsonschema:"required" jsonschema_description:"Bytes that its LUNs may fill, as 10GiB. Log and map of a thin pool come on top."`
@@ -177,6 +277,7 @@ type rawPool struct {
 
 type rawLUN struct {
 	spot
+	rawOn
 	Pool  value[name]    `yaml:"pool" jsonschema:"required" jsonschema_description:"The pool that it takes its space from."`
 	Size  value[size]    `yaml:"size" jsonschema:"required" jsonschema_description:"Bytes that initiators see, as 2GiB; a multiple of the block."`
 	Block value[block]   `yaml:"block" jsonschema_description:"Logical block size, 512 or 4096 (default)."`
@@ -233,6 +334,7 @@ type rawReservation struct {
 
 type rawTarget struct {
 	spot
+	rawOn
 	Portals list[rawPortal]      `yaml:"portals" jsonschema:"required" jsonschema_description:"Where the target is reached."`
 	LUNs    table[value[lunRef]] `yaml:"luns" jsonschema_description:"LUN numbers, 0 to 16383, and the LUNs behind them, or as LUN@SNAPSHOT a snapshot, which is read-only."`
 	rawQoS

@@ -47,6 +47,25 @@ func (rawPortLimit) JSONSchemaExtend(s *jsonschema.Schema) {
 	*s = jsonschema.Schema{OneOf: []*jsonschema.Schema{wordSchema(reflect.TypeFor[rate]()), &keys}}
 }
 
+// JSONSchemaExtend adds the word full.
+func (rawMesh) JSONSchemaExtend(s *jsonschema.Schema) {
+	keys := *s
+	*s = jsonschema.Schema{OneOf: []*jsonschema.Schema{words("full"), &keys}}
+}
+
+// gatewaySchema is an address, or an address with hosts, or several of either.
+func gatewaySchema() *jsonschema.Schema {
+	one := func() *jsonschema.Schema {
+		keys := jsonschema.NewProperties()
+		keys.Set("address", wordSchema(reflect.TypeFor[hostAddr]()))
+		keys.Set("on", wordSchema(reflect.TypeFor[many[name]]()))
+		return anyOf(wordSchema(reflect.TypeFor[hostAddr]()),
+			&jsonschema.Schema{Type: "object", Properties: keys, Required: []string{"address"}, AdditionalProperties: jsonschema.FalseSchema})
+	}
+	least := uint64(1)
+	return &jsonschema.Schema{OneOf: []*jsonschema.Schema{one(), {Type: "array", Items: one(), MinItems: &least}}}
+}
+
 // JSONSchemaExtend adds the word none.
 func (rawEncryption) JSONSchemaExtend(s *jsonschema.Schema) {
 	keys := *s
@@ -57,6 +76,9 @@ func (rawEncryption) JSONSchemaExtend(s *jsonschema.Schema) {
 // type to the reflector.
 func wordSchema(t reflect.Type) *jsonschema.Schema {
 	zero := reflect.Zero(t).Interface()
+	if _, ok := zero.(rawGateways); ok {
+		return gatewaySchema()
+	}
 	if m, ok := zero.(interface{ word() reflect.Type }); ok {
 		one, each, least := wordSchema(m.word()), wordSchema(m.word()), uint64(1)
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{one, {Type: "array", Items: each, MinItems: &least}}}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"iter"
 	"slices"
 
@@ -116,6 +117,7 @@ type table[T any] struct {
 	order []string // as in the files
 	at    map[string]spot
 	items map[string]*T
+	away  map[string]rawOn // those of other hosts
 }
 
 func (t *table[T]) fromNode(d *decoder, n *yaml.Node, at spot) {
@@ -161,8 +163,17 @@ func known[T any](r *report, t table[T], kind string, ref value[name]) bool {
 		return false
 	}
 	if _, ok := t.items[string(ref.v)]; !ok {
-		r.errorf(ref.spot, "there is no %s %q%s", kind, ref.v, r.hint(string(ref.v), t.order))
+		r.errorf(ref.spot, "there is no %s %q%s", kind, ref.v, missing(r, t, string(ref.v)))
 		return false
 	}
 	return true
+}
+
+// missing is what a message adds about a name that a table does not have: where
+// the object is instead, or what it may be called.
+func missing[T any](r *report, t table[T], n string) string {
+	if on, elsewhere := t.away[n]; elsewhere {
+		return fmt.Sprintf(" here: it is on %s alone, by %s: write the same behind on, or take one of this host", on.names(), on.On.spot)
+	}
+	return r.hint(n, t.order)
 }
