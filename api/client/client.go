@@ -86,6 +86,16 @@ func (c *Client) DetachPort(ctx context.Context, name string) (v1.Applied, error
 	return call[v1.Applied](ctx, c, http.MethodPost, "port/detach", v1.Name{Name: name})
 }
 
+// AddPeer makes a peer beside those of the file.
+func (c *Client) AddPeer(ctx context.Context, p v1.NewPeer) (v1.MadePeer, error) {
+	return call[v1.MadePeer](ctx, c, http.MethodPost, "peer/add", p)
+}
+
+// RemovePeer takes away a peer that AddPeer made.
+func (c *Client) RemovePeer(ctx context.Context, name string) (v1.Applied, error) {
+	return call[v1.Applied](ctx, c, http.MethodPost, "peer/remove", v1.Name{Name: name})
+}
+
 // Trace tells what would become of a frame.
 func (c *Client) Trace(ctx context.Context, t v1.NewTrace) (v1.Trace, error) {
 	return call[v1.Trace](ctx, c, http.MethodPost, "port/trace", t)

@@ -43,6 +43,9 @@ type Backend struct {
 	DetachPort func(context.Context, v1.Name) (v1.Applied, error)
 	Trace      func(context.Context, v1.NewTrace) (v1.Trace, error)
 
+	AddPeer    func(context.Context, v1.NewPeer) (v1.MadePeer, error)
+	RemovePeer func(context.Context, v1.Name) (v1.Applied, error)
+
 	CreateLUN  func(context.Context, v1.NewLUN) (v1.Applied, error)
 	ResizeLUN  func(context.Context, v1.LUNSize) (v1.Applied, error)
 	DeleteLUN  func(context.Context, v1.DeleteLUN) (v1.DeletedLUN, error)

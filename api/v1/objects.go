@@ -97,6 +97,7 @@ type Peer struct {
 	Handshake  *time.Time `json:"handshake,omitempty" doc:"the latest one"`
 	RxBytes    int64      `json:"rxBytes"`
 	TxBytes    int64      `json:"txBytes"`
+	Origin     Origin     `json:"origin" doc:"where it comes from"`
 }
 
 // Route is one route that ripstop made or learned.

@@ -188,6 +188,29 @@ type NewPort struct {
 	Device    string   `json:"device,omitempty" doc:"an interface of the host"`
 }
 
+// NewPeer asks for a peer beside those of the file, such as a laptop. Its private
+// key never leaves the client.
+type NewPeer struct {
+	Name         string   `json:"name"`
+	Tunnel       string   `json:"tunnel"`
+	PublicKey    string   `json:"publicKey" doc:"in base64"`
+	PresharedKey string   `json:"presharedKey,omitempty" doc:"in base64; a secret, kept in the state directory"`
+	Addresses    []string `json:"addresses,omitempty" doc:"of the peer, as 10.99.0.3; the lowest free one of each of the tunnel's networks without any"`
+	AllowedIPs   []string `json:"allowedIPs,omitempty" doc:"further prefixes that the peer may send from and that are sent to it"`
+	Endpoint     string   `json:"endpoint,omitempty" doc:"where the peer reaches this host, as vpn.example or vpn.example:51820"`
+}
+
+// MadePeer is what the peer has to know.
+type MadePeer struct {
+	Applied
+
+	Addresses []string `json:"addresses" doc:"of the peer"`
+	PublicKey string   `json:"publicKey" doc:"the tunnel's"`
+	Endpoint  string   `json:"endpoint" doc:"where the peer reaches this host, with its port"`
+	Networks  []string `json:"networks" doc:"what there is behind the tunnel"`
+	MTU       int      `json:"mtu,omitempty" doc:"bytes, as the file says; absent where it does not"`
+}
+
 // NewTrace asks what would become of a frame: of the one given, or of one made of
 // the rest. What is left open there is taken from the port that sends and the one
 // that has the address To.

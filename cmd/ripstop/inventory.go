@@ -181,12 +181,16 @@ func (i inventory) peers(ctx context.Context) ([]v1.Peer, error) {
 	if err != nil {
 		return nil, err
 	}
+	file := i.config()
 	var all []v1.Peer
 	for _, t := range stats {
 		for _, p := range t.Peers {
 			out := v1.Peer{
 				Name: p.Name, Tunnel: t.Name, PublicKey: p.PublicKey.String(), AllowedIPs: texts(p.AllowedIPs),
-				RxBytes: int64(p.RxBytes), TxBytes: int64(p.TxBytes),
+				RxBytes: int64(p.RxBytes), TxBytes: int64(p.TxBytes), Origin: v1.FromFile,
+			}
+			if _, named := file.Tunnels[t.Name].Peers[p.Name]; !named {
+				out.Origin = v1.FromVerb
 			}
 			if p.Endpoint.IsValid() {
 				out.Endpoint = p.Endpoint.String()

@@ -21,9 +21,11 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"ripstop/controller/config"
 	"ripstop/internal/keep"
+	"ripstop/vpn"
 	"ripstop/vswitch"
 )
 
@@ -38,6 +40,7 @@ type Objects struct {
 	// them is nobody's.
 	Unfinished map[string]string
 	Ports      map[string]Port // by name, which a host has once
+	Peers      map[string]Peer // by name, of one tunnel each
 	Moves      map[string]Move // by LUN, of the file too
 	Places     map[string]Place
 }
@@ -48,9 +51,16 @@ type Port struct {
 	config.Port
 }
 
+// Peer is a peer and the tunnel that it belongs to. Its private key is nowhere on
+// this host, and its pre-shared key in a file.
+type Peer struct {
+	Tunnel string
+	config.Peer
+}
+
 // Missing is an object that cannot stand beside the file, and why.
 type Missing struct {
-	Object string // "port/SWITCH/NAME"
+	Object string // "port/SWITCH/NAME", "peer/TUNNEL/NAME"
 	Err    error
 }
 
@@ -59,6 +69,7 @@ type record struct {
 	Format int             `json:"format"`
 	LUNs   map[string]lun  `json:"luns"`
 	Ports  map[string]port `json:"ports"`
+	Peers  map[string]peer `json:"peers,omitempty"`
 
 	Unfinished map[string]string `json:"unfinished,omitempty"`
 	Moves      map[string]move   `json:"moves,omitempty"`
@@ -76,6 +87,14 @@ type port struct {
 	Device    string         `json:"device,omitempty"`
 
 	MultiQueue bool `json:"multiQueue,omitempty"`
+}
+
+type peer struct {
+	Tunnel       string         `json:"tunnel"`
+	PublicKey    vpn.Key        `json:"publicKey"`
+	PresharedKey string         `json:"presharedKey,omitempty"` // the file's name
+	AllowedIPs   []netip.Prefix `json:"allowedIPs"`
+	Keepalive    time.Duration  `json:"keepalive,omitempty"`
 }
 
 type lun struct {
@@ -149,7 +168,7 @@ func (s *Store) Load() (Objects, error) {
 }
 
 func (r record) objects() Objects {
-	o := Objects{LUNs: map[string]config.LUN{}, Ports: map[string]Port{}, Unfinished: r.Unfinished}
+	o := Objects{LUNs: map[string]config.LUN{}, Ports: map[string]Port{}, Peers: map[string]Peer{}, Unfinished: r.Unfinished}
 	for n, l := range r.LUNs {
 		o.LUNs[n] = config.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block, Thick: l.Thick, Encryption: l.Encryption.of()}
 	}
@@ -158,17 +177,23 @@ func (r record) objects() Objects {
 			VLAN: p.VLAN, Kind: p.Kind, Netns: p.Netns, IfName: p.IfName, Addresses: p.Addresses, TapUser: p.User, MultiQueue: p.MultiQueue, Device: p.Device,
 		}}
 	}
+	for n, p := range r.Peers {
+		o.Peers[n] = Peer{p.Tunnel, config.Peer{PublicKey: p.PublicKey, PresharedKey: p.PresharedKey, AllowedIPs: p.AllowedIPs, Keepalive: p.Keepalive}}
+	}
 	return o
 }
 
 // Save keeps o; it is on stable storage when the error is nil.
 func (s *Store) Save(o Objects) error {
-	r := record{Format: format, LUNs: map[string]lun{}, Ports: map[string]port{}, Unfinished: o.Unfinished}
+	r := record{Format: format, LUNs: map[string]lun{}, Ports: map[string]port{}, Peers: map[string]peer{}, Unfinished: o.Unfinished}
 	for n, l := range o.LUNs {
 		r.LUNs[n] = lun{l.Pool, l.Size, l.Block, l.Thick, encryptionOf(l.Encryption)}
 	}
 	for n, p := range o.Ports {
 		r.Ports[n] = port{p.Switch, p.VLAN, p.Kind, p.Netns, p.IfName, p.Addresses, p.TapUser, p.Device, p.MultiQueue}
+	}
+	for n, p := range o.Peers {
+		r.Peers[n] = peer{p.Tunnel, p.PublicKey, p.PresharedKey, p.AllowedIPs, p.Keepalive}
 	}
 	r.Moves, r.Places = recordMoves(o)
 	b, err := json.Marshal(r)
@@ -204,7 +229,33 @@ func (o Objects) Merge(c *config.Config) (*config.Config, []Missing) {
 		sw.Ports[name] = p.Port
 		all.Switches[p.Switch] = sw
 	}
-	return &all, missing
+	return &all, append(missing, o.mergePeers(&all, c)...)
+}
+
+// mergePeers gives all, whose maps are c's, the peers that c does not name.
+func (o Objects) mergePeers(all, c *config.Config) []Missing {
+	all.Tunnels = copyOf(c.Tunnels)
+	var missing []Missing
+	for _, name := range slices.Sorted(maps.Keys(o.Peers)) {
+		p := o.Peers[name]
+		if hasPeer(c, p.Tunnel, name) {
+			continue
+		}
+		if err := config.CheckPeer(all, p.Tunnel, name, p.Peer); err != nil {
+			missing = append(missing, Missing{"peer/" + p.Tunnel + "/" + name, fmt.Errorf("a verb made it, and %w: put that right, or run `ripstop peer remove %s`", err, name)})
+			continue
+		}
+		t := all.Tunnels[p.Tunnel]
+		t.Peers = copyOf(t.Peers)
+		t.Peers[name] = p.Peer
+		all.Tunnels[p.Tunnel] = t
+	}
+	return missing
+}
+
+func hasPeer(c *config.Config, tunnel, name string) bool {
+	_, ok := c.Tunnels[tunnel].Peers[name]
+	return ok
 }
 
 // hasPort tells whether a switch of c has a port of the name.
@@ -221,10 +272,11 @@ func hasPort(c *config.Config, name string) bool {
 // were such.
 func (o Objects) Adopt(c *config.Config) (rest Objects, changed bool) {
 	rest = o
-	rest.LUNs, rest.Ports, rest.Places = copyOf(o.LUNs), copyOf(o.Ports), o.settled(c)
+	rest.LUNs, rest.Ports, rest.Peers, rest.Places = copyOf(o.LUNs), copyOf(o.Ports), copyOf(o.Peers), o.settled(c)
 	maps.DeleteFunc(rest.LUNs, func(n string, _ config.LUN) bool { _, ok := c.LUNs[n]; return ok })
 	maps.DeleteFunc(rest.Ports, func(n string, _ Port) bool { return hasPort(c, n) })
-	return rest, len(rest.LUNs) != len(o.LUNs) || len(rest.Ports) != len(o.Ports) || len(rest.Places) != len(o.Places)
+	maps.DeleteFunc(rest.Peers, func(n string, p Peer) bool { return hasPeer(c, p.Tunnel, n) })
+	return rest, len(rest.LUNs) != len(o.LUNs) || len(rest.Ports) != len(o.Ports) || len(rest.Peers) != len(o.Peers) || len(rest.Places) != len(o.Places)
 }
 
 // WithLUN is the objects with a LUN made, or changed.
@@ -266,6 +318,20 @@ func (o Objects) WithPort(name string, p Port) Objects {
 func (o Objects) WithoutPort(name string) Objects {
 	o.Ports = copyOf(o.Ports)
 	delete(o.Ports, name)
+	return o
+}
+
+// WithPeer is the objects with a peer made.
+func (o Objects) WithPeer(name string, p Peer) Objects {
+	o.Peers = copyOf(o.Peers)
+	o.Peers[name] = p
+	return o
+}
+
+// WithoutPeer is the objects without a peer.
+func (o Objects) WithoutPeer(name string) Objects {
+	o.Peers = copyOf(o.Peers)
+	delete(o.Peers, name)
 	return o
 }
 

@@ -210,19 +210,10 @@ func notHost(p netip.Prefix) string {
 		return "is the network's own address"
 	case p.Masked().Addr() == a:
 		return "is the subnet-router anycast address"
-	case a.Is4() && broadcast(p) == a:
+	case a.Is4() && last(p) == a:
 		return "is the network's broadcast address"
 	}
 	return ""
-}
-
-// broadcast is the last address of an IPv4 prefix.
-func broadcast(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().As4()
-	for i := p.Bits(); i < 32; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	return netip.AddrFrom4(b)
 }
 
 // anyPrefix is a prefix as written, host part included, for the warning.
