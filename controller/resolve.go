@@ -39,6 +39,7 @@ type resolver struct {
 	problems []Problem
 
 	policies map[string]*vswitch.Policy // by VLAN and groups
+	spanned  map[uint32]string          // VNI to the switch on which it leaves the host
 	groups   map[string][]netip.Prefix  // the addresses of a group's ports, by group and VLAN
 }
 
@@ -47,7 +48,7 @@ type resolver struct {
 // or peer whose secret cannot be read is left out of its target or tunnel: it
 // is never served without its proof. Problems are sorted by object.
 func Resolve(c *config.Config, h Host) (Desired, []Problem) {
-	r := &resolver{host: h, cfg: c}
+	r := &resolver{host: h, cfg: c, spanned: map[uint32]string{}}
 	d := Desired{
 		VSwitch: r.vswitch(),
 		VPN:     r.vpn(),
@@ -106,6 +107,7 @@ func (r *resolver) vswitch() vswitch.State {
 			}
 			out.Ports[portName] = port
 		}
+		r.overlays(name, out)
 		s.Switches[name] = out
 	}
 	return s
@@ -116,7 +118,11 @@ func (r *resolver) gateways(switchName string) map[string]vswitch.Gateway {
 	out := map[string]vswitch.Gateway{}
 	for name, v := range r.cfg.VLANs {
 		if v.Switch == switchName && len(v.Gateways) > 0 {
-			out[name] = vswitch.Gateway{VLAN: v.ID, Addresses: slices.Clone(v.Gateways)}
+			g := vswitch.Gateway{VLAN: v.ID, Addresses: slices.Clone(v.Gateways)}
+			if v.Anycast {
+				g.MAC = vswitch.AnycastMAC(v.VNI)
+			}
+			out[name] = g
 		}
 	}
 	return out

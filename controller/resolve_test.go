@@ -104,7 +104,7 @@ func TestResolveReference(t *testing.T) {
 		{"access", lab.Ports["web"].PVID, uint16(10)},
 		{"addresses", fmt.Sprint(lab.Ports["web"].Addresses), "[10.10.0.2/24 fd00:10::2/64]"},
 		{"root", lab.Ports["vm1"].User, ""},
-		{"gateways", fmt.Sprint(lab.Gateways), "map[blue:{10 [10.10.0.1/24 fd00:10::1/64] 0} san:{30 [10.30.0.1/24] 0}]"},
+		{"gateways", fmt.Sprint(lab.Gateways), "map[blue:{10  [10.10.0.1/24 fd00:10::1/64] 0} san:{30  [10.30.0.1/24] 0}]"},
 		{"private key", d.VPN.Tunnels["site"].PrivateKey, vpn.NewSecret(vpn.Key{1})},
 		{"pre-shared key", peer.PresharedKey, vpn.NewSecret(psk)},
 		{"peer's name", peer.Name, "branch"},

@@ -44,6 +44,7 @@ func (p Port) canonical() Port {
 		p.User = ""
 	}
 	p.Addresses = sorted(p.Addresses, comparePrefix)
+	p.Overlay = p.Overlay.canonical()
 	p.Security = p.Security.canonical()
 	p.Limit = p.Limit.canonical()
 	if p.Filters = maps.Clone(p.Filters); len(p.Filters) == 0 {
@@ -51,6 +52,17 @@ func (p Port) canonical() Port {
 	}
 	p.Tagged = sorted(without(p.Tagged, []uint16{p.PVID}), cmp.Compare)
 	return p
+}
+
+func (o Overlay) canonical() Overlay {
+	if o.Port == VXLANPort {
+		o.Port = 0
+	}
+	o.Peers = sorted(o.Peers, netip.Addr.Compare)
+	if o.Told {
+		o.Peers = nil
+	}
+	return o
 }
 
 func (g Gateway) canonical() Gateway {
@@ -81,7 +93,8 @@ func (p Port) DeviceName(port string) string {
 // same compares canonical ports.
 func (p Port) same(q Port) bool {
 	return p.identity() == q.identity() && p.setting() == q.setting() &&
-		p.Security.same(q.Security) && sameFilters(p.Filters, q.Filters) && slices.Equal(p.Addresses, q.Addresses) && slices.Equal(p.Tagged, q.Tagged)
+		p.Security.same(q.Security) && sameFilters(p.Filters, q.Filters) && slices.Equal(p.Addresses, q.Addresses) && slices.Equal(p.Tagged, q.Tagged) &&
+		slices.Equal(p.Overlay.Peers, q.Overlay.Peers)
 }
 
 // identity is what a port cannot change and stay the same port.
@@ -89,10 +102,16 @@ type identity struct {
 	kind                        Kind
 	netns, ifName, user, device string
 	multiQueue                  bool
+
+	vni   uint32
+	local netip.Addr
+	port  uint16
+	told  bool
 }
 
 func (p Port) identity() identity {
-	return identity{p.Kind, p.Netns, p.IfName, p.User, p.Device, p.MultiQueue}
+	o := p.Overlay
+	return identity{p.Kind, p.Netns, p.IfName, p.User, p.Device, p.MultiQueue, o.VNI, o.Local, o.Port, o.Told}
 }
 
 type setting struct {
@@ -109,7 +128,7 @@ func (p Port) setting() setting {
 
 // same compares canonical gateways.
 func (g Gateway) same(h Gateway) bool {
-	return g.VLAN == h.VLAN && g.MTU == h.MTU && slices.Equal(g.Addresses, h.Addresses)
+	return g.VLAN == h.VLAN && g.MTU == h.MTU && g.MAC == h.MAC && slices.Equal(g.Addresses, h.Addresses)
 }
 
 // wantedNames is every name of a port or gateway in s, whatever its switch:

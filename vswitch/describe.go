@@ -44,6 +44,8 @@ func (p Port) describe() string {
 		}
 	case Device:
 		words = append(words, p.Device)
+	case VXLAN:
+		words = append(words, p.Overlay.String())
 	}
 	for _, a := range p.Addresses {
 		words = append(words, a.String())
@@ -63,6 +65,23 @@ func (p Port) describe() string {
 	}
 	if p.Down {
 		words = append(words, "down")
+	}
+	return strings.Join(words, " ")
+}
+
+// String is the VNI and the VTEPs.
+func (o Overlay) String() string {
+	words := []string{fmt.Sprintf("vni %d from %s", o.VNI, o.Local)}
+	if o.Port != 0 {
+		words = append(words, fmt.Sprintf("port %d", o.Port))
+	}
+	switch {
+	case o.Told:
+		words = append(words, "told by EVPN")
+	case len(o.Peers) == 0:
+		words = append(words, "to nobody")
+	default:
+		words = append(words, "to "+join(o.Peers))
 	}
 	return strings.Join(words, " ")
 }

@@ -2,8 +2,8 @@ package vswitch
 
 // Diff is the steps that turn have into want, sorted: first what goes, so that
 // its names are free, then switches, ports and gateways as they come or change.
-// A port that changes its Kind, Netns, IfName, User, MultiQueue or Device is removed
-// and made again, and so is a gateway that changes its VLAN and everything of a
+// A port that changes its Kind, Netns, IfName, User, MultiQueue, Device or Overlay (but
+// the Peers of it) is removed and made again, and so is a gateway that changes its VLAN and everything of a
 // switch that changes its dataplane; every other change is made in place.
 //
 // A port with a fault and no other difference has a Refuse, so that the fault is

@@ -21,7 +21,7 @@ func random(r *rand.Rand) State {
 			sw.Ports[pick(r, "a", "b", "c", "d")] = randomPort(r)
 		}
 		for range r.IntN(3) {
-			sw.Gateways[pick(r, "blue", "red")] = Gateway{pick[uint16](r, 10, 20), prefixes(r), pick(r, 0, 1500, 9000)}
+			sw.Gateways[pick(r, "blue", "red")] = Gateway{pick[uint16](r, 10, 20), pick(r, MAC{}, AnycastMAC(7)), prefixes(r), pick(r, 0, 1500, 9000)}
 		}
 		s.Switches[pick(r, "lab", "dmz")] = sw
 	}
@@ -35,7 +35,7 @@ func randomPort(r *rand.Rand) Port {
 	for range r.IntN(4) {
 		p.Tagged = append(p.Tagged, pick[uint16](r, 10, 20, 30, 31, 32))
 	}
-	switch p.Kind = pick(r, Veth, Tap, Device); p.Kind {
+	switch p.Kind = pick(r, Veth, Tap, Device, VXLAN); p.Kind {
 	case Veth:
 		p.Netns, p.IfName, p.Addresses = pick(r, "x", "y"), pick(r, "", "eth0", "net0"), prefixes(r)
 		if len(p.Addresses) == 0 { // what is left open is tested apart
@@ -46,6 +46,11 @@ func randomPort(r *rand.Rand) Port {
 		p.User, p.MultiQueue = pick(r, "", "0", "1000"), r.IntN(2) == 0
 	case Device:
 		p.Device = pick(r, "eth1", "eth2")
+	case VXLAN:
+		p.Overlay = Overlay{VNI: pick[uint32](r, 7, 8), Local: vtep(1), Port: pick[uint16](r, 0, VXLANPort, 8472), Told: r.IntN(3) == 0}
+		for range r.IntN(3) {
+			p.Overlay.Peers = append(p.Overlay.Peers, vtep(byte(2+r.IntN(3))))
+		}
 	}
 	return p
 }
@@ -61,6 +66,8 @@ func randomSecurity(r *rand.Rand) Security {
 	}
 	return s
 }
+
+func vtep(n byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, n}) }
 
 func pick[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }
 

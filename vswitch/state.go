@@ -81,6 +81,7 @@ const (
 	Veth   Kind = "veth"   // a veth pair whose far end stands in a network namespace
 	Tap    Kind = "tap"    // a persistent tap for a VM
 	Device Kind = "device" // an existing interface of the host, lent to the switch
+	VXLAN  Kind = "vxlan"  // the way to the same VLAN on other hosts (RFC 7348)
 )
 
 // MAC is an Ethernet address; the zero value means "not chosen".
@@ -104,7 +105,8 @@ const (
 )
 
 // Port is one port of a switch. Fields of other kinds than its own are zero. A
-// port whose Kind, Netns, IfName, User, MultiQueue or Device changes is another port.
+// port whose Kind, Netns, IfName, User, MultiQueue, Device or Overlay changes is another
+// port; an Overlay's Peers are not meant by that.
 type Port struct {
 	Kind Kind
 
@@ -117,6 +119,8 @@ type Port struct {
 	MultiQueue bool   // Tap: opened once for each of the VM's queues, however many; else it has one
 
 	Device string // Device: the interface's name
+
+	Overlay Overlay // VXLAN
 
 	PVID     uint16   // VLAN of untagged frames, 1–4094; 0 drops them; observed, it may be NotAttached
 	Tagged   []uint16 // VLANs carried with an 802.1Q tag, sorted, without PVID
@@ -136,9 +140,45 @@ type Port struct {
 	Fault string
 }
 
+// Overlay is a VLAN's way to the same VLAN on other hosts.
+type Overlay struct {
+	VNI   uint32     // 1 to MaxVNI
+	Local netip.Addr // this host's VTEP
+	Port  uint16     // UDP port of all VTEPs, 0 is VXLANPort
+	// Told says that EVPN tells who is where: neither the device nor the switch
+	// learns from frames out of it, and Peers is not part of a State.
+	Told  bool
+	Peers []netip.Addr // VTEPs that get what is for all and for nobody known, sorted
+}
+
+const (
+	// VXLANPort is the UDP port that IANA has assigned to VXLAN.
+	VXLANPort = 4789
+	// MaxVNI is the highest VXLAN network identifier.
+	MaxVNI = 1<<24 - 1
+)
+
+// Headers of VXLAN: what a packet becomes longer by, over IPv4 and over IPv6 (RFC
+// 7348, section 5): the inner Ethernet header, VXLAN, UDP and IP.
+const (
+	OverheadIPv4 = 14 + 8 + 8 + 20
+	OverheadIPv6 = 14 + 8 + 8 + 40
+)
+
+// OverlayPort is the name of a VNI's port and of its device.
+func OverlayPort(vni uint32) string { return fmt.Sprintf("vx%d", vni) }
+
+// AnycastMAC is the Ethernet address that a VNI's gateway has on all hosts: a
+// locally administered one with the VNI in it.
+func AnycastMAC(vni uint32) MAC { return MAC{2, 'r', 's', byte(vni >> 16), byte(vni >> 8), byte(vni)} }
+
+// IsAnycast tells whether m is a VNI's AnycastMAC.
+func (m MAC) IsAnycast() bool { return m[0] == 2 && m[1] == 'r' && m[2] == 's' }
+
 // Gateway is the host's own presence in a VLAN.
 type Gateway struct {
 	VLAN      uint16         // observed, 0 is one that is not whole
+	MAC       MAC            // zero is one that only this host has
 	Addresses []netip.Prefix // sorted; host part kept
 	MTU       int            // 0 is the kernel's default; observed, it may be Damaged
 }

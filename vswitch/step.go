@@ -228,6 +228,9 @@ func (s SetPort) Disturbs() string {
 	if s.From.MAC != s.To.MAC {
 		out = append(out, "changes the MAC address of "+s.Name)
 	}
+	if gone := without(s.From.Overlay.Peers, s.To.Overlay.Peers); len(gone) > 0 {
+		out = append(out, fmt.Sprintf("cuts the VLAN off from %s", join(gone)))
+	}
 	if s.To.Isolated && !s.From.Isolated {
 		out = append(out, "cuts "+s.Name+" off from other isolated ports")
 	}
@@ -250,6 +253,9 @@ func (s SetGateway) Disturbs() string {
 		if !slices.Contains(s.To.Addresses, a) {
 			out = append(out, fmt.Sprintf("takes %s from the host in %s", a, s.Name))
 		}
+	}
+	if s.From.MAC != s.To.MAC {
+		out = append(out, "changes the MAC address of the gateway of "+s.Name)
 	}
 	return strings.Join(out, "; ")
 }

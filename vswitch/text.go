@@ -57,6 +57,9 @@ func (s AddPort) String() string {
 		if s.Port.Isolated {
 			l.add("bridge link set dev %s isolated on", dev)
 		}
+		if s.Port.Overlay.Told {
+			l.add("bridge link set dev %s learning off", dev)
+		}
 		l.add("tc qdisc add dev %s clsact", dev)
 		l.guard("add", dev, s.Switch, s.Port)
 	}
@@ -79,6 +82,13 @@ func (s AddPort) make(l *lines) {
 		l.add("ip tuntap add dev %s mode tap user %s vnet_hdr%s", s.Name, cmp.Or(p.User, "0"), queues)
 	case Device:
 		l.add("ip link set dev %s promisc on", p.Device)
+	case VXLAN:
+		learning := ""
+		if p.Overlay.Told {
+			learning = " nolearning"
+		}
+		l.add("ip link add name %s type vxlan id %d local %s dstport %d%s", s.Name, p.Overlay.VNI, p.Overlay.Local, cmp.Or(p.Overlay.Port, VXLANPort), learning)
+		p.Overlay.peers(l, s.Name, nil)
 	case Veth:
 		l.add("ip netns add %s # unless it exists", p.Netns)
 		mac := ""
@@ -90,6 +100,16 @@ func (s AddPort) make(l *lines) {
 			l.add("ip -n %s address add %s dev %s", p.Netns, a, p.IfName)
 		}
 		l.add("ip -n %s link set dev %s up", p.Netns, p.IfName)
+	}
+}
+
+// peers adds what o has over from and then takes away what it has not.
+func (o Overlay) peers(l *lines, dev string, from []netip.Addr) {
+	for _, a := range without(o.Peers, from) {
+		l.add("bridge fdb append 00:00:00:00:00:00 dev %s dst %s self permanent", dev, a)
+	}
+	for _, a := range without(from, o.Peers) {
+		l.add("bridge fdb del 00:00:00:00:00:00 dev %s dst %s self", dev, a)
 	}
 }
 
@@ -219,6 +239,7 @@ func (s SetPort) String() string {
 	if s.From.MTU != s.To.MTU {
 		s.To.setMTU(&l, dev)
 	}
+	s.To.Overlay.peers(&l, dev, s.From.Overlay.Peers)
 	addresses(&l, "ip -n "+s.To.Netns, s.To.IfName, [2][]netip.Prefix{s.From.Addresses, s.To.Addresses})
 	if s.From.Down != s.To.Down {
 		l.add("ip link set dev %s %s", dev, upDown(s.To.Down))
@@ -268,6 +289,9 @@ func (s AddGateway) String() string {
 	if s.Gateway.MTU != 0 {
 		l.add("ip link set dev %s mtu %d", s.Name, s.Gateway.MTU)
 	}
+	if s.Gateway.MAC != (MAC{}) {
+		l.add("ip link set dev %s address %s", s.Name, s.Gateway.MAC)
+	}
 	addresses(&l, "ip", s.Name, [2][]netip.Prefix{nil, s.Gateway.Addresses})
 	l.add("ip link set dev %s up", s.Name)
 	return l.String()
@@ -284,6 +308,9 @@ func (s SetGateway) String() string {
 	}
 	if s.From.MTU != s.To.MTU {
 		l.add("ip link set dev %s mtu %d", s.Name, cmp.Or(s.To.MTU, DefaultMTU))
+	}
+	if s.From.MAC != s.To.MAC {
+		l.add("ip link set dev %s address %s", s.Name, cmp.Or(s.To.MAC.String(), "… # the host's own"))
 	}
 	addresses(&l, "ip", s.Name, [2][]netip.Prefix{s.From.Addresses, s.To.Addresses})
 	return l.String()

@@ -71,6 +71,11 @@ func (c *Config) deviceOwner(device string) string {
 	if v, ok := c.VLANs[device]; ok && len(v.Gateways) > 0 {
 		return "VLAN " + device
 	}
+	for n, v := range c.VLANs {
+		if v.VNI != 0 && vswitch.OverlayPort(v.VNI) == device {
+			return "VXLAN of VLAN " + n
+		}
+	}
 	for sw, s := range c.Switches {
 		for name, p := range s.Ports {
 			if name == device || p.Device == device {

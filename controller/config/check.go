@@ -54,6 +54,7 @@ func (c *checker) check() {
 		c.cfg.Tunnels[n] = c.checkTunnel(t)
 	}
 	c.checkListen()
+	c.checkVXLAN()
 	c.checkBGP()
 	c.checkAddresses()
 	c.checkOwners()
@@ -120,7 +121,7 @@ func (c *checker) checkVLANs() {
 		} else if v.ID.ok {
 			ids[v.ID.v] = n
 		}
-		vlan := VLAN{ID: uint16(v.ID.v), Gateways: prefixes(v.Gateway.many), Groups: c.groupsOf(v.Groups), Anycast: bool(v.Anycast.v)}
+		vlan := VLAN{ID: uint16(v.ID.v), Gateways: prefixes(v.Gateway.many), Groups: c.groupsOf(v.Groups), VNI: uint32(v.VNI.v), Anycast: bool(v.Anycast.v)}
 		known(c.report, c.raw.Switches, "switch", v.Switch)
 		if v.Gateway.given {
 			c.device(n, v.spot)

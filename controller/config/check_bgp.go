@@ -28,6 +28,7 @@ func (c *checker) checkBGP() {
 		Neighbors: map[string]Neighbor{},
 		Restart:   time.Duration(b.Restart.or(defaultRestart)),
 		Multipath: int(b.Multipath.or(defaultMultipath)),
+		EVPN:      bool(b.EVPN.v),
 	}
 	if b.Restart.given {
 		out.Restart = time.Duration(b.Restart.v)

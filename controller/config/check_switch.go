@@ -9,6 +9,7 @@ import (
 
 func (c *checker) checkSwitch(n string, sw *rawSwitch) Switch {
 	out := Switch{Dataplane: vswitch.Dataplane(sw.Dataplane.or(dataplane(vswitch.Auto))), Ports: map[string]Port{}}
+	out.VXLAN = c.checkEnd(sw.VXLAN)
 	for portName, p := range sw.Ports.all() {
 		first, twin := c.ports[portName]
 		if twin {

@@ -44,6 +44,7 @@ type VLAN struct {
 	Switch   string         // the switch that serves the gateway, "" without one
 	Groups   []string       // of every port, for its frames in the VLAN
 	Anycast  bool           // every host of the VLAN has the same gateways
+	VNI      uint32         // 0 without one
 }
 
 // Group is a security group: which connections may begin at a port that has it.
@@ -71,7 +72,18 @@ type Range struct {
 // Switch is one VLAN-aware switch.
 type Switch struct {
 	Dataplane vswitch.Dataplane // Auto when the file leaves the choice
+	VXLAN     *VXLAN            // nil when its VLANs end at the host
 	Ports     map[string]Port
+}
+
+// VXLAN is where a switch's VLANs with a VNI leave the host. Exactly one of Tunnel and
+// Address is set.
+type VXLAN struct {
+	Tunnel  string
+	Address netip.Addr
+	Peers   []netip.Addr // sorted
+	Port    uint16       // 0 when the file does not say
+	MTU     int          // bytes, 0 when the file does not say
 }
 
 // Port is one port of a switch. Fields of other kinds than its own are zero.
@@ -135,6 +147,7 @@ type BGP struct {
 	Import    []vpn.Filter   // in the file's order, which decides
 	Restart   time.Duration  // whole seconds, 0 is off
 	Multipath int            // 1–64
+	EVPN      bool
 }
 
 // Neighbor is one BGP neighbor.

@@ -46,8 +46,9 @@ type rawVLAN struct {
 	rawOn
 	ID      value[vlanID]  `yaml:"id" jsonschema:"required" jsonschema_description:"802.1Q id, 1 to 4094."`
 	Gateway rawGateways    `yaml:"gateway" jsonschema_description:"The host's own address in the VLAN, or a list of them, with prefix length, or as {address: …, on: HOST} that of some hosts alone. Makes a device of the VLAN's name."`
-	Anycast value[boolean] `yaml:"anycast" jsonschema_description:"Every host of the VLAN has the same gateway."`
+	Anycast value[boolean] `yaml:"anycast" jsonschema_description:"Every host of the VLAN has the same gateway: with vni its Ethernet address is the same, too."`
 	Switch  value[name]    `yaml:"switch" jsonschema_description:"The switch that serves the gateway. Needed only where more than one could."`
+	VNI     value[vni]     `yaml:"vni" jsonschema_description:"VXLAN network identifier, 1 to 16777215: the VLAN is one with those of the same VNI on other hosts, on every switch that has vxlan."`
 	Groups  many[name]     `yaml:"groups" jsonschema_description:"Security groups of every port of the VLAN, for its frames in the VLAN; one or a list."`
 }
 
@@ -127,7 +128,17 @@ type rawSwitch struct {
 	spot
 	rawOn
 	Dataplane value[dataplane] `yaml:"dataplane" jsonschema_description:"The engine that forwards: auto (default), bridge (the kernel's) or ebpf (ripstop's own)."`
+	VXLAN     *rawVXLAN        `yaml:"vxlan" jsonschema_description:"VLANs with a vni span hosts: where this host's end of VXLAN is."`
 	Ports     table[rawPort]   `yaml:"ports" jsonschema_description:"Ports by name, which is also the name of the device on the host unless device is set."`
+}
+
+type rawVXLAN struct {
+	spot
+	Tunnel  value[name]       `yaml:"tunnel" jsonschema_description:"This host's VTEP is the address of this tunnel."`
+	Address value[ipAddr]     `yaml:"address" jsonschema_description:"This host's VTEP is this address of it. Whoever can send to its UDP port reaches the VLANs: it is for networks that nobody else is in."`
+	Peers   many[ipAddr]      `yaml:"peers" jsonschema_description:"VTEPs of the other hosts, one or a list. With bgp.evpn they are learned instead."`
+	Port    value[portNumber] `yaml:"port" jsonschema_description:"UDP port of all VTEPs, 4789 unless set."`
+	MTU     value[mtu]        `yaml:"mtu" jsonschema_description:"Bytes of a packet within the VLANs. Without it what a tunnel's mtu (1420 unless set) or 1500 leaves: 50 less, 70 over IPv6. Ports and gateways of the VLANs have it unless their own is set."`
 }
 
 type rawPort struct {
@@ -236,6 +247,7 @@ type rawBGP struct {
 	Announce  many[announced]    `yaml:"announce" jsonschema_description:"What is announced, one or a list: vlans, the gateways' prefixes; portals, the addresses of the targets' portals; or a prefix."`
 	Import    list[rawImport]    `yaml:"import" jsonschema_description:"Which learned routes the kernel gets: the first filter that matches decides. Without any, none."`
 	Restart   value[restart]     `yaml:"graceful-restart" jsonschema_description:"How long neighbors keep this host's routes while the daemon is away, 120s unless set, 0 to 4095s; 0 is off."`
+	EVPN      value[boolean]     `yaml:"evpn" jsonschema_description:"Hosts tell each other by EVPN where the stations of VLANs with a vni are; every neighbor is asked for it. false unless set."`
 	Multipath value[multipath]   `yaml:"multipath" jsonschema_description:"Most ways of equal cost to one prefix, 1 to 64, 8 unless set."`
 }
 

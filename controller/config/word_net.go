@@ -25,6 +25,14 @@ func (v *vlanID) parse(s string) error {
 	return err
 }
 
+type vni uint32
+
+func (v *vni) parse(s string) error {
+	n, err := number(s, 1, vswitch.MaxVNI)
+	*v = vni(n)
+	return err
+}
+
 type portNumber uint16
 
 func (v *portNumber) parse(s string) error {

@@ -71,7 +71,7 @@ func (d *Driver) switchSeen(name string, sw device.Switch, br *netlink.Bridge, m
 		p.PVID = vswitch.NotAttached
 		m := members[found.Link.Attrs().Index]
 		if filters && found.Link.Attrs().MasterIndex == br.Index {
-			if g := guarded[name]; m.like(g) {
+			if g := guarded[name]; m.like(g) && m.learning != p.Overlay.Told {
 				p.Tagged, p.Isolated, p.PVID, p.Security, p.Fault = m.tagged, m.isolated, m.pvid, g.Security, g.Fault
 				p.Filters, p.Limit = g.Filters, g.Limit
 			}
@@ -106,6 +106,7 @@ type membership struct {
 	pvid             uint16
 	untagged, tagged []uint16 // sorted
 	isolated         bool
+	learning         bool
 	state            byte // of the bridge's port: forwarding, or not
 }
 
@@ -165,6 +166,9 @@ func parseMembership(b []byte) (index int, m membership, err error) {
 		}
 		for _, on := range info[nl.IFLA_BRPORT_ISOLATED] {
 			m.isolated = len(on) > 0 && on[0] != 0
+		}
+		for _, on := range info[nl.IFLA_BRPORT_LEARNING] {
+			m.learning = len(on) > 0 && on[0] != 0
 		}
 		for _, state := range info[nl.IFLA_BRPORT_STATE] {
 			if len(state) > 0 {

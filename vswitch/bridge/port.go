@@ -68,6 +68,11 @@ func (d *Driver) join(br, l netlink.Link, name string, from, p vswitch.Port) err
 	if err := d.host.LinkSetIsolated(l, p.Isolated); err != nil {
 		return fmt.Errorf("set isolation of %q: %w", l.Attrs().Name, err)
 	}
+	if p.Kind == vswitch.VXLAN {
+		if err := d.host.LinkSetLearning(l, !p.Overlay.Told); err != nil {
+			return fmt.Errorf("set learning of %q: %w", l.Attrs().Name, err)
+		}
+	}
 	// The kernel finds no entry of a VLAN in which the port is not.
 	if err := d.removeStations(l, from, p); err != nil {
 		return err

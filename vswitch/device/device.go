@@ -64,8 +64,10 @@ func (d *Devices) Create(sw, name string, p vswitch.Port) (netlink.Link, error) 
 		l, err = d.createTap(sw, name, p)
 	case vswitch.Device:
 		l, err = d.borrow(sw, name, p)
+	case vswitch.VXLAN:
+		l, err = d.createVXLAN(sw, name, p)
 	default:
-		err = fmt.Errorf("kind %q is unknown: it is veth, tap or device", p.Kind)
+		err = fmt.Errorf("kind %q is unknown: it is veth, tap, device or vxlan", p.Kind)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("port %q: %w", name, err)
@@ -260,6 +262,8 @@ func (d *Devices) configure(l netlink.Link, p vswitch.Port) error {
 		return d.configureVeth(l, p)
 	case vswitch.Device:
 		return d.configureLent(l, p)
+	case vswitch.VXLAN:
+		return d.configureVXLAN(l, p)
 	}
 	return d.host.SetMTU(l, mtu(p))
 }
@@ -334,9 +338,36 @@ func (d *Devices) makeTap(sw, name string, p vswitch.Port) (netlink.Link, error)
 	return d.host.Link(name)
 }
 
+// SetGatewayMAC gives a gateway's device an Ethernet address, or the host's own again.
+func (d *Devices) SetGatewayMAC(l netlink.Link, mac vswitch.MAC) error {
+	if mac == (vswitch.MAC{}) {
+		a, ok := link.ParseAlias(l.Attrs().Alias)
+		if !ok || a.Gateway == "" {
+			return nil // it is new and has it
+		}
+		if !vswitch.MAC(l.Attrs().HardwareAddr).IsAnycast() {
+			return nil
+		}
+		mac = d.gatewayMAC(l, a)
+	}
+	return setMAC(d.host, l, mac)
+}
+
+// gatewayMAC is the address with which a gateway's device is made: one of its own,
+// or the bridge's on which it stands.
+func (d *Devices) gatewayMAC(l netlink.Link, a link.Alias) vswitch.MAC {
+	if _, ok := l.(*netlink.Vlan); ok {
+		return vswitch.MAC(d.MAC("switch", a.Switch, ""))
+	}
+	return vswitch.MAC(d.MAC("gateway", a.Switch, a.Gateway))
+}
+
 // SetGateway brings a gateway's device to g (but its VLAN), up, and marks it.
 func (d *Devices) SetGateway(l netlink.Link, mark link.Alias, g vswitch.Gateway) error {
 	if err := d.host.SetMTU(l, mtu(vswitch.Port{MTU: g.MTU})); err != nil {
+		return err
+	}
+	if err := d.SetGatewayMAC(l, g.MAC); err != nil {
 		return err
 	}
 	if err := d.host.SetUp(l, true); err != nil {

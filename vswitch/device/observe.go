@@ -47,7 +47,7 @@ func (d *Devices) Observe(ctx context.Context) (map[string]Switch, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := observer{found: map[string]Switch{}, ends: map[string]ends{}}
+	o := observer{host: d.host, own: d.gatewayMAC, found: map[string]Switch{}, ends: map[string]ends{}}
 	for _, l := range links {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -65,6 +65,10 @@ func (d *Devices) Observe(ctx context.Context) (map[string]Switch, error) {
 }
 
 type observer struct {
+	host   *link.Space
+	own    func(netlink.Link, link.Alias) vswitch.MAC
+	floods map[int][]netip.Addr // nil before somebody asked
+
 	found map[string]Switch
 	ends  map[string]ends // by namespace
 }
@@ -94,6 +98,9 @@ func (o *observer) add(l netlink.Link, a link.Alias, addresses []netip.Prefix) e
 		s.Ports[a.Port] = p
 	case a.Gateway == l.Attrs().Name:
 		g := vswitch.Gateway{Addresses: addresses, MTU: seenMTU(l)}
+		if mac := l.Attrs().HardwareAddr; len(mac) == len(g.MAC) && vswitch.MAC(mac).IsAnycast() && vswitch.MAC(mac) != o.own(l, a) {
+			g.MAC = vswitch.MAC(mac)
+		}
 		s.Gateways[a.Gateway] = Gateway{g, l}
 	default:
 		s.Others = append(s.Others, l)
@@ -132,6 +139,12 @@ func (o *observer) port(l netlink.Link, a link.Alias) (Port, error) {
 		p.Kind, p.MultiQueue = vswitch.Tap, isMultiQueue(dev)
 		if dev.Owner != 0 {
 			p.User = strconv.FormatUint(uint64(dev.Owner), 10)
+		}
+	case *netlink.Vxlan:
+		p.Kind = vswitch.VXLAN
+		var err error
+		if p.Overlay, err = o.overlay(dev); err != nil {
+			return Port{}, err
 		}
 	case *netlink.Veth:
 		p.Kind = vswitch.Veth

@@ -167,7 +167,7 @@ func (p *plane) static() map[planeStation]planeSighting {
 func (p *plane) recount(all []station) error {
 	want := make([]int32, maxPorts)
 	for _, s := range all {
-		if !s.static && s.Slot < maxPorts {
+		if !s.static && !s.told && s.Slot < maxPorts {
 			want[s.Slot]++
 		}
 	}

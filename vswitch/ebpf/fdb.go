@@ -12,6 +12,10 @@ import (
 // isStatic is the time of an entry that does not age.
 const isStatic = ^uint64(0)
 
+// isTold is the time of an entry of a station on another host: it does not age
+// either, but moves where the station is seen here.
+const isTold = ^uint64(1)
+
 // fdbChunk is how many entries one system call reads; a bucket of the kernel's
 // hash table has to fit.
 const fdbChunk = 4096
@@ -21,6 +25,7 @@ type station struct {
 	planeStation
 	planeSighting
 	static bool
+	told   bool
 	age    time.Duration
 }
 
@@ -40,8 +45,8 @@ func (p *plane) stations() ([]station, error) {
 			return nil, fmt.Errorf("read map %q of switch %q: %w", planeMapFdb, p.name, err)
 		}
 		for i := range n {
-			s := station{planeStation: keys[i], planeSighting: values[i], static: values[i].Seen == isStatic}
-			if !s.static {
+			s := station{planeStation: keys[i], planeSighting: values[i], static: values[i].Seen == isStatic, told: values[i].Seen == isTold}
+			if !s.static && !s.told {
 				s.age = max(now-time.Duration(s.Seen), 0) // seen after now was read
 			}
 			out = append(out, s)

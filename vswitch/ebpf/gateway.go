@@ -37,6 +37,11 @@ func (d *Driver) setGateway(sw, name string, g vswitch.Gateway) error {
 	}
 	pair, err := d.ensureGateway(sw, name, g)
 	if err == nil {
+		if err = d.devices.SetGatewayMAC(pair.host, g.MAC); err == nil {
+			pair.host, err = d.host.Link(name)
+		}
+	}
+	if err == nil {
 		m := member{mtu: gatewayMTU(g), pvid: g.VLAN, security: gatewaySecurity, own: make([]vswitch.MAC, 1)}
 		copy(m.own[0][:], pair.host.Attrs().HardwareAddr)
 		err = d.join(plane, pair.port, place{name: name, gateway: true}, m)

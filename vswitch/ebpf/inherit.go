@@ -117,7 +117,7 @@ func inheritPlane(spec *ebpf.CollectionSpec, r *relic, program string) (*plane, 
 // isLearned tells of a map whether the program writes into it what frames tell.
 // It is copied at the last moment.
 func isLearned(name string) bool {
-	return name == planeMapFdb || name == planeMapVlans || name == planeMapHanded || name == planeMapDrops
+	return name == planeMapFdb || name == planeMapVlans || name == planeMapHanded || name == planeMapDrops || name == planeMapHeard
 }
 
 // inherit copies what the relic learned until now.

@@ -293,7 +293,8 @@ func (p *plane) port(found device.Port, sound map[uint32]hook) vswitch.Port {
 	have, trunk := p.ports[slot], p.trunks[slot]
 	down := have.Flags&planePortFlagPORT_DOWN != 0
 	filters, whole := p.filtersOf(slot, ifindex, p.groupHooks[ifindex])
-	if _, ok := sound[ifindex]; !ok || !whole || !p.metered(slot, ifindex) || have.MaxFrame != uint32(l.MTU+frameOverhead) || down && !port.Down {
+	if _, ok := sound[ifindex]; !ok || !whole || !p.metered(slot, ifindex) || have.MaxFrame != uint32(l.MTU+frameOverhead) || down && !port.Down ||
+		have.Flags&(planePortFlagPORT_OVERLAY|planePortFlagPORT_TOLD) != overlayFlags(port) {
 		port.PVID = vswitch.NotAttached
 		return port
 	}

@@ -22,6 +22,12 @@ type planeActivity struct {
 	Due    [2]uint64
 }
 
+type planeAddress struct {
+	_    structs.HostLayout
+	Vid  uint32
+	Addr [16]uint8
+}
+
 type planeAllowedIp struct {
 	_    structs.HostLayout
 	Bits uint32
@@ -34,6 +40,15 @@ type planeAllowedMac struct {
 	Slot     uint32
 	Mac      [6]uint8
 	Reserved uint16
+}
+
+type planeBearer struct {
+	_        structs.HostLayout
+	Mac      [6]uint8
+	Reserved uint16
+	Slot     uint32
+	Ifindex  uint32
+	Seen     uint64
 }
 
 type planeCopy struct {
@@ -63,12 +78,14 @@ type planeIdentity struct {
 type planeLayout uint32
 
 const (
-	planeLayoutLAYOUT      planeLayout = 7
-	planeLayoutMAX_PORTS   planeLayout = 4096
-	planeLayoutMAX_VLANS   planeLayout = 4096
-	planeLayoutMAX_FDB     planeLayout = 262144
-	planeLayoutMAX_ALLOWED planeLayout = 65536
-	planeLayoutMAX_DROPS   planeLayout = 65536
+	planeLayoutLAYOUT        planeLayout = 8
+	planeLayoutMAX_PORTS     planeLayout = 4096
+	planeLayoutMAX_VLANS     planeLayout = 4096
+	planeLayoutMAX_FDB       planeLayout = 262144
+	planeLayoutMAX_ALLOWED   planeLayout = 65536
+	planeLayoutMAX_DROPS     planeLayout = 65536
+	planeLayoutMAX_HEARD     planeLayout = 16384
+	planeLayoutMAX_NEIGHBORS planeLayout = 131072
 )
 
 type planeLesson uint32
@@ -83,6 +100,12 @@ const (
 type planeLosses struct {
 	_      structs.HostLayout
 	Frames [26]uint64
+}
+
+type planeNeighbor struct {
+	_        structs.HostLayout
+	Mac      [6]uint8
+	Reserved uint16
 }
 
 type planePlace struct {
@@ -117,6 +140,8 @@ const (
 	planePortFlagPORT_TRUSTED        planePortFlag = 64
 	planePortFlagPORT_BPDU_GUARD     planePortFlag = 128
 	planePortFlagPORT_LOOP_DETECTION planePortFlag = 1024
+	planePortFlagPORT_OVERLAY        planePortFlag = 2048
+	planePortFlagPORT_TOLD           planePortFlag = 4096
 )
 
 type planeReason uint32
@@ -204,8 +229,10 @@ const (
 	planeMapFdb             = "fdb"
 	planeMapFloods          = "floods"
 	planeMapHanded          = "handed"
+	planeMapHeard           = "heard"
 	planeMapLearned         = "learned"
 	planeMapMoves           = "moves"
+	planeMapNeighbors       = "neighbors"
 	planeMapNonces          = "nonces"
 	planeMapPorts           = "ports"
 	planeMapRecents         = "recents"
@@ -285,8 +312,10 @@ type planeMapSpecs struct {
 	Fdb         *ebpf.MapSpec `ebpf:"fdb"`
 	Floods      *ebpf.MapSpec `ebpf:"floods"`
 	Handed      *ebpf.MapSpec `ebpf:"handed"`
+	Heard       *ebpf.MapSpec `ebpf:"heard"`
 	Learned     *ebpf.MapSpec `ebpf:"learned"`
 	Moves       *ebpf.MapSpec `ebpf:"moves"`
+	Neighbors   *ebpf.MapSpec `ebpf:"neighbors"`
 	Nonces      *ebpf.MapSpec `ebpf:"nonces"`
 	Ports       *ebpf.MapSpec `ebpf:"ports"`
 	Recents     *ebpf.MapSpec `ebpf:"recents"`
@@ -330,8 +359,10 @@ type planeMaps struct {
 	Fdb         *ebpf.Map `ebpf:"fdb"`
 	Floods      *ebpf.Map `ebpf:"floods"`
 	Handed      *ebpf.Map `ebpf:"handed"`
+	Heard       *ebpf.Map `ebpf:"heard"`
 	Learned     *ebpf.Map `ebpf:"learned"`
 	Moves       *ebpf.Map `ebpf:"moves"`
+	Neighbors   *ebpf.Map `ebpf:"neighbors"`
 	Nonces      *ebpf.Map `ebpf:"nonces"`
 	Ports       *ebpf.Map `ebpf:"ports"`
 	Recents     *ebpf.Map `ebpf:"recents"`
@@ -351,8 +382,10 @@ func (m *planeMaps) Close() error {
 		m.Fdb,
 		m.Floods,
 		m.Handed,
+		m.Heard,
 		m.Learned,
 		m.Moves,
+		m.Neighbors,
 		m.Nonces,
 		m.Ports,
 		m.Recents,

@@ -32,6 +32,7 @@ type member struct {
 	far      vswitch.MAC // of a veth's other end, zero for others
 	filters  map[uint16]*vswitch.Policy
 	limit    vswitch.Limit
+	overlay  planePortFlag // PORT_OVERLAY and PORT_TOLD of a VXLAN device
 	own      []vswitch.MAC // what nobody else may send from; the port may send from others, too
 }
 
@@ -58,11 +59,22 @@ func (m member) encode() (planePort, planeTrunk) {
 		port.Flags |= planePortFlagPORT_DOWN
 	}
 	s := m.security
-	port.Flags |= securityFlags(s)
+	port.Flags |= securityFlags(s) | m.overlay
 	port.MacLimit = limit(s)
 	encodeLimit(&port, m.limit)
 	port.Storm = [3]uint32{s.Storm.Broadcast, s.Storm.Multicast, s.Storm.UnknownUnicast}
 	return port, trunk
+}
+
+// overlayFlags is what the program has to know of the way to other hosts.
+func overlayFlags(p vswitch.Port) planePortFlag {
+	switch {
+	case p.Kind != vswitch.VXLAN:
+		return 0
+	case p.Overlay.Told:
+		return planePortFlagPORT_OVERLAY | planePortFlagPORT_TOLD
+	}
+	return planePortFlagPORT_OVERLAY
 }
 
 func securityFlags(s vswitch.Security) (f planePortFlag) {

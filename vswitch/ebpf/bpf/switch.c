@@ -31,12 +31,14 @@
 // Shared with Go by bpf2go. A change of a map's meaning or size needs a new LAYOUT:
 // then the maps are copied by the names of members, and flags, into new ones.
 enum layout {
-	LAYOUT = 7,
+	LAYOUT = 8,
 	MAX_PORTS = 4096, // slot 0 is never used
 	MAX_VLANS = 4096,
 	MAX_FDB = 262144,
 	MAX_ALLOWED = 65536, // addresses of all ports
 	MAX_DROPS = 65536,   // pairs of port and VLAN with drops
+	MAX_HEARD = 16384,      // addresses of this host's stations
+	MAX_NEIGHBORS = 131072, // of other hosts'
 };
 
 // Why a frame went nowhere. The order is part of the layout.
@@ -86,6 +88,8 @@ enum port_flag {
 	PORT_TRUSTED = 64,     // may serve DHCP and be a router
 	PORT_BPDU_GUARD = 128, // is shut by a BPDU
 	PORT_LOOP_DETECTION = 1024, // sends probes, and is shut by a loop
+	PORT_OVERLAY = 2048,        // leads to other hosts
+	PORT_TOLD = 4096,           // nothing is learned from its frames
 };
 
 // Directions of a port that have limits of their own.
@@ -139,7 +143,27 @@ struct station {
 struct sighting {
 	__u32 slot;
 	__u32 ifindex; // a slot that serves another device by now is no destination
-	__u64 seen;    // ns of CLOCK_MONOTONIC, coarse; STATIC never ages nor moves
+	__u64 seen;    // ns of CLOCK_MONOTONIC, coarse; STATIC never ages nor moves, TOLD moves
+};
+
+// An address of IP, IPv4 as ::ffff:a.b.c.d, in a VLAN.
+struct address {
+	__u32 vid;
+	__u8 addr[16];
+};
+
+// Whose it is, as ARP and neighbor discovery said at a port.
+struct bearer {
+	__u8 mac[ETH_ALEN];
+	__u16 reserved;
+	__u32 slot;
+	__u32 ifindex;
+	__u64 seen; // ns of CLOCK_MONOTONIC, coarse
+};
+
+struct neighbor {
+	__u8 mac[ETH_ALEN];
+	__u16 reserved;
 };
 
 struct traffic {
@@ -304,13 +328,33 @@ struct {
 	__type(value, struct recent);
 } recents SEC(".maps");
 
-// How often a station has moved to another port.
+// How often a station has moved to another port; and how often one was new, or an
+// address was heard from another one than before.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__type(key, __u32);
 	__type(value, __u64);
 } moves SEC(".maps");
+
+// Addresses of this host's stations, the ones that were not heard for longest given up
+// for new ones.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_HEARD);
+	__type(key, struct address);
+	__type(value, struct bearer);
+} heard SEC(".maps");
+
+// Addresses of other hosts' stations, for which the switch answers ARP and neighbor
+// discovery. The user side alone writes them.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_NEIGHBORS);
+	__type(key, struct address);
+	__type(value, struct neighbor);
+} neighbors SEC(".maps");
 
 // Of ripstop_trace alone; copies go by slot.
 struct {
@@ -330,6 +374,9 @@ struct {
 #define SECOND 1000000000ULL
 #define VID_MASK 0x0fff
 #define STATIC (~0ULL)
+#define TOLD (~1ULL) // by the user side, of a station on another host: never ages, but moves
+// Of ports that exchange no frames among each other.
+#define APART (PORT_ISOLATED | PORT_OVERLAY)
 #define OF_IPV6 (1U << 31)
 #define LOOP_HOLD (5 * SECOND) // after the last probe that came back
 #define SHUT (300 * SECOND) // after the last BPDU, as errdisable recovery has it
@@ -502,6 +549,16 @@ static __always_inline int classify(struct frame *f, __u32 slot, const struct po
 	return 0;
 }
 
+// Counts what the user side has to look for in the FDB and in what was heard.
+static __always_inline void news(void)
+{
+	__u32 one = 1;
+	__u64 *n = bpf_map_lookup_elem(&moves, &one);
+
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
 // Notes where the sender is. A negative result is the reason to drop the frame,
 // inverted; 1 says that the FDB has it.
 static __always_inline int learn(struct frame *f, struct station *from, __u32 slot, const struct port *p, __u64 now, int dry)
@@ -534,15 +591,17 @@ static __always_inline int learn(struct frame *f, struct station *from, __u32 sl
 	if (!s) {
 		long err = bpf_map_update_elem(&fdb, from, &fresh, BPF_NOEXIST);
 
-		if (!err)
+		if (!err) {
 			__sync_fetch_and_add(here, 1);
+			news();
+		}
 		else if (err == -E2BIG)
 			drop(f->skb, f->vid, REASON_FDB_FULL);
 		return 0;
 	}
 	before = s->slot;
 	there = bpf_map_lookup_elem(&learned, &before);
-	if (there)
+	if (there && s->seen != TOLD)
 		__sync_fetch_and_add(there, -1);
 	__sync_fetch_and_add(here, 1);
 	s->slot = fresh.slot;
@@ -605,6 +664,8 @@ static __always_inline int learn_again(struct entry *e, struct recent *r, const 
 	__u64 age = fdb_age(id);
 	int known;
 
+	if (p->flags & PORT_TOLD)
+		return 0;
 	if (r && r->age == age && same_station(&r->from, &e->from))
 		return 0;
 	known = learn(&e->f, &e->from, slot, p, e->now, dry);
@@ -641,7 +702,7 @@ static __always_inline int storms(__u32 slot, const struct port *p, enum storm k
 struct walk {
 	struct frame f;
 	__u32 from; // slot
-	__u32 isolated;
+	__u32 apart; // flags of ports that do not get it
 	__u32 pending; // ifindex of a receiver that still has to get the frame
 	__u32 at;      // member with which this piece begins
 	__u32 end;     // of the list was reached
@@ -677,7 +738,7 @@ static __always_inline long visit_member(__u32 i, struct walk *w, int dry)
 	}
 	slot = *entry;
 	p = bpf_map_lookup_elem(&ports, &slot);
-	if (!p || slot == w->from || (w->isolated && p->flags & PORT_ISOLATED))
+	if (!p || slot == w->from || w->apart & p->flags)
 		return 0;
 	form = egress(slot, p, vid);
 	if (form == NOT_A_MEMBER)
@@ -758,7 +819,7 @@ static __always_inline int flood(struct frame *f, __u32 slot, const struct port 
 {
 	// Before Linux 6.7, the verifier believes that a callback runs once, and
 	// removes what only a second run would reach. It must not know these zeros.
-	struct walk w = {.f = *f, .from = slot, .isolated = p->flags & PORT_ISOLATED, .at = r->at,
+	struct walk w = {.f = *f, .from = slot, .apart = p->flags & APART, .at = r->at,
 			 .pending = r->zero, .end = r->zero, .sent = r->zero | r->sent};
 
 	bpf_loop(dry || !r->secret ? MAX_PORTS : PIECE, dry ? visit_dry : visit, &w, 0);
@@ -823,7 +884,7 @@ static __always_inline int unicast(struct frame *f, struct station *to, __u32 fr
 		return s->seen == STATIC ? lose(f, REASON_NO_DESTINATION, dry) : -1;
 	if (slot == from)
 		return lose(f, REASON_SAME_PORT, dry);
-	if (src->flags & dst->flags & PORT_ISOLATED)
+	if (src->flags & dst->flags & APART)
 		return lose(f, REASON_ISOLATED, dry);
 	if (too_big(f->skb, dst))
 		return lose(f, REASON_TOO_BIG, dry);
@@ -1252,6 +1313,157 @@ static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 s
 	return 0;
 }
 
+// Notes whose an address is.
+static __always_inline void hear(struct __sk_buff *skb, __u32 slot, const struct address *a, const __u8 *mac)
+{
+	struct bearer *b = bpf_map_lookup_elem(&heard, a);
+	struct bearer fresh = {.slot = slot, .ifindex = skb->ifindex, .seen = bpf_ktime_get_coarse_ns()};
+
+	if (b && same_mac(b->mac, mac) && b->slot == slot && b->ifindex == skb->ifindex) {
+		b->seen = fresh.seen;
+		return;
+	}
+	__builtin_memcpy(fresh.mac, mac, ETH_ALEN);
+	if (!bpf_map_update_elem(&heard, a, &fresh, BPF_ANY))
+		news();
+}
+
+static __always_inline void ipv4_in_6(struct address *a, const __u8 *addr)
+{
+	a->addr[10] = a->addr[11] = 0xff;
+	__builtin_memcpy(a->addr + 12, addr, 4);
+}
+
+// The Ethernet address to answer with for a station on another host, 0 for none.
+static __always_inline struct neighbor *elsewhere(const struct address *a, const __u8 *asks)
+{
+	struct neighbor *n = bpf_map_lookup_elem(&neighbors, a);
+
+	return n && !same_mac(n->mac, asks) ? n : 0;
+}
+
+// Hears what ARP says of a port's stations, and answers for those of other hosts: 1
+// when the frame has become the answer.
+__noinline int answer_arp(struct __sk_buff *skb, __u32 slot, __u32 flags, __u32 vid, __u32 all)
+{
+	struct address from = {.vid = vid}, to = {.vid = vid};
+	__u8 b[28]; // RFC 826
+	__u8 out[ETH_ALEN * 2];
+	struct neighbor *n;
+	__u8 mine[4];
+
+	if (flags & PORT_OVERLAY || bpf_skb_load_bytes(skb, ETH_HLEN, b, sizeof(b)))
+		return 0;
+	if (b[0] || b[1] != 1 || b[2] != 8 || b[3] || b[4] != 6 || b[5] != 4 || b[6])
+		return 0;
+	if (!is_zero(b + 14, 4) && !(b[8] & 1)) {
+		ipv4_in_6(&from, b + 14);
+		hear(skb, slot, &from, b + 8);
+	}
+	if (!all || b[7] != 1)
+		return 0;
+	ipv4_in_6(&to, b + 24);
+	n = elsewhere(&to, b + 8);
+	if (!n)
+		return 0;
+	__builtin_memcpy(out, b + 8, ETH_ALEN);
+	__builtin_memcpy(out + ETH_ALEN, n->mac, ETH_ALEN);
+	__builtin_memcpy(mine, b + 24, 4);
+	b[7] = 2;
+	__builtin_memcpy(b + 18, b + 8, 10); // the receiver is who asked
+	__builtin_memcpy(b + 8, n->mac, ETH_ALEN);
+	__builtin_memcpy(b + 14, mine, 4);
+	if (bpf_skb_store_bytes(skb, 0, out, sizeof(out), 0) || bpf_skb_store_bytes(skb, ETH_HLEN, b, sizeof(b), 0))
+		return 0;
+	return 1;
+}
+
+// Offsets behind the IPv6 header of neighbor solicitations and advertisements (RFC
+// 4861, 4.3 and 4.4) with their one option of an Ethernet address (4.6.1).
+#define ND_LEN 32
+#define ND_TARGET 8
+#define ND_OPTION 24
+
+// Makes an answer out of a question of neighbor discovery, of which b is IPv6 header and all.
+static __always_inline int advertise(struct __sk_buff *skb, __u8 *b, const __u8 *mac)
+{
+	__u8 out[ETH_ALEN * 2];
+	__u8 *nd = b + 40;
+	__u32 pseudo[2] = {bpf_htonl(ND_LEN), bpf_htonl(IPPROTO_ICMPV6)};
+	__s64 sum;
+
+	if (bpf_skb_load_bytes(skb, ETH_ALEN, out, ETH_ALEN))
+		return 0;
+	__builtin_memcpy(out + ETH_ALEN, mac, ETH_ALEN);
+	__builtin_memcpy(b + 24, b + 8, 16);
+	__builtin_memcpy(b + 8, nd + ND_TARGET, 16);
+	nd[0] = 136;
+	nd[2] = nd[3] = 0;
+	nd[4] = 0x60; // solicited, and overrides
+	nd[ND_OPTION] = 2;
+	__builtin_memcpy(nd + ND_OPTION + 2, mac, ETH_ALEN);
+	sum = bpf_csum_diff(0, 0, (__be32 *)(b + 8), 32 + ND_LEN, 0);
+	sum = bpf_csum_diff(0, 0, pseudo, sizeof(pseudo), sum);
+	sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = ~sum & 0xffff;
+	__builtin_memcpy(nd + 2, &sum, 2);
+	if (bpf_skb_store_bytes(skb, 0, out, sizeof(out), 0) || bpf_skb_store_bytes(skb, ETH_HLEN, b, 40 + ND_LEN, 0))
+		return 0;
+	return 1;
+}
+
+// The same for IPv6. What has other options than the one is not answered.
+__noinline int answer_nd(struct __sk_buff *skb, __u32 slot, __u32 flags, __u32 vid, __u32 all)
+{
+	struct address a = {.vid = vid};
+	__u8 b[40 + ND_LEN] __attribute__((aligned(8)));
+	struct neighbor *n;
+	__u8 *nd = b + 40;
+	__u8 mac[ETH_ALEN];
+
+	if (flags & PORT_OVERLAY || skb->len != ETH_HLEN + sizeof(b) || bpf_skb_load_bytes(skb, ETH_HLEN, b, sizeof(b)))
+		return 0;
+	if (b[6] != IPPROTO_ICMPV6 || b[7] != 255 || nd[1] || nd[ND_OPTION + 1] != 1)
+		return 0;
+	__builtin_memcpy(mac, nd + ND_OPTION + 2, ETH_ALEN);
+	if (mac[0] & 1)
+		return 0;
+	if (nd[0] == 136 && nd[ND_OPTION] == 2) {
+		__builtin_memcpy(a.addr, nd + ND_TARGET, 16);
+		hear(skb, slot, &a, mac);
+		return 0;
+	}
+	if (nd[0] != 135 || nd[ND_OPTION] != 1 || is_zero(b + 8, 16))
+		return 0;
+	__builtin_memcpy(a.addr, b + 8, 16);
+	hear(skb, slot, &a, mac);
+	if (!all)
+		return 0;
+	__builtin_memcpy(a.addr, nd + ND_TARGET, 16);
+	n = elsewhere(&a, mac);
+	if (!n)
+		return 0;
+	__builtin_memcpy(mac, n->mac, ETH_ALEN);
+	return advertise(skb, b, mac);
+}
+
+// Answers for stations of other hosts, so that the question does not go to all. What
+// is asked of one station alone goes to it: whoever asks wants to know that it lives.
+static __always_inline int answered(struct entry *e, __u32 slot, const struct port *p)
+{
+	struct __sk_buff *skb = e->f.skb;
+
+	if (skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021AD))
+		return 0;
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return answer_arp(skb, slot, p->flags, e->f.vid, e->to.mac[0] & 1);
+	if (skb->protocol == bpf_htons(ETH_P_IPV6) && skb->len == ETH_HLEN + 40 + ND_LEN)
+		return answer_nd(skb, slot, p->flags, e->f.vid, e->to.mac[0] & 1);
+	return 0;
+}
+
 static __always_inline int forward(struct __sk_buff *skb, __u32 slot, int dry)
 {
 	struct port *src = bpf_map_lookup_elem(&ports, &slot);
@@ -1266,6 +1478,8 @@ static __always_inline int forward(struct __sk_buff *skb, __u32 slot, int dry)
 	why = src ? admit(&e, skb, slot, src, dry) : ~REASON_PORT_UNKNOWN;
 	if (why || !src)
 		return lose(&e.f, ~why, dry);
+	if (!dry && answered(&e, slot, src))
+		return bpf_redirect(skb->ifindex, 0);
 	if (dry && same_mac(e.from.mac, e.to.mac))
 		return lose(&e.f, REASON_SAME_PORT, dry); // where it would just have been learned
 	if (!(e.to.mac[0] & 1)) {
@@ -1287,6 +1501,8 @@ static __always_inline int guard(struct __sk_buff *skb, __u32 slot, int dry)
 
 	if (why || !src)
 		return lose(&e.f, ~why, dry);
+	if (!dry && answered(&e, slot, src))
+		return bpf_redirect(skb->ifindex, 0);
 	if (!(e.to.mac[0] & 1) && !find(&e.to, e.now, e.ageing) && storms(slot, src, STORM_UNICAST, e.now, dry))
 		return lose(&e.f, REASON_STORM_UNICAST, dry);
 	return TC_ACT_UNSPEC;

@@ -1,0 +1,109 @@
+package controller
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+	"testing"
+
+	"ripstop/controller/config"
+	"ripstop/vswitch"
+)
+
+// TestVXLAN follows a VNI to the switch that has somebody in its VLAN, and the MTU of
+// the way to what stands in it.
+func TestVXLAN(t *testing.T) {
+	c := parse(t, `
+version: 1
+vlans:
+  blue: {id: 10, vni: 10010, gateway: 10.10.0.1/24, switch: lab, anycast: true}
+  red: {id: 20, vni: 10020}
+  local: {id: 30}
+  nobody: {id: 40, vni: 10040}
+switches:
+  lab:
+    vxlan: {tunnel: mesh}
+    ports:
+      vm: {vlan: red, tap: {}}
+      own: {vlan: red, tap: {}, mtu: 1280}
+      up: {trunk: [red, local], device: nic0}
+      here: {vlan: local, tap: {}}
+  dmz:
+    vxlan: {address: "fd00::1", mtu: 8000, port: 8472}
+    ports:
+      other: {vlan: red, tap: {}}
+  alone:
+    ports:
+      third: {vlan: red, tap: {}}
+tunnels:
+  mesh: {private-key: mesh.key, address: 10.99.0.1/24}
+bgp: {asn: 64512, evpn: true}
+`)
+	d, ps := Resolve(c, fakeHost(map[string]string{}))
+	want := []string{`switch/lab: vxlan: VLAN "red" spans hosts on switch "dmz" already: have ports in it on one switch with vxlan alone`}
+	if got := problems(ps); !slices.Equal(got, want) {
+		t.Errorf("problems %q, want %q", got, want)
+	}
+	lab, dmz := d.VSwitch.Switches["lab"], d.VSwitch.Switches["dmz"]
+	for _, c := range []struct {
+		name      string
+		got, want any
+	}{
+		{"blue's way", lab.Ports["vx10010"], vswitch.Port{
+			Kind: vswitch.VXLAN, PVID: 10, MTU: 1370, Security: vswitch.Security{Trusted: true, MACLimit: 65535},
+			Overlay: vswitch.Overlay{VNI: 10010, Local: netip.MustParseAddr("10.99.0.1"), Told: true},
+		}},
+		{"red's way", dmz.Ports["vx10020"].Overlay, vswitch.Overlay{VNI: 10020, Local: netip.MustParseAddr("fd00::1"), Port: 8472, Told: true}},
+		{"red's way over lab", lab.Ports["vx10020"], vswitch.Port{}},
+		{"nobody's way", lab.Ports["vx10040"], vswitch.Port{}},
+		{"the gateway's address", lab.Gateways["blue"].MAC, vswitch.AnycastMAC(10010)},
+		{"the gateway's MTU", lab.Gateways["blue"].MTU, 1370},
+		{"a port's MTU", dmz.Ports["other"].MTU, 8000},
+		{"a chosen MTU", lab.Ports["own"].MTU, 1280},
+		{"a lent device's MTU", lab.Ports["up"].MTU, 0},
+		{"another VLAN's MTU", lab.Ports["here"].MTU, 0},
+		{"another switch's MTU", d.VSwitch.Switches["alone"].Ports["third"].MTU, 0},
+	} {
+		if !reflect.DeepEqual(c.got, c.want) {
+			t.Errorf("%s: got %+v, want %+v", c.name, c.got, c.want)
+		}
+	}
+}
+
+// TestVXLANOfHosts has the fabric say where VTEPs are, unless EVPN does.
+func TestVXLANOfHosts(t *testing.T) {
+	const text = `
+version: 1
+hosts:
+  a: {endpoint: "192.0.2.1:51820", public-key: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=, address: 10.99.0.1/24}
+  b: {endpoint: "192.0.2.2:51820", public-key: TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=, address: 10.99.0.2/24, vtep: 198.51.100.2}
+  c: {endpoint: "192.0.2.3:51820", public-key: gN65BkIKy1eCE9pP1wdc8ROUtkHLF2PfAqYdyYBz6EA=, address: 10.99.0.3/24}
+vlans: {blue: {id: 10, vni: 10010}}
+switches:
+  lab:
+    vxlan: {tunnel: mesh}
+    ports:
+      vm: {vlan: blue, tap: {}}
+tunnels:
+  mesh: {private-key: mesh.key, listen: 51820, mesh: full}
+`
+	for _, c := range []struct {
+		host, text, local string
+		mtu               int
+		peers             []netip.Addr
+	}{
+		{"a", text, "10.99.0.1", 1370, []netip.Addr{netip.MustParseAddr("10.99.0.3"), netip.MustParseAddr("198.51.100.2")}},
+		{"b", text, "198.51.100.2", 1450, []netip.Addr{netip.MustParseAddr("10.99.0.1"), netip.MustParseAddr("10.99.0.3")}},
+		{"a", text + "bgp: {asn: 64512, evpn: true}\n", "10.99.0.1", 1370, nil},
+	} {
+		cfg, _, err := config.ParseFor([]config.File{{Name: "t.yaml", Data: []byte(c.text)}}, c.host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, _ := Resolve(cfg, fakeHost(map[string]string{}))
+		p := d.VSwitch.Switches["lab"].Ports["vx10010"]
+		if p.Overlay.Local.String() != c.local || !slices.Equal(p.Overlay.Peers, c.peers) || p.MTU != c.mtu {
+			t.Errorf("on %s: %s mtu %d, want %s to %v mtu %d", c.host, p.Overlay, p.MTU, c.local, c.peers, c.mtu)
+		}
+	}
+}
