@@ -37,7 +37,7 @@ func TestOpenPlane(t *testing.T) {
 	if err := p.read(); err != nil {
 		t.Fatal(err)
 	}
-	if p.name != "trial" || p.ageing != ageing {
+	if p.name != "trial" || p.ageing != trialAgeing {
 		t.Errorf("switch is %q, ageing %v", p.name, p.ageing)
 	}
 	if !slices.Equal(p.ports, tr.ports) || !reflect.DeepEqual(p.trunks, tr.trunks) || !reflect.DeepEqual(p.slots, tr.slots) {

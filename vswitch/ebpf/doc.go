@@ -35,7 +35,9 @@
 //
 // A frame whose destination is the far end of a port's veth itself is handed over
 // to that end at once (bpf_redirect_peer), without a way through the near one.
-// All others are sent through the port's device.
+// All others are sent through the port's device. So are those to a port with
+// groups, but for the next packets of a connection that they have just let pass
+// (port.h).
 //
 // What a port with a limit sends and receives is metered at its device, by two
 // programs over the switch's maps: ripstop_send before all others at ingress, and

@@ -48,17 +48,19 @@ type groupFilter struct {
 	name     string
 	from, to *ebpf.Program
 	maps     filterMaps
-	checked  bool // the programs are this package's newest
+	checked  bool      // the programs are this package's newest
+	over     *ebpf.Map // the switch's ports, for which they work
 
 	ports    map[uint32]filterFilterPort // by slot, those in use
 	bindings map[uint32]filterBinding
 	policies map[uint64]*vswitch.Policy // in the kernel; the rules of those that this process wrote
+	changed  map[uint32]bool            // slots whose groups are others than their number says
 	ends     chan struct{}              // closed when nothing is told any more
 	events   *ringbuf.Reader
 }
 
-func newGroupFilter(log *slog.Logger, name string) (*groupFilter, error) {
-	g, err := (&groupFilter{log: log, name: name}).load()
+func newGroupFilter(log *slog.Logger, name string, of planeMaps) (*groupFilter, error) {
+	g, err := (&groupFilter{log: log, name: name}).load(of)
 	if err != nil {
 		return nil, err
 	}
@@ -73,14 +75,21 @@ func newGroupFilter(log *slog.Logger, name string) (*groupFilter, error) {
 	return g, g.listen()
 }
 
-// load is the filter with this package's programs, over the same maps.
-func (g *groupFilter) load() (*groupFilter, error) {
+// load is the filter with this package's programs, over the same maps, for the
+// ports of a switch with these.
+func (g *groupFilter) load(of planeMaps) (*groupFilter, error) {
 	spec, err := loadFilter()
 	if err != nil {
 		return nil, fmt.Errorf("read program: %w", err)
 	}
 	delete(spec.Programs, filterProgRipstopFilter)
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: g.byName()})
+	shared := g.byName()
+	for name, m := range map[string]*ebpf.Map{filterMapPorts: of.Ports, filterMapPasses: of.Passes} {
+		if m != nil {
+			shared[name] = m
+		}
+	}
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
 	if err != nil {
 		return nil, fmt.Errorf("load the program of groups: %w", err)
 	}
@@ -88,7 +97,7 @@ func (g *groupFilter) load() (*groupFilter, error) {
 	next := &groupFilter{
 		log: g.log, name: g.name, from: c.DetachProgram(filterProgRipstopFrom), to: c.DetachProgram(filterProgRipstopTo),
 		maps: filterMapsOf(c.DetachMap), ports: map[uint32]filterFilterPort{}, bindings: map[uint32]filterBinding{},
-		policies: map[uint64]*vswitch.Policy{},
+		policies: map[uint64]*vswitch.Policy{}, changed: map[uint32]bool{}, over: of.Ports,
 	}
 	return next, nil
 }
@@ -97,7 +106,7 @@ func filterMapsOf(get func(name string) *ebpf.Map) filterMaps {
 	return filterMaps{
 		Bindings: get(filterMapBindings), Connections: get(filterMapConnections), FilterActs: get(filterMapFilterActs),
 		FilterDrops: get(filterMapFilterDrops), FilterEvents: get(filterMapFilterEvents), FilterPorts: get(filterMapFilterPorts),
-		FilterSelf: get(filterMapFilterSelf), Policies: get(filterMapPolicies),
+		FilterSelf: get(filterMapFilterSelf), Passes: get(filterMapPasses), Policies: get(filterMapPolicies), Ports: get(filterMapPorts),
 	}
 }
 
@@ -105,15 +114,16 @@ func (g *groupFilter) byName() map[string]*ebpf.Map {
 	all := map[string]*ebpf.Map{
 		filterMapBindings: g.maps.Bindings, filterMapConnections: g.maps.Connections, filterMapFilterActs: g.maps.FilterActs,
 		filterMapFilterDrops: g.maps.FilterDrops, filterMapFilterEvents: g.maps.FilterEvents, filterMapFilterPorts: g.maps.FilterPorts,
-		filterMapFilterSelf: g.maps.FilterSelf, filterMapPolicies: g.maps.Policies,
+		filterMapFilterSelf: g.maps.FilterSelf, filterMapPasses: g.maps.Passes, filterMapPolicies: g.maps.Policies, filterMapPorts: g.maps.Ports,
 	}
 	maps.DeleteFunc(all, func(_ string, m *ebpf.Map) bool { return m == nil })
 	return all
 }
 
 // openGroupFilter takes over the filter of a process before this one by a program
-// of it. The error is errForeign when there is none to take over.
-func openGroupFilter(log *slog.Logger, id ebpf.ProgramID) (*groupFilter, error) {
+// of it, for the ports of a switch with these maps. The error is errForeign when
+// there is none to take over.
+func openGroupFilter(log *slog.Logger, id ebpf.ProgramID, of planeMaps) (*groupFilter, error) {
 	theirs, err := ebpf.NewProgramFromID(id)
 	if err != nil {
 		return nil, fmt.Errorf("open program %d: %w", id, err)
@@ -139,7 +149,9 @@ func openGroupFilter(log *slog.Logger, id ebpf.ProgramID) (*groupFilter, error) 
 		if m, ok := found[name]; ok && spec.Maps[name].Compatible(m) == nil {
 			return m
 		}
-		err = errForeign
+		if name != filterMapPorts && name != filterMapPasses { // which are the switch's
+			err = errForeign
+		}
 		return nil
 	})
 	if err != nil {
@@ -154,7 +166,7 @@ func openGroupFilter(log *slog.Logger, id ebpf.ProgramID) (*groupFilter, error) 
 	}
 	name, _, _ := bytes.Cut(self.Name[:], []byte{0})
 	before.name = string(name)
-	g, err := before.load()
+	g, err := before.load(of)
 	if err = errors.Join(err, closeAll(found)); err != nil {
 		return nil, err
 	}
@@ -265,6 +277,7 @@ func (g *groupFilter) putPort(slot uint32, port filterFilterPort) error {
 		return fmt.Errorf("write map %q of switch %q: %w", filterMapFilterPorts, g.name, err)
 	}
 	g.ports[slot] = port
+	g.changed[slot] = true
 	return nil
 }
 
@@ -282,6 +295,7 @@ func (g *groupFilter) bind(slot uint32, filters map[uint16]*vswitch.Policy) erro
 			return fmt.Errorf("write map %q of switch %q: %w", filterMapBindings, g.name, err)
 		}
 		g.bindings[at] = b
+		g.changed[slot] = true
 	}
 	return nil
 }
@@ -302,6 +316,7 @@ func (g *groupFilter) settle(slot uint32, filters map[uint16]*vswitch.Policy) er
 			return fmt.Errorf("clear map %q of switch %q: %w", filterMapBindings, g.name, err)
 		}
 		delete(g.bindings, at)
+		g.changed[slot] = true
 	}
 	return nil
 }
@@ -316,6 +331,7 @@ func (g *groupFilter) clear(slot uint32) error {
 	}
 	err := g.putPort(slot, filterFilterPort{})
 	delete(g.ports, slot)
+	delete(g.changed, slot) // nothing of it passes any more
 	return err
 }
 
@@ -545,7 +561,7 @@ func (d *Driver) adoptGroups(p *plane, hooks map[uint32]groupHooks) error {
 		if hooks[ifindex].from.program == 0 {
 			continue
 		}
-		g, err := openGroupFilter(d.log, hooks[ifindex].from.program)
+		g, err := openGroupFilter(d.log, hooks[ifindex].from.program, p.maps)
 		if errors.Is(err, errForeign) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -615,13 +631,14 @@ func (d *Driver) prepareGroups(p *plane, ifindex int, slot uint32, pvid uint16, 
 		return nil
 	}
 	if p.groups == nil {
-		g, err := newGroupFilter(d.log, p.name)
+		g, err := newGroupFilter(d.log, p.name, p.maps)
 		if err != nil {
 			return err
 		}
 		p.groups = g
 	}
-	if err := p.groups.prepare(slot, filterFilterPort{Ifindex: uint32(ifindex), Pvid: pvid}, filters); err != nil {
+	err := p.groups.prepare(slot, filterFilterPort{Ifindex: uint32(ifindex), Pvid: pvid}, filters)
+	if err = errors.Join(err, p.regrouped(slot)); err != nil {
 		return err
 	}
 	return d.attachGroups(p.groups, ifindex, slot)
@@ -630,7 +647,7 @@ func (d *Driver) prepareGroups(p *plane, ifindex int, slot uint32, pvid uint16, 
 // settleGroups ends what prepareGroups began.
 func (d *Driver) settleGroups(p *plane, ifindex int, slot uint32, filters map[uint16]*vswitch.Policy) error {
 	if len(filters) > 0 {
-		return p.groups.settle(slot, filters)
+		return errors.Join(p.groups.settle(slot, filters), p.regrouped(slot))
 	}
 	if _, had := p.groupHooks[uint32(ifindex)]; !had && (p.groups == nil || p.groups.ports[slot].Ifindex == 0) {
 		return nil
@@ -638,16 +655,37 @@ func (d *Driver) settleGroups(p *plane, ifindex int, slot uint32, filters map[ui
 	if err := d.detachGroups(ifindex); err != nil || p.groups == nil {
 		return err
 	}
-	return p.groups.clear(slot)
+	return errors.Join(p.groups.clear(slot), p.regroup(slot, false))
 }
 
-// renewGroups makes all devices run this package's programs, over the same maps.
+// regrouped gives a slot another number when its groups have changed.
+func (p *plane) regrouped(slot uint32) error {
+	if !p.groups.changed[slot] {
+		return nil
+	}
+	if err := p.regroup(slot, true); err != nil {
+		return err
+	}
+	delete(p.groups.changed, slot)
+	return nil
+}
+
+// renewGroups makes all devices run this package's programs, over the same maps
+// and for the ports as the switch has them now.
 func (d *Driver) renewGroups(p *plane) error {
 	if p.groups == nil {
 		return nil
 	}
-	if err := p.groups.sweep(); err != nil || p.groups.checked {
+	if err := p.groups.sweep(); err != nil {
 		return err
+	}
+	if p.groups.over != p.maps.Ports {
+		if err := p.groups.reload(p.maps); err != nil {
+			return err
+		}
+	}
+	if p.groups.checked {
+		return nil
 	}
 	tags := map[string]bool{}
 	for _, prog := range []*ebpf.Program{p.groups.from, p.groups.to} {
@@ -658,7 +696,7 @@ func (d *Driver) renewGroups(p *plane) error {
 		tags[info.Tag] = true
 	}
 	for slot, port := range p.groups.ports {
-		same, err := d.runs(p.groupHooks[port.Ifindex], tags)
+		same, err := d.runs(p.groupHooks[port.Ifindex], tags, p.maps.Ports)
 		if err != nil {
 			return err
 		}
@@ -673,8 +711,26 @@ func (d *Driver) renewGroups(p *plane) error {
 	return nil
 }
 
-// runs tells whether a device's programs are of these kinds.
-func (d *Driver) runs(h groupHooks, tags map[string]bool) (bool, error) {
+// reload takes programs for the ports of a switch with these maps.
+func (g *groupFilter) reload(of planeMaps) error {
+	next, err := g.load(of)
+	if err != nil {
+		return err
+	}
+	// Who listens has the other maps as they are.
+	g.from, next.from = next.from, g.from
+	g.to, next.to = next.to, g.to
+	g.maps.Ports, next.maps.Ports = next.maps.Ports, g.maps.Ports
+	g.maps.Passes, next.maps.Passes = next.maps.Passes, g.maps.Passes
+	g.over, g.checked = of.Ports, false
+	return next.closeKernel()
+}
+
+// runs tells whether a device's programs are of these kinds, for these ports.
+func (d *Driver) runs(h groupHooks, tags map[string]bool, ports *ebpf.Map) (bool, error) {
+	if same, err := worksOn(h.from.program, filterProgRipstopFrom, ports); err != nil || !same {
+		return false, err
+	}
 	for _, id := range []ebpf.ProgramID{h.from.program, h.to.program} {
 		prog, err := ebpf.NewProgramFromID(id)
 		if errors.Is(err, fs.ErrNotExist) || id == 0 {

@@ -140,6 +140,17 @@ const (
 	filterFlowKindFLOW_FRAGMENT filterFlowKind = 2
 )
 
+type filterPassed struct {
+	_        structs.HostLayout
+	Tick     uint64
+	Groups   uint32
+	At       uint32
+	Vid      uint16
+	Protocol uint16
+	Ports    uint32
+	Addr     [4]uint64
+}
+
 type filterPolicyKey struct {
 	_     structs.HostLayout
 	Bits  uint32
@@ -160,6 +171,22 @@ type filterPolicyValue struct {
 	Words [8]uint32
 }
 
+type filterPort struct {
+	_        structs.HostLayout
+	Ifindex  uint32
+	MaxFrame uint32
+	Flags    uint32
+	Pvid     uint16
+	Far      [6]uint8
+	Groups   uint32
+	Gated    [6]uint8
+	_        [2]byte
+	MacLimit uint32
+	Storm    [3]uint32
+	Limit    [2]uint64
+	Burst    uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -171,7 +198,9 @@ const (
 	filterMapFilterEvents   = "filter_events"
 	filterMapFilterPorts    = "filter_ports"
 	filterMapFilterSelf     = "filter_self"
+	filterMapPasses         = "passes"
 	filterMapPolicies       = "policies"
+	filterMapPorts          = "ports"
 	filterProgRipstopFilter = "ripstop_filter"
 	filterProgRipstopFrom   = "ripstop_from"
 	filterProgRipstopTo     = "ripstop_to"
@@ -238,7 +267,9 @@ type filterMapSpecs struct {
 	FilterEvents *ebpf.MapSpec `ebpf:"filter_events"`
 	FilterPorts  *ebpf.MapSpec `ebpf:"filter_ports"`
 	FilterSelf   *ebpf.MapSpec `ebpf:"filter_self"`
+	Passes       *ebpf.MapSpec `ebpf:"passes"`
 	Policies     *ebpf.MapSpec `ebpf:"policies"`
+	Ports        *ebpf.MapSpec `ebpf:"ports"`
 }
 
 // filterVariableSpecs contains global variables before they are loaded into the kernel.
@@ -277,7 +308,9 @@ type filterMaps struct {
 	FilterEvents *ebpf.Map `ebpf:"filter_events"`
 	FilterPorts  *ebpf.Map `ebpf:"filter_ports"`
 	FilterSelf   *ebpf.Map `ebpf:"filter_self"`
+	Passes       *ebpf.Map `ebpf:"passes"`
 	Policies     *ebpf.Map `ebpf:"policies"`
+	Ports        *ebpf.Map `ebpf:"ports"`
 }
 
 func (m *filterMaps) Close() error {
@@ -289,7 +322,9 @@ func (m *filterMaps) Close() error {
 		m.FilterEvents,
 		m.FilterPorts,
 		m.FilterSelf,
+		m.Passes,
 		m.Policies,
+		m.Ports,
 	)
 }
 

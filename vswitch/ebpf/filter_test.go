@@ -27,7 +27,7 @@ type filterTrial struct {
 
 func newFilterTrial(t testing.TB, vid uint16) *filterTrial {
 	t.Helper()
-	g, err := newGroupFilter(quiet, "trial")
+	g, err := newGroupFilter(quiet, "trial", planeMaps{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,12 +62,18 @@ func (f *filterTrial) follow(p *vswitch.Policy) {
 	for _, step := range []func() error{
 		func() error { return f.prepare(groupSlot, filterFilterPort{Ifindex: lo, Pvid: f.vid}, filters) },
 		func() error { return f.settle(groupSlot, filters) },
+		f.regroup,
 		f.sweep,
 	} {
 		if err := step(); err != nil {
 			f.t.Fatal(err)
 		}
 	}
+}
+
+// regroup is plane.regroup for the trial's port.
+func (f *filterTrial) regroup() error {
+	return f.maps.Ports.Put(uint32(groupSlot), &filterPort{Ifindex: lo, Pvid: f.vid, Groups: rand.Uint32() | 1})
 }
 
 const passed = 1<<32 - 1 // TC_ACT_UNSPEC

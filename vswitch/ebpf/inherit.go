@@ -103,7 +103,7 @@ func inheritPlane(spec *ebpf.CollectionSpec, r *relic, program string) (*plane, 
 		return nil, err
 	}
 	for name, to := range p.maps.byName() {
-		if name == planeMapSelf || name == planeMapRecents || isLearned(name) {
+		if name == planeMapSelf || name == planeMapRecents || name == planeMapPasses || isLearned(name) {
 			continue
 		}
 		if err := copyMap(spec.Maps[name], to, r.maps[name]); err != nil {

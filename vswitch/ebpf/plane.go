@@ -109,6 +109,7 @@ func (p *plane) need(spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
 	if p.program == planeProgRipstopGuard { // sends to nobody
 		delete(need.Maps, planeMapFloods)
 		delete(need.Maps, planeMapHanded)
+		delete(need.Maps, planeMapPasses)
 	}
 	return need
 }
@@ -117,7 +118,7 @@ func mapsOf(get func(name string) *ebpf.Map) planeMaps {
 	return planeMaps{
 		Activities: get(planeMapActivities), AllowedIps: get(planeMapAllowedIps), AllowedMacs: get(planeMapAllowedMacs),
 		Drops: get(planeMapDrops), Fdb: get(planeMapFdb), Floods: get(planeMapFloods), Handed: get(planeMapHanded), Learned: get(planeMapLearned),
-		Heard: get(planeMapHeard), Neighbors: get(planeMapNeighbors), Moves: get(planeMapMoves), Nonces: get(planeMapNonces), Recents: get(planeMapRecents),
+		Heard: get(planeMapHeard), Neighbors: get(planeMapNeighbors), Moves: get(planeMapMoves), Nonces: get(planeMapNonces), Passes: get(planeMapPasses), Recents: get(planeMapRecents),
 		Ports: get(planeMapPorts), Self: get(planeMapSelf), Trunks: get(planeMapTrunks), Vlans: get(planeMapVlans),
 	}
 }
@@ -220,7 +221,7 @@ func (m *planeMaps) byName() map[string]*ebpf.Map {
 	all := map[string]*ebpf.Map{
 		planeMapActivities: m.Activities, planeMapAllowedIps: m.AllowedIps, planeMapAllowedMacs: m.AllowedMacs,
 		planeMapDrops: m.Drops, planeMapFdb: m.Fdb, planeMapFloods: m.Floods, planeMapHanded: m.Handed, planeMapLearned: m.Learned,
-		planeMapHeard: m.Heard, planeMapNeighbors: m.Neighbors, planeMapMoves: m.Moves, planeMapNonces: m.Nonces, planeMapRecents: m.Recents,
+		planeMapHeard: m.Heard, planeMapNeighbors: m.Neighbors, planeMapMoves: m.Moves, planeMapNonces: m.Nonces, planeMapPasses: m.Passes, planeMapRecents: m.Recents,
 		planeMapPorts: m.Ports, planeMapSelf: m.Self, planeMapTrunks: m.Trunks, planeMapVlans: m.Vlans,
 	}
 	maps.DeleteFunc(all, func(_ string, m *ebpf.Map) bool { return m == nil })

@@ -78,7 +78,7 @@ type planeIdentity struct {
 type planeLayout uint32
 
 const (
-	planeLayoutLAYOUT        planeLayout = 8
+	planeLayoutLAYOUT        planeLayout = 9
 	planeLayoutMAX_PORTS     planeLayout = 4096
 	planeLayoutMAX_VLANS     planeLayout = 4096
 	planeLayoutMAX_FDB       planeLayout = 262144
@@ -108,6 +108,17 @@ type planeNeighbor struct {
 	Reserved uint16
 }
 
+type planePassed struct {
+	_        structs.HostLayout
+	Tick     uint64
+	Groups   uint32
+	At       uint32
+	Vid      uint16
+	Protocol uint16
+	Ports    uint32
+	Addr     [4]uint64
+}
+
 type planePlace struct {
 	_       structs.HostLayout
 	Ifindex uint32
@@ -121,9 +132,11 @@ type planePort struct {
 	Flags    planePortFlag
 	Pvid     uint16
 	Far      [6]uint8
+	Groups   uint32
+	Gated    [6]uint8
+	_        [2]byte
 	MacLimit uint32
 	Storm    [3]uint32
-	_        [4]byte
 	Limit    [2]uint64
 	Burst    uint64
 }
@@ -234,6 +247,7 @@ const (
 	planeMapMoves           = "moves"
 	planeMapNeighbors       = "neighbors"
 	planeMapNonces          = "nonces"
+	planeMapPasses          = "passes"
 	planeMapPorts           = "ports"
 	planeMapRecents         = "recents"
 	planeMapSelf            = "self"
@@ -317,6 +331,7 @@ type planeMapSpecs struct {
 	Moves       *ebpf.MapSpec `ebpf:"moves"`
 	Neighbors   *ebpf.MapSpec `ebpf:"neighbors"`
 	Nonces      *ebpf.MapSpec `ebpf:"nonces"`
+	Passes      *ebpf.MapSpec `ebpf:"passes"`
 	Ports       *ebpf.MapSpec `ebpf:"ports"`
 	Recents     *ebpf.MapSpec `ebpf:"recents"`
 	Self        *ebpf.MapSpec `ebpf:"self"`
@@ -364,6 +379,7 @@ type planeMaps struct {
 	Moves       *ebpf.Map `ebpf:"moves"`
 	Neighbors   *ebpf.Map `ebpf:"neighbors"`
 	Nonces      *ebpf.Map `ebpf:"nonces"`
+	Passes      *ebpf.Map `ebpf:"passes"`
 	Ports       *ebpf.Map `ebpf:"ports"`
 	Recents     *ebpf.Map `ebpf:"recents"`
 	Self        *ebpf.Map `ebpf:"self"`
@@ -387,6 +403,7 @@ func (m *planeMaps) Close() error {
 		m.Moves,
 		m.Neighbors,
 		m.Nonces,
+		m.Passes,
 		m.Ports,
 		m.Recents,
 		m.Self,

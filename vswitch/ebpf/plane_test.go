@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"ripstop/internal/nettest"
 	"ripstop/vswitch"
 )
 
@@ -29,6 +30,10 @@ type trial struct {
 	prog *ebpf.Program
 }
 
+// trialAgeing is that of a trial's FDB: of a kernel that has just started, no frame
+// was seen longer ago than it runs.
+const trialAgeing = 20 * time.Second
+
 // lo is the device of all frames of a trial: only its ports' slots differ.
 const lo = 1
 
@@ -43,6 +48,11 @@ func newTrial(t *testing.T, change func(*ebpf.CollectionSpec)) *trial {
 	}
 	p, err := newPlane(spec, planeProgRipstopSwitch, "trial")
 	if err != nil {
+		t.Fatal(err)
+	}
+	p.ageing = trialAgeing
+	p.self.Ageing = uint64(trialAgeing)
+	if err := p.wrote(); err != nil {
 		t.Fatal(err)
 	}
 	var try struct {
@@ -226,10 +236,14 @@ func TestClassify(t *testing.T) {
 // sighted writes an entry of the FDB as if a frame had come.
 func (tr *trial) sighted(mac []byte, vid uint16, slot, ifindex uint32, age time.Duration) {
 	tr.t.Helper()
-	now, err := clock()
-	if err != nil {
-		tr.t.Fatal(err)
-	}
+	var now time.Duration
+	nettest.Eventually(tr.t, time.Minute, "the kernel is as old as the entry", func() bool {
+		var err error
+		if now, err = clock(); err != nil {
+			tr.t.Fatal(err)
+		}
+		return now > age
+	})
 	key := planeStation{Vid: vid, Mac: [6]byte(mac)}
 	if err := tr.maps.Fdb.Put(&key, &planeSighting{Slot: slot, Ifindex: ifindex, Seen: uint64(now - age)}); err != nil {
 		tr.t.Fatal(err)
@@ -250,7 +264,7 @@ func TestUnicast(t *testing.T) {
 		why      string
 	}{
 		{"known", access, access, far, 0, 0, nil, ""},
-		{"known just in time", access, access, far, ageing - 5*time.Second, 0, nil, ""},
+		{"known just in time", access, access, far, trialAgeing - 10*time.Second, 0, nil, ""},
 		{"unknown", access, access, 0, 0, 0, nil, ""},
 		{"sender's own port", access, access, lo, 0, 0, nil, "same-port"},
 		{"sender isolated", isolated, access, far, 0, 0, nil, ""},
@@ -261,7 +275,7 @@ func TestUnicast(t *testing.T) {
 		{"receiver moved to another VLAN", access, member{pvid: 20}, far, 0, 0, nil, "no-destination"},
 		{"unknown and nobody there", access, member{pvid: 20}, 0, 0, 0, nil, "no-destination"},
 		{"port's slot given to another device", access, member{pvid: 20}, 999, 0, 0, nil, "no-destination"},
-		{"aged out", member{pvid: 10}, access, lo, ageing + time.Second, 0, nil, ""},
+		{"aged out", member{pvid: 10}, access, lo, trialAgeing + time.Second, 0, nil, ""},
 		{"tagged to access", member{tagged: []uint16{10}}, access, far, 0, q | 10, nil, ""},
 		{"access to tagged", access, member{tagged: []uint16{10}}, far, 0, 0, nil, ""},
 		{"an 802.1ad tag inside to access", member{tagged: []uint16{10}}, access, far, 0, q | 10, service, ""},
@@ -382,7 +396,7 @@ func TestExpire(t *testing.T) {
 	tr := newTrial(t, nil)
 	a, b := tr.port(member{ifindex: lo, pvid: 10}), tr.port(member{ifindex: 1000, pvid: 10, tagged: []uint16{20}})
 	tr.sighted(macA, 10, a, lo, time.Second)
-	tr.sighted(macB, 10, b, 1000, ageing+time.Second)
+	tr.sighted(macB, 10, b, 1000, trialAgeing+time.Second)
 	tr.sighted(macB, 20, b, 1000, time.Second)
 	tr.sighted(macA, 20, a, lo, time.Second)  // where a is no member
 	tr.sighted(macA, 30, b, 999, time.Second) // where another device was

@@ -50,7 +50,8 @@ func (d *Driver) joinPort(plane *plane, l netlink.Link, name string, p vswitch.P
 	}
 	m := member{mtu: mtu, pvid: p.PVID, tagged: p.Tagged, isolated: p.Isolated, down: p.Down, security: p.Security, filters: p.Filters, limit: p.Limit,
 		overlay: overlayFlags(p)}
-	if p.Kind == vswitch.Veth && len(p.Filters) == 0 && p.Limit.Receive == 0 { // what is handed over passes no filter
+	if p.Kind == vswitch.Veth && p.Limit.Receive == 0 { // what is handed over passes no meter
+		m.gated = len(p.Filters) > 0
 		m.far = cmp.Or(p.MAC, vswitch.MAC(d.devices.MAC("port", plane.name, name)))
 	}
 	if err := d.join(plane, l, place{name: name}, m); err != nil {

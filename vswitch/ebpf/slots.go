@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 
@@ -30,6 +31,7 @@ type member struct {
 	down     bool
 	security vswitch.Security
 	far      vswitch.MAC // of a veth's other end, zero for others
+	gated    bool        // what goes there has to pass groups
 	filters  map[uint16]*vswitch.Policy
 	limit    vswitch.Limit
 	overlay  planePortFlag // PORT_OVERLAY and PORT_TOLD of a VXLAN device
@@ -44,7 +46,12 @@ var gatewaySecurity = vswitch.Security{Trusted: true}
 
 // encode is the member in the words of the maps.
 func (m member) encode() (planePort, planeTrunk) {
-	port := planePort{Ifindex: uint32(m.ifindex), MaxFrame: uint32(m.mtu + frameOverhead), Pvid: m.pvid, Far: m.far}
+	port := planePort{Ifindex: uint32(m.ifindex), MaxFrame: uint32(m.mtu + frameOverhead), Pvid: m.pvid}
+	if m.gated {
+		port.Gated = m.far
+	} else {
+		port.Far = m.far
+	}
 	var trunk planeTrunk
 	for _, vid := range m.tagged {
 		trunk.set(vid)
@@ -182,6 +189,9 @@ func (p *plane) put(m member) (uint32, error) {
 			return 0, fmt.Errorf("switch %q has all of its %d ports: use a second switch", p.name, maxPorts-1)
 		}
 	}
+	if p.ports[slot].Ifindex == port.Ifindex { // which regroup alone changes
+		port.Groups = p.ports[slot].Groups
+	}
 	macs, ips := slices.Concat(m.security.AllowedMACs, m.own), m.security.AllowedIPs
 	allowed := slices.Equal(p.macs[slot], macs) && slices.Equal(p.ips[slot], ips)
 	if p.ports[slot] == port && p.trunks[slot] == trunk && allowed {
@@ -202,6 +212,24 @@ func (p *plane) put(m member) (uint32, error) {
 	p.mirror(slot, port, trunk)
 	p.touch(slot)
 	return slot, p.disallow(slot, macs, ips)
+}
+
+// regroup gives a slot's groups another number, or none, so that what they have
+// let pass before says nothing of what they let pass now. It is called after each
+// change of them.
+func (p *plane) regroup(slot uint32, grouped bool) error {
+	port := p.ports[slot]
+	if port.Groups = 0; grouped {
+		port.Groups = rand.Uint32() | 1
+	}
+	if port == p.ports[slot] || port.Ifindex == 0 {
+		return nil
+	}
+	if err := p.maps.Ports.Put(slot, &port); err != nil {
+		return fmt.Errorf("write map %q of switch %q: %w", planeMapPorts, p.name, err)
+	}
+	p.ports[slot] = port
+	return nil
 }
 
 // clear makes the slot of a device serve nobody.

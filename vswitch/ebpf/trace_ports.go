@@ -180,6 +180,10 @@ func (d *Driver) dryGroups(s stop) (v groupVerdict, err error) {
 	for _, written := range []string{filterMapConnections, filterMapFilterActs, filterMapFilterDrops, filterMapFilterEvents} {
 		delete(read, written)
 	}
+	for _, brief := range []string{filterMapPorts, filterMapPasses} { // empty, so that it takes the long look
+		delete(read, brief)
+		spec.Maps[brief].MaxEntries = 1
+	}
 	c, err := loadOver(spec, read)
 	if err != nil {
 		return v, err

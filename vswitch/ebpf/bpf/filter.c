@@ -3,7 +3,8 @@
 // before the switch or the guard, for what the port sends, one at egress for
 // what it gets. A port without groups has neither.
 //
-//	frame ─► known connection ─────────────────► pass
+//	frame ─► as the one before it ─────────────► pass
+//	       └► known connection ────────────────► pass
 //	       └► policy: address ─► chain of nodes ─► rule of the lowest number ─► pass and remember, or drop
 //
 // A policy is the rules of one set of groups in one VLAN, compiled into one
@@ -21,13 +22,15 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "port.h"
+
 #define SMALL __attribute__((packed)) // one byte
 
 // Shared with Go by bpf2go. A change of a map's meaning or size needs a new
 // FILTER_LAYOUT.
 enum filter_layout {
 	FILTER_LAYOUT = 1,
-	FILTER_PORTS = 4096,         // slots, those of the switch
+	FILTER_PORTS = SLOTS,        // slots, those of the switch
 	FILTER_BINDINGS = 65536,     // pairs of port and VLAN with groups
 	FILTER_POLICIES = 16384,     // different ones
 	FILTER_CONNECTIONS = 262144, // of all ports; what was idle longest makes room
@@ -45,7 +48,7 @@ enum filter_reason {
 	FILTER_REASONS,
 } SMALL;
 
-enum direction { FROM_PORT, TO_PORT } SMALL;
+enum direction { FROM_PORT = SENDS, TO_PORT = RECEIVES } SMALL;
 
 enum connection_state { CONN_NEW, CONN_REPLIED, CONN_CLOSING, CONN_RESET } SMALL;
 
@@ -216,11 +219,6 @@ struct {
 #define VID_MASK 0x0fff
 #define EXTENSIONS 8
 #define ETH_P_LOOP_PROBE 0x88b6 // IEEE 802 local experimental
-
-#define TCP_FIN 1
-#define TCP_SYN 2
-#define TCP_RST 4
-#define TCP_ACK 16
 
 enum fragment { WHOLE, FIRST, LATER };
 
@@ -595,6 +593,23 @@ static __always_inline void fragment_key(const struct packet *p, struct flow *k)
 	k->fragment = p->id;
 }
 
+// Remembers a first fragment that passes, or looks for that of another. A negative
+// result is the reason to drop it, inverted.
+__noinline int fragment(struct packet *p, __u32 slot, struct binding *b)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+	struct flow whole = {};
+	struct connection *c;
+
+	if (!p || !b)
+		return ~FILTER_FRAGMENT;
+	fragment_key(p, &whole);
+	if (p->fragment == FIRST)
+		return remember(&whole, slot, b, p->direction, CONN_NEW, now);
+	c = find(&whole, now);
+	return c && c->policy == b->policy ? 0 : ~FILTER_FRAGMENT;
+}
+
 // Whether a connection that another policy let in may go on under this one. Its
 // service is that which its first packet asked for.
 static __always_inline int renew(struct packet *p, const struct flow *k, struct connection *c, struct binding *b, struct rule *r)
@@ -613,8 +628,8 @@ static __always_inline int renew(struct packet *p, const struct flow *k, struct 
 	return 1;
 }
 
-// The verdict on a packet that has an upper layer: 0 to pass, or the reason,
-// inverted.
+// The verdict on a packet that has an upper layer: 0 to pass, 1 when it goes on
+// with a connection, or the reason to drop it, inverted.
 __noinline int judge(struct packet *p, __u32 slot, struct binding *b, struct rule *r)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
@@ -635,7 +650,7 @@ __noinline int judge(struct packet *p, __u32 slot, struct binding *b, struct rul
 			if (c->policy != b->policy && !renew(p, &k, c, b, r))
 				return ~FILTER_DENIED;
 			advance(p, c, now);
-			return 0;
+			return 1;
 		}
 	}
 	classify(p, b, by, p->to, r);
@@ -726,23 +741,28 @@ static __always_inline int to_probe(struct __sk_buff *skb)
 	return !bpf_skb_load_bytes(skb, 0, d, sizeof(d)) && d[0] == 0x03 && d[1] == 'r' && d[2] == 'i' && d[3] == 'p' && d[4] == 's' && d[5] == 't';
 }
 
+// A frame's VLAN, as the switch finds it, too.
+static __always_inline __u16 vid_of(struct __sk_buff *skb, __u16 pvid)
+{
+	__u16 vid = skb->vlan_tci & VID_MASK;
+
+	return skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021Q) && vid ? vid : pvid;
+}
+
 // The verdict on a frame, and in r the rule that decides about it, if one does.
-static __always_inline int filter(struct __sk_buff *skb, __u32 slot, enum direction direction, struct rule *r)
+// Known says that it goes on with a connection.
+static __always_inline int judge_frame(struct __sk_buff *skb, __u32 slot, enum direction direction, struct rule *r, int *known)
 {
 	struct filter_port *port = bpf_map_lookup_elem(&filter_ports, &slot);
 	struct packet p = {.direction = direction};
 	struct binding closed = {}, *b = &closed;
-	__u16 tci = skb->vlan_tci;
-	struct flow whole = {};
 	__u32 at;
 	int why;
 
 	p.key.ifindex = skb->ifindex;
 	if (!port || port->ifindex != skb->ifindex || port->closed)
 		return lose(&p, slot, r, b, FILTER_CLOSED);
-	p.key.vid = port->pvid;
-	if (skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021Q) && tci & VID_MASK)
-		p.key.vid = tci & VID_MASK;
+	p.key.vid = vid_of(skb, port->pvid);
 	at = slot << 12 | p.key.vid;
 	b = bpf_map_lookup_elem(&bindings, &at);
 	if (!b)
@@ -761,25 +781,40 @@ static __always_inline int filter(struct __sk_buff *skb, __u32 slot, enum direct
 		return lose(&p, slot, r, b, ~why);
 	if (p.always)
 		return TC_ACT_UNSPEC;
-	if (p.fragment == LATER) {
-		struct connection *c;
-
-		fragment_key(&p, &whole);
-		c = find(&whole, bpf_ktime_get_coarse_ns());
-		return c && c->policy == b->policy ? TC_ACT_UNSPEC : lose(&p, slot, r, b, FILTER_FRAGMENT);
-	}
+	if (p.fragment == LATER)
+		return fragment(&p, slot, b) ? lose(&p, slot, r, b, FILTER_FRAGMENT) : TC_ACT_UNSPEC;
 	if (!p.error || !related(skb, &p, b, r)) {
 		why = judge(&p, slot, b, r);
-		if (why)
+		if (why < 0)
 			return lose(&p, slot, r, b, ~why);
+		*known = why;
 	}
 	if (p.fragment == FIRST) {
-		fragment_key(&p, &whole);
-		why = remember(&whole, slot, b, direction, CONN_NEW, bpf_ktime_get_coarse_ns());
+		why = fragment(&p, slot, b);
 		if (why)
 			return lose(&p, slot, r, b, ~why);
 	}
 	return TC_ACT_UNSPEC;
+}
+
+// The same, without a look at the connections where the last packet had one.
+static __always_inline int filter(struct __sk_buff *skb, __u32 slot, enum direction direction, struct rule *r)
+{
+	const struct port *port = bpf_map_lookup_elem(&ports, &slot);
+	int verdict, known = 0;
+	__u32 groups = 0;
+	__u16 vid = 0;
+
+	if (port && port->ifindex == skb->ifindex) {
+		groups = *(volatile const __u32 *)&port->groups; // before what it stands for
+		vid = vid_of(skb, port->pvid);
+	}
+	if (passes_again(skb, slot, (enum way)direction, groups, vid))
+		return TC_ACT_UNSPEC;
+	verdict = judge_frame(skb, slot, direction, r, &known);
+	if (known && verdict == TC_ACT_UNSPEC)
+		passes_now(skb, slot, (enum way)direction, groups, vid);
+	return verdict;
 }
 
 SEC("tc")

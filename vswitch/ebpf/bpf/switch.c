@@ -28,11 +28,13 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "port.h"
+
 // Shared with Go by bpf2go. A change of a map's meaning or size needs a new LAYOUT:
 // then the maps are copied by the names of members, and flags, into new ones.
 enum layout {
-	LAYOUT = 8,
-	MAX_PORTS = 4096, // slot 0 is never used
+	LAYOUT = 9,
+	MAX_PORTS = SLOTS, // slot 0 is never used
 	MAX_VLANS = 4096,
 	MAX_FDB = 262144,
 	MAX_ALLOWED = 65536, // addresses of all ports
@@ -77,38 +79,6 @@ enum form { NOT_A_MEMBER, UNTAGGED, TAGGED };
 
 // What the FDB learns of a frame.
 enum lesson { LESSON_NONE, LESSON_SAME, LESSON_NEW, LESSON_MOVED };
-
-enum port_flag {
-	PORT_TRUNK = 1, // has a bit set in trunks
-	PORT_ISOLATED = 2,
-	PORT_DOWN = 4,
-	PORT_LOCKED_MAC = 8,   // sends from its allowed_macs alone
-	PORT_LOCKED_IP = 16,   // sends from its allowed_ips alone
-	PORT_LINK_LOCAL = 32,  // and from the link-local address of its Ethernet address
-	PORT_TRUSTED = 64,     // may serve DHCP and be a router
-	PORT_BPDU_GUARD = 128, // is shut by a BPDU
-	PORT_LOOP_DETECTION = 1024, // sends probes, and is shut by a loop
-	PORT_OVERLAY = 2048,        // leads to other hosts
-	PORT_TOLD = 4096,           // nothing is learned from its frames
-};
-
-// Directions of a port that have limits of their own.
-enum way { SENDS, RECEIVES, WAYS };
-
-// Kinds of frames of which a flood can be made.
-enum storm { STORM_BROADCAST, STORM_MULTICAST, STORM_UNICAST, STORMS };
-
-struct port {
-	__u32 ifindex;        // 0: the slot is free
-	__u32 max_frame;      // bytes with the Ethernet header, without the outer tag
-	enum port_flag flags; // any of them
-	__u16 pvid;           // 0 drops what is untagged
-	__u8 far[ETH_ALEN];   // address of a veth's other end, in another namespace; 0: none
-	__u32 mac_limit;      // stations to learn, 0: no limit
-	__u32 storm[STORMS];  // frames a second, 0: no limit
-	__u64 limit[WAYS];    // bits a second, 0: none; only ripstop_send and ripstop_receive read it
-	__u64 burst;          // ns that a limit may be ahead of the clock
-};
 
 // What happens at a port.
 struct activity {
@@ -218,13 +188,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct identity);
 } self SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MAX_PORTS);
-	__type(key, __u32);
-	__type(value, struct port);
-} ports SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -589,7 +552,7 @@ static __always_inline int learn(struct frame *f, struct station *from, __u32 sl
 		return 1;
 	}
 	if (!s) {
-		long err = bpf_map_update_elem(&fdb, from, &fresh, BPF_NOEXIST);
+		int err = bpf_map_update_elem(&fdb, from, &fresh, BPF_NOEXIST); // all that is set of it before Linux 6.4
 
 		if (!err) {
 			__sync_fetch_and_add(here, 1);
@@ -862,6 +825,12 @@ static __always_inline int hand_over(struct __sk_buff *skb, __u32 slot, __u32 if
 	return bpf_redirect_peer(ifindex, 0);
 }
 
+// Whether the groups of a receiver let a frame pass that does not come to them.
+static __always_inline int gate(struct frame *f, __u32 slot, const struct port *dst)
+{
+	return passes_again(f->skb, slot, RECEIVES, *(volatile const __u32 *)&dst->groups, f->vid);
+}
+
 // Sends a frame to the station's port, -1 when no port is known for it.
 static __always_inline int unicast(struct frame *f, struct station *to, __u32 from, const struct port *src,
 				   __u64 now, __u64 ageing, int dry)
@@ -894,7 +863,7 @@ static __always_inline int unicast(struct frame *f, struct station *to, __u32 fr
 	}
 	if (shape(f, form))
 		return lose(f, REASON_MALFORMED, dry);
-	if (form == UNTAGGED && same_mac(to->mac, dst->far))
+	if (form == UNTAGGED && (same_mac(to->mac, dst->far) || (same_mac(to->mac, dst->gated) && gate(f, slot, dst))))
 		return hand_over(f->skb, slot, dst->ifindex);
 	return bpf_redirect(dst->ifindex, 0);
 }
