@@ -509,12 +509,8 @@ func probeWireGuard(log *slog.Logger) (string, error) {
 	return engine, d.Release()
 }
 
-// reap ends what the ring has completed.
-func (d *drivers) reap() {
-	if d.ring != nil {
-		d.ring.Reap()
-	}
-}
+// reap ends what the ring has completed, and tells whether that was anything.
+func (d *drivers) reap() bool { return d.ring != nil && d.ring.Reap() }
 
 // plug has the ring gather what is to be begun.
 func (d *drivers) plug() {

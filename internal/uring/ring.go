@@ -275,12 +275,13 @@ func (r *Ring) wanted() bool {
 // Reap ends what has completed, unless somebody does so already. It spares the
 // way through Serve to whom a completion has woken: the kernel tells of a
 // transfer in the thread that submitted it, and wakes that from interruptible
-// waits (IORING_SETUP_COOP_TASKRUN).
-func (r *Ring) Reap() {
-	if r.q.cqHead.Load() != r.q.cqTail.Load() && r.reaping.TryLock() {
-		defer r.reaping.Unlock()
-		r.reap()
+// waits (IORING_SETUP_COOP_TASKRUN). It tells whether it ended anything.
+func (r *Ring) Reap() bool {
+	if r.q.cqHead.Load() == r.q.cqTail.Load() || !r.reaping.TryLock() {
+		return false
 	}
+	defer r.reaping.Unlock()
+	return r.reap()
 }
 
 func (r *Ring) reapAll() {
@@ -289,15 +290,17 @@ func (r *Ring) reapAll() {
 	r.reap()
 }
 
-// reap ends what has completed. reaping is held.
-func (r *Ring) reap() {
-	head := r.q.cqHead.Load()
+// reap ends what has completed, and tells whether that was anything. reaping is held.
+func (r *Ring) reap() bool {
+	first := r.q.cqHead.Load()
+	head := first
 	for head != r.q.cqTail.Load() {
 		c := r.q.cqes[head&r.q.cqMask]
 		head++
 		r.q.cqHead.Store(head)
 		r.end(uint32(c.userData), c.res)
 	}
+	return head != first
 }
 
 // Close lets go of the ring. Serve must have ended.

@@ -210,7 +210,11 @@ func (q *queued) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
 
 func (q *queued) StartWriteAt([]byte, int64, func(ok bool)) bool { return false }
 
-func (q *queued) reap() { q.reaped.Add(q.end()) }
+func (q *queued) reap() bool {
+	n := q.end()
+	q.reaped.Add(n)
+	return n > 0
+}
 
 // end ends what waits and gives how much that was.
 func (q *queued) end() (n int32) {
@@ -247,6 +251,28 @@ func TestReap(t *testing.T) {
 			return q.reaped.Load() > before
 		})
 	}
+}
+
+// TestReapBeforeWaiting: what completed while the reader was at work is answered before
+// it waits, which nothing but the end of the wait would end.
+func TestReapBeforeWaiting(t *testing.T) {
+	q := &queued{memory: newMemory("data", 1<<20), done: make(chan func(ok bool), 4)}
+	w := newWorld(t, Options{Reap: q.reap})
+	w.devices["data"] = q
+	w.threads.most, w.threads.brisk = 1, time.Minute
+	w.become(twoTargets())
+	i := enter(t, webName, openIQN)
+	i.ready(0)
+	nettest.Eventually(t, 2*limit, "a read is answered in less time than a wait takes", func() bool {
+		briskly(t, w, i)
+		before := q.reaped.Load()
+		q.on.Store(true)
+		began := time.Now()
+		i.read(1, 1)
+		took := time.Since(began)
+		q.on.Store(false)
+		return q.reaped.Load() > before && took < briskMost/2
+	})
 }
 
 // TestWaits judges when a connection leaves the poller, and comes back because of

@@ -291,12 +291,13 @@ func (c *conn) park() error {
 	return c.wire.settle()
 }
 
-// reap ends what devices have completed. The answers among it that are this
-// connection's do not wake its writer: the caller goes on to flush.
-func (c *conn) reap() {
+// reap ends what devices have completed, and tells whether that was anything. The
+// answers among it that are this connection's do not wake its writer: the caller
+// goes on to flush.
+func (c *conn) reap() bool {
 	c.reaping.Store(true)
-	c.srv.opts.Reap()
-	c.reaping.Store(false)
+	defer c.reaping.Store(false)
+	return c.srv.opts.Reap()
 }
 
 // silent is called when the read deadline has passed.

@@ -69,8 +69,19 @@ func (c *conn) lock() {
 	}
 }
 
-// catchUp begins and writes everything that is due, for the reader.
+// catchUp begins and writes everything that is due, for the reader. What devices
+// completed meanwhile, while the thread was at work, wakes nobody who waits
+// afterwards: it is due as well.
 func (c *conn) catchUp() error {
 	c.startAll()
-	return c.flush()
+	if !c.wire.brisk() {
+		return c.flush()
+	}
+	for more := true; more; {
+		more = c.reap() && c.finished.any() // others' answers are not worth to wait for
+		if err := c.flush(); err != nil {
+			return err
+		}
+	}
+	return nil
 }

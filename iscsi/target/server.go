@@ -29,7 +29,7 @@ type Options struct {
 
 	// Reap, when set, ends what devices have completed. It is called where a
 	// connection's thread wakes, perhaps for that, and must not wait.
-	Reap func()
+	Reap func() bool
 
 	// Plug and Unplug, when set, stand around the beginning of several commands,
 	// which need not be handed to the kernel until Unplug. They must not wait.
@@ -52,7 +52,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.Reap == nil {
-		o.Reap = func() {}
+		o.Reap = func() bool { return false }
 	}
 	if o.Plug == nil || o.Unplug == nil {
 		o.Plug, o.Unplug = func() {}, func() {}

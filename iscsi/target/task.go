@@ -104,6 +104,13 @@ func (f *finished) put(t *task) {
 	f.last = t
 }
 
+// any tells whether there is a task.
+func (f *finished) any() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.first != nil
+}
+
 // take empties the list.
 func (f *finished) take() *task {
 	f.mu.Lock()
