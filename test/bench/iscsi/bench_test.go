@@ -188,13 +188,20 @@ func TestBounds(t *testing.T) {
 		{Cell: cold, Target: "ripstop", IOPS: 50000, CPU: 12, Load: 14},
 		{Cell: cold, Target: "fio", IOPS: 125000, CPU: 4},
 	}}
+	hot.Mode, cold.Mode = "rr", "rr"
+	r.Samples = append(r.Samples, Sample{Cell: hot, Target: "ripstop", IOPS: 200000, CPU: 4, Load: 5}, Sample{Cell: cold, Target: "ripstop", IOPS: 60000},
+		Sample{Cell: cold, Target: "fio", IOPS: 100000}, Sample{Cell: cold, Target: inTurns, IOPS: 80000})
 	for _, want := range []string{
+		"| 4 KiB random read, QD 32 | 100000 | 80000 | 0.80 | 5.0 | 57143 | 0.57 | 1.05 |",
 		"| 4 KiB random write, QD 32 | 100000 | 1.6 | 13.3 | 9.0 | 4.3 | 8.0 |",
 		"| 4 KiB random write, QD 32 | 125000 | 4.0 | 10.0 | 6.0 | 100000 | 0.80 | 100000 | 0.80 |",
 	} {
 		if b := r.bounds(); !strings.Contains(b, want) {
 			t.Errorf("no line %s in %s", want, b)
 		}
+	}
+	if b := r.bounds(); strings.Contains(b, "NaN") {
+		t.Errorf("bounds of what was not measured: %s", b)
 	}
 }
 

@@ -14,7 +14,10 @@ func (r Results) bounds() string {
 		b.WriteString("\n" + sessionsText + "\n" + t + "\n" + inodeText)
 	}
 	if t := r.coldBounds(); t != "" {
-		b.WriteString("\n" + coldText + "\n" + t + "\n" + turnsText)
+		b.WriteString("\n" + coldText + "\n" + t)
+	}
+	if t := r.turnsBounds(); t != "" {
+		b.WriteString("\n" + turnsText + "\n" + t)
 	}
 	return b.String()
 }
@@ -35,11 +38,10 @@ session is one thread of the load, so that no target can have more from it than 
 load, disk (fio's processor time) and target (its time in the hot cell) take together: it would need a disk that never waits for them.
 `
 
-const turnsText = `The disk of a virtual machine tells of completions only when it has nothing left to do, so that disk, target and load take turns with bursts
-of up to 32 (/proc/interrupts has one interrupt of the disk for some 20 to 32 reads). fio alone that submits 32, waits for 32 and submits
-again, with nobody who takes time between the bursts:
-
-    fio --name=d --filename=FILE --ioengine=io_uring --direct=1 --rw=randread --bs=4k --iodepth=32 --iodepth_batch=32 --iodepth_batch_complete_min=32 --iodepth_batch_complete_max=32 --iodepth_low=1 --time_based --norandommap --thread --runtime=1500ms
+const turnsText = `The disk of a virtual machine tells of completions in lumps. The target sends a lump of answers, and libiscsi reads all answers that are there before it
+sends the next commands, as strace -T of the target shows: some 30 commands come with one recv(2), all answers go with one sendmsg(2). So disk and load
+take turns, whatever is between them. "In turns" is fio alone that waits for all 32 before it begins the next; what the load takes of its thread for a
+read comes on top of that, with a target that takes no time at all:
 `
 
 // sessionBounds is what the target may take for each I/O of 16 sessions at depth
@@ -85,6 +87,27 @@ func (r Results) coldBounds() string {
 		thread, machine := 1e6/load, float64(r.Facts.Cores)*1e6/(load+target+disk)
 		fmt.Fprintf(&b, "| %s | %.0f | %.1f | %.1f | %.1f | %.0f | %.2f | %.0f | %.2f |\n", c.Title(), alone, disk, load, target,
 			thread, thread/alone, machine, machine/alone)
+	}
+	return b.String()
+}
+
+// turnsBounds is what cold reads at depth 32 could have at most of a disk that takes
+// turns with the load.
+func (r Results) turnsBounds() string {
+	var b strings.Builder
+	for _, c := range r.cells() {
+		hot := c
+		hot.Cold = false
+		alone, turns, load := r.median(c, "fio", iops), r.median(c, inTurns, iops), r.median(hot, "ripstop", loadCPU)
+		if !(turns > 0 && load > 0) { // NaN where it was not measured
+			continue
+		}
+		if b.Len() == 0 {
+			b.WriteString("| load | fio: IOPS | in turns: IOPS | ÷ fio | the load takes, µs | with it: IOPS | ÷ fio | ripstop ÷ that |\n|---|--:|--:|--:|--:|--:|--:|--:|\n")
+		}
+		most := 1e6 / (1e6/turns + load)
+		fmt.Fprintf(&b, "| %s | %.0f | %.0f | %.2f | %.1f | %.0f | %.2f | %.2f |\n", c.Title(), alone, turns, turns/alone, load,
+			most, most/alone, r.median(c, "ripstop", iops)/most)
 	}
 	return b.String()
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // targets are all that may have been measured, in the order of the tables.
-var targets = []string{"ripstop", "before", "tgtd", "gotgt", "fio"}
+var targets = []string{"ripstop", "before", "tgtd", "gotgt", "fio", inTurns}
 
 // table is all figures as a Markdown table: medians, and the spread of the
 // ratios to tgtd.
