@@ -7,14 +7,14 @@ import (
 	"slices"
 )
 
-// Diff is the steps that turn have into want: tunnels that go first, then each
+// Diff is the steps that turn have into want: new guards and tunnels that go first, then each
 // tunnel that stays or comes, by name. Within a tunnel new peers come before
 // changed ones and those before the ones that go, and peers that gain allowed
 // IPs before those that only lose some, so that a prefix which moves between two
-// peers always has one of them. No step ends a session but that of a peer or
+// peers always has one of them. Guards go last. No step ends a session but that of a peer or
 // tunnel which goes.
 func Diff(want, have State) []Step {
-	var steps []Step
+	steps, unguard := guardSteps(want, have)
 	for _, name := range slices.Sorted(maps.Keys(have.Tunnels)) {
 		if _, ok := want.Tunnels[name]; !ok {
 			steps = append(steps, DelTunnel{name})
@@ -35,7 +35,7 @@ func Diff(want, have State) []Step {
 		}
 		steps = append(steps, peerSteps(name, to, from)...)
 	}
-	return steps
+	return append(steps, unguard...)
 }
 
 // yields makes tunnels let go of UDP ports which others want to have: two

@@ -27,5 +27,6 @@ func (s *Sim) Do(_ context.Context, step Step) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	step.apply(s.state.Tunnels)
+	s.state.Guards = guard(s.state.Guards, step)
 	return nil
 }

@@ -10,7 +10,8 @@
 // A peer's allowed IPs say both what may come from it and what goes to it. The
 // kernel has to bring packets to the tunnel first: for what the tunnel's own
 // addresses cover it does so by itself, for the rest there are routes, which
-// follow from the allowed IPs (Tunnel.Needs) and stand in no file.
+// follow from the allowed IPs (Tunnel.Needs) and stand in no file. What is routed
+// into a tunnel goes nowhere else while the tunnel is away (State.Guarded).
 //
 // # Caveats
 //
@@ -32,6 +33,10 @@ import (
 // State is all tunnels of one host, wanted or observed.
 type State struct {
 	Tunnels map[string]Tunnel // by name, which is also the device's name
+
+	// Guards is for observed states alone: the prefixes that are guarded, sorted.
+	// Those that a wanted state has follow from its tunnels (Guarded).
+	Guards []netip.Prefix
 }
 
 // Tunnel is one WireGuard interface.

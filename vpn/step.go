@@ -8,7 +8,7 @@ import (
 )
 
 // Step is one change of the tunnels. The set is closed: AddTunnel, SetTunnel,
-// DelTunnel, AddPeer, SetPeer, DelPeer, AddRoute and DelRoute. String is written
+// DelTunnel, AddPeer, SetPeer, DelPeer, AddRoute, DelRoute, AddGuard and DelGuard. String is written
 // in the words of ip(8) and wg(8), keys that are secret hidden.
 type Step interface {
 	fmt.Stringer
@@ -214,7 +214,7 @@ func sorted(p []netip.Prefix) []netip.Prefix {
 
 // Clone is a copy that shares nothing with s.
 func (s State) Clone() State {
-	c := State{Tunnels: make(map[string]Tunnel, len(s.Tunnels))}
+	c := State{Tunnels: make(map[string]Tunnel, len(s.Tunnels)), Guards: slices.Clone(s.Guards)}
 	for name, t := range s.Tunnels {
 		c.Tunnels[name] = t.clone()
 	}

@@ -62,6 +62,7 @@ func (w world) seen(s State) State {
 		}
 		s.Tunnels[name] = t
 	}
+	s.Guards = w.some("10.0.0.0/24", "10.1.0.0/16", "10.9.0.0/16", "fd00::/64")
 	return s
 }
 
@@ -92,6 +93,7 @@ func settled(s State) State {
 		t.Routes = t.Needs()
 		s.Tunnels[name] = t
 	}
+	s.Guards = s.Guarded()
 	return s
 }
 
@@ -293,13 +295,41 @@ ip route add 10.50.0.0/16 dev site proto 114`},
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var got strings.Builder
-			for _, s := range Diff(stateOf(tt.want), stateOf(tt.have)) {
+			have := stateOf(tt.have)
+			have.Guards = have.Guarded()
+			for _, s := range Diff(stateOf(tt.want), have) {
+				if _, ok := s.(DelGuard); ok {
+					continue // TestGuards looks at them
+				}
+				if _, ok := s.(AddGuard); ok {
+					continue
+				}
 				fmt.Fprintf(&got, "\n%s", s)
 			}
 			if got.String() != tt.steps {
 				t.Errorf("steps%s\nwant%s", &got, tt.steps)
 			}
 		})
+	}
+}
+
+// TestGuards holds which prefixes are guarded, and that they are before anything
+// is routed and until nothing is.
+func TestGuards(t *testing.T) {
+	wide := change(site(), func(t *Tunnel) { t.Addresses = prefixes("10.99.0.1/24", "192.0.2.9/32", "fd00:99::1/64", "fe80::1/64") })
+	wide = changePeer(wide, Key{3}, func(p *Peer) { p.AllowedIPs = append(p.AllowedIPs, prefixes("0.0.0.0/0", "fd01::/16")...) })
+	want := State{Tunnels: map[string]Tunnel{"site": wide}}
+	if got := want.Guarded(); !slices.Equal(got, prefixes("10.50.0.0/16", "10.99.0.0/24", "fd00:99::/64", "fd01::/16")) {
+		t.Errorf("guarded is %v", got)
+	}
+	come := Diff(want, State{Guards: prefixes("10.50.0.0/16", "10.51.0.0/16")})
+	if first, last := come[0], come[len(come)-1]; first.String() != "ip route add unreachable 10.99.0.0/24 metric 4294967295 proto 114" || first.Object() != "tunnel/site" ||
+		last.String() != "ip route del unreachable 10.51.0.0/16 metric 4294967295 proto 114" || last.Object() != "guard/10.51.0.0/16" {
+		t.Errorf("first %q of %s, last %q of %s", first, first.Object(), last, last.Object())
+	}
+	gone := Diff(State{}, settled(want))
+	if len(gone) != 5 || gone[0].String() != "ip link del site" || gone[4].Object() != "tunnel/site" || !gone[4].Removes() || gone[4].Disturbs() != "" {
+		t.Errorf("going: %v", gone)
 	}
 }
 

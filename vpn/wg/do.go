@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -50,6 +51,10 @@ func (d *Driver) do(step vpn.Step, to *net.UDPAddr) error {
 		return d.onRoute(s.Tunnel, s.Prefix, d.links.addRoute)
 	case vpn.DelRoute:
 		return d.onRoute(s.Tunnel, s.Prefix, d.links.delRoute)
+	case vpn.AddGuard:
+		return d.links.addGuard(s.Prefix)
+	case vpn.DelGuard:
+		return d.links.delGuard(s.Prefix)
 	}
 	return fmt.Errorf("step %T is not known here", step)
 }
@@ -217,6 +222,7 @@ func (d *Driver) delTunnel(name string) error {
 		err = d.process.remove(name)
 	}
 	d.memory.drop(name)
+	d.memory.forget(name)
 	return err
 }
 
@@ -243,9 +249,25 @@ func (d *Driver) addPeer(s vpn.AddPeer, to *net.UDPAddr) error {
 	}
 	psk, keepalive := wgtypes.Key(s.Peer.PresharedKey.Reveal()), s.Peer.Keepalive
 	d.memory.dropPeer(s.Tunnel, s.Key)
-	return d.configurePeer(e, s.Tunnel, s.Peer, wgtypes.PeerConfig{
+	// The other end holds a session with the process that was here before, and
+	// would miss an answer for 15 s before it asked for a new one.
+	was, known := d.memory.Seen[s.Tunnel][s.Key]
+	if known && s.Peer.Endpoint == "" {
+		to = net.UDPAddrFromAddrPort(was)
+	}
+	greets := known && to != nil && keepalive == 0
+	if greets {
+		keepalive = time.Minute // to begin with it sends something
+	}
+	err = d.configurePeer(e, s.Tunnel, s.Peer, wgtypes.PeerConfig{
 		PublicKey: wgtypes.Key(s.Key), PresharedKey: &psk, Endpoint: to,
 		PersistentKeepaliveInterval: &keepalive, ReplaceAllowedIPs: true, AllowedIPs: ipNets(s.Peer.AllowedIPs),
+	})
+	if err != nil || !greets {
+		return err
+	}
+	return d.configurePeer(e, s.Tunnel, s.Peer, wgtypes.PeerConfig{
+		PublicKey: wgtypes.Key(s.Key), UpdateOnly: true, PersistentKeepaliveInterval: &s.Peer.Keepalive,
 	})
 }
 

@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"ripstop/vpn"
 )
@@ -19,6 +23,10 @@ type memory struct {
 	dirty bool
 
 	Tunnels map[string]*tunnelMemory `json:"tunnels"`
+
+	// Seen is where peers of tunnels in a process were heard from last. The next
+	// process greets them there, so that nobody waits until the other end misses it.
+	Seen map[string]map[vpn.Key]netip.AddrPort `json:"seen,omitempty"`
 }
 
 type tunnelMemory struct {
@@ -102,6 +110,33 @@ func (m *memory) peer(tunnel string, k vpn.Key) (peerMemory, bool) {
 		return *t.Peers[k], true
 	}
 	return peerMemory{}, false
+}
+
+// saw notes where the peers of a tunnel are that were heard from.
+func (m *memory) saw(tunnel string, peers []wgtypes.Peer) {
+	now := map[vpn.Key]netip.AddrPort{}
+	for _, p := range peers {
+		if at := endpoint(p); at.IsValid() && !p.LastHandshakeTime.IsZero() {
+			now[vpn.Key(p.PublicKey)] = at
+		} else if at, ok := m.Seen[tunnel][vpn.Key(p.PublicKey)]; ok {
+			now[vpn.Key(p.PublicKey)] = at
+		}
+	}
+	if maps.Equal(now, m.Seen[tunnel]) {
+		return
+	}
+	if m.Seen == nil {
+		m.Seen = map[string]map[vpn.Key]netip.AddrPort{}
+	}
+	m.Seen[tunnel], m.dirty = now, true
+}
+
+// forget is for tunnels that shall be no more.
+func (m *memory) forget(tunnel string) {
+	if _, ok := m.Seen[tunnel]; ok {
+		delete(m.Seen, tunnel)
+		m.dirty = true
+	}
 }
 
 // start forgets what was known of a tunnel of this name: it is a new one.

@@ -48,7 +48,8 @@ func overhead(outer netip.Addr) int {
 	return overheadIPv6
 }
 
-// fitMTUs gives every tunnel whose MTU was not chosen the one that fits.
+// fitMTUs gives every tunnel whose MTU was not chosen the one that fits, and notes
+// where the peers are that say so.
 func (d *Driver) fitMTUs() error {
 	if !d.memory.fits() {
 		return nil // which spares a look at all of the host's links
@@ -58,6 +59,9 @@ func (d *Driver) fitMTUs() error {
 		return err
 	}
 	for _, s := range all {
+		if !isKernel(s.link) {
+			d.memory.saw(s.name, s.device.Peers)
+		}
 		if known, ok := d.memory.tunnel(s.name); ok && known.MTU == 0 {
 			err = errors.Join(err, d.links.setMTU(s.link, d.fits(s)))
 		}

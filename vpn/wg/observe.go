@@ -96,7 +96,8 @@ func (d *Driver) Observe(ctx context.Context) (vpn.State, error) {
 			state.Tunnels[s.name], quiet = d.tunnel(s)
 			silent = append(silent, quiet...)
 		}
-		return nil
+		state.Guards, err = d.links.guards()
+		return err
 	}()
 	if err != nil {
 		return vpn.State{}, err

@@ -115,7 +115,7 @@ func testLivePeers(l *lab) {
 	if !after.LastHandshake.Equal(before.LastHandshake) || after.RxBytes <= before.RxBytes {
 		l.Errorf("the session began anew: %v, %v", before, after)
 	}
-	if got := nettest.Run(l, "ip", "route", "show", "proto", "114"); strings.Count(got, "\n") != 1 {
+	if got := nettest.Run(l, "ip", "route", "show", "dev", "site", "proto", "114"); strings.Count(got, "\n") != 1 {
 		l.Errorf("routes are %q", got)
 	}
 }

@@ -203,11 +203,11 @@ func (d *Driver) Close() error {
 			d.memory.drop(name)
 		}
 	}
-	return errors.Join(err, d.end())
+	return errors.Join(err, d.links.dropGuards(), d.end())
 }
 
 // Release ends this process's part and leaves kernel tunnels at work, which the
-// next Driver finds again; those in this process end with it.
+// next Driver finds again; those in this process end with it. Guards stay.
 func (d *Driver) Release() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -221,6 +221,9 @@ func (d *Driver) end() error {
 	}
 	var err error
 	for name := range d.process.devices {
+		if is, seeErr := d.process.device(name); seeErr == nil {
+			d.memory.saw(name, is.Peers)
+		}
 		err = errors.Join(err, d.process.remove(name))
 		d.memory.drop(name)
 	}
