@@ -1,8 +1,8 @@
 package ebpf
 
 import (
+	"fmt"
 	"os"
-	"strconv"
 	"testing"
 
 	"ripstop/vswitch"
@@ -20,15 +20,14 @@ func opened(t *testing.T) vswitch.Driver {
 	return d
 }
 
-// TestRandom is short unless RIPSTOP_SEEDS says how many switches it shall make.
+// TestRandom is short unless RIPSTOP_SEEDS says which switches it shall make: "200-300"
+// are those from 200 to 299.
 func TestRandom(t *testing.T) {
-	seeds := uint64(4)
+	first, end := uint64(0), uint64(4)
 	if s := os.Getenv("RIPSTOP_SEEDS"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 32)
-		if err != nil {
-			t.Fatal(err)
+		if n, err := fmt.Sscanf(s, "%d-%d", &first, &end); n != 2 {
+			t.Fatalf("RIPSTOP_SEEDS=%s: %v: give FIRST-END", s, err)
 		}
-		seeds = n
 	}
-	vswitchtest.Random(t, vswitch.EBPF, opened, seeds)
+	vswitchtest.Random(t, vswitch.EBPF, opened, first, end)
 }

@@ -58,8 +58,9 @@
 // queueing discipline do not see the frames. The far end sees all of them.
 //
 // Frames never pass the host's stack: no nftables, no conntrack, no br_netfilter.
-// A program on tc or tcx that somebody else put before ours sees them first, and
-// may keep them: it stays, and the port says so as its fault.
+// A program on tc or tcx that somebody else put before ours sees them first: it
+// stays. Where it may keep them, the port says so as its fault; one whose every way
+// ends in handing them on, as monitors do, is none (foreign.go).
 //
 // A frame with two 802.1Q tags is dropped at every port, also at trunks: without
 // the outer one, the next switch would believe the inner. 802.1ad tags, outside

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
-	ebpflink "github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -54,7 +53,7 @@ func attach(h *link.Space, ifindex int, prog *ebpf.Program, slot uint32) error {
 		return err
 	}
 	if !fresh { // what is new is empty
-		if _, _, _, err := find(h, ifindex); err != nil {
+		if _, _, _, err := find(h, ifindex, nil); err != nil {
 			return err
 		}
 	}
@@ -67,25 +66,15 @@ func attach(h *link.Space, ifindex int, prog *ebpf.Program, slot uint32) error {
 	return nil
 }
 
-// find looks for our filter on a device, and gives all at ingress.
-func find(h *link.Space, ifindex int) (hook, bool, []netlink.Filter, error) {
+// find looks for our filter on a device, and gives all at ingress. What it learns of
+// others' programs it adds to known, which may be nil.
+func find(h *link.Space, ifindex int, known verdicts) (hook, bool, []netlink.Filter, error) {
 	all, err := h.Filters(ifindex)
 	if err != nil {
 		return hook{}, false, nil, err
 	}
-	before, err := tcxBefore(ifindex)
-	if err != nil {
-		return hook{}, false, nil, err
-	}
-	own := map[uint16]bool{
-		fromPriority: hookAt(all, fromPriority, fromName).program != 0,
-		sendPriority: hookAt(all, sendPriority, sendName).program != 0,
-	}
 	for _, f := range all {
 		a := f.Attrs()
-		if a.Priority < filterPriority && !own[a.Priority] && !looksOnly(f) {
-			before = fmt.Sprintf("a filter of priority %d (%s)", a.Priority, f.Type())
-		}
 		if a.Priority != filterPriority || a.Handle != filterHandle {
 			continue
 		}
@@ -93,60 +82,15 @@ func find(h *link.Space, ifindex int) (hook, bool, []netlink.Filter, error) {
 		if !ok || b.Name != filterName {
 			return hook{}, false, all, &takenError{}
 		}
-		return hook{ebpf.ProgramID(b.Id), b.ClassId, before}, true, all, nil
+		before, err := known.before(ifindex, all)
+		return hook{ebpf.ProgramID(b.Id), b.ClassId, before}, true, all, err
 	}
 	return hook{}, false, all, nil
 }
 
-// looksOnly tells of a filter whether it hands all frames on to those after it: its
-// actions end in "continue". Those that end in "pipe", as mirred's do unless told
-// otherwise, end the walk over the filters, too (tcf_classify of
-// net/sched/cls_api.c), and so does a match without an action. Of a program that
-// decides for itself it is not known.
-func looksOnly(f netlink.Filter) bool {
-	var actions []netlink.Action
-	switch f := f.(type) {
-	case *netlink.U32:
-		if f.Sel == nil {
-			return true // a table of it
-		}
-		actions = f.Actions
-	case *netlink.MatchAll:
-		actions = f.Actions
-	case *netlink.Flower:
-		actions = f.Actions
-	}
-	for i, a := range actions {
-		verdict := a.Attrs().Action
-		if verdict == netlink.TC_ACT_PIPE && i < len(actions)-1 {
-			continue
-		}
-		if verdict != netlink.TC_ACT_UNSPEC {
-			return false
-		}
-	}
-	return len(actions) > 0
-}
-
-// tcxBefore names a program on the device's tcx hook, which comes before all
-// filters. A kernel before 6.6 has no such hook.
-func tcxBefore(ifindex int) (string, error) {
-	r, err := ebpflink.QueryPrograms(ebpflink.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXIngress})
-	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("list programs on tcx: %w", err)
-	}
-	if len(r.Programs) == 0 {
-		return "", nil
-	}
-	return fmt.Sprintf("program %d on tcx", r.Programs[0].ID), nil
-}
-
 // detach takes our filter from a device, and the qdisc when nothing else is in it.
 func detach(h *link.Space, ifindex int) error {
-	_, ok, _, err := find(h, ifindex)
+	_, ok, _, err := find(h, ifindex, nil)
 	var taken *takenError
 	if errors.As(err, &taken) {
 		return nil

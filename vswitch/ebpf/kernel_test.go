@@ -1,5 +1,7 @@
 //go:build vm
 
+//suite:all but ^(TestConformance|TestRandom|TestGenerated)$
+
 package ebpf
 
 import (

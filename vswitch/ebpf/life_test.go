@@ -163,15 +163,29 @@ func TestBefore(t *testing.T) {
 	faults("")
 	inhabited(t)
 	nettest.Run(t, "tc", "filter", "del", "dev", "web", "ingress", "pref", "7")
-	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "others", Type: ebpf.SchedCLS, License: "Apache-2.0",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()},
-	})
-	if err != nil {
-		t.Fatal(err)
+	looks := foreign(t, asm.Mov.Imm(asm.R0, -1), asm.Return())
+	keeps := foreign(t, // some, by their length
+		asm.LoadMem(asm.R1, asm.R1, 0, asm.Word), asm.Mov.Imm(asm.R0, -1), asm.JGT.Imm(asm.R1, 1000, "end"),
+		asm.Mov.Imm(asm.R0, 0), asm.Return().WithSymbol("end"))
+	for _, c := range []struct {
+		prog *ebpf.Program
+		want string
+	}{{looks, ""}, {keeps, "a filter of priority 7 (bpf) comes before the switch's"}} {
+		at := filterOf(web)
+		at.Priority = 7
+		f := &netlink.BpfFilter{FilterAttrs: at, Fd: c.prog.FD(), Name: "others", DirectAction: true}
+		if err := d.host.FilterReplace(f); err != nil {
+			t.Fatal(err)
+		}
+		faults(c.want)
+		if c.want == "" {
+			inhabited(t)
+		}
+		if err := d.host.FilterDel(f); err != nil {
+			t.Fatal(err)
+		}
 	}
-	defer prog.Close()
-	tcx, err := ebpflink.AttachTCX(ebpflink.TCXOptions{Interface: web, Program: prog, Attach: ebpf.AttachTCXIngress})
+	monitor, err := ebpflink.AttachTCX(ebpflink.TCXOptions{Interface: web, Program: looks, Attach: ebpf.AttachTCXIngress})
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		t.Log("this kernel has no tcx, so that nothing comes before filters")
 		return
@@ -179,12 +193,53 @@ func TestBefore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer monitor.Close()
+	faults("")
+	inhabited(t)
+	taker, err := ebpflink.AttachTCX(ebpflink.TCXOptions{Interface: web, Program: keeps, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		t.Fatal(err)
+	}
 	faults("on tcx comes before the switch's")
-	if err := tcx.Close(); err != nil {
+	if err := taker.Close(); err != nil {
 		t.Fatal(err)
 	}
 	faults("")
 	inhabited(t)
+}
+
+// foreign is a program of somebody else's.
+func foreign(t *testing.T, code ...asm.Instruction) *ebpf.Program {
+	t.Helper()
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "others", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: code})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { prog.Close() })
+	return prog
+}
+
+func TestAlwaysHandsOn(t *testing.T) {
+	next := asm.Mov.Imm(asm.R0, -1)
+	for _, c := range []struct {
+		name string
+		code asm.Instructions
+		want bool
+	}{
+		{"next", asm.Instructions{next, asm.Return()}, true},
+		{"next, in 32 bits", asm.Instructions{asm.Mov.Imm32(asm.R0, -1), asm.Return()}, true},
+		{"next at both ends", asm.Instructions{{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.JEq).SetSource(asm.ImmSource), Dst: asm.R1, Offset: 2}, next, asm.Return(), next, asm.Return()}, true},
+		{"next, but another one by a jump", asm.Instructions{{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.JEq).SetSource(asm.ImmSource), Dst: asm.R1, Offset: 1}, next, asm.Return()}, false},
+		{"ok", asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}, false},
+		{"another register", asm.Instructions{asm.Mov.Imm(asm.R1, -1), asm.Return()}, false},
+		{"another program's verdict", asm.Instructions{asm.FnTailCall.Call(), next, asm.Return()}, false},
+		{"one end of two", asm.Instructions{next, asm.Return(), asm.Mov.Imm(asm.R0, 2), asm.Return()}, false},
+		{"nothing", nil, false},
+	} {
+		if got := alwaysHandsOn(c.code); got != c.want {
+			t.Errorf("%s: %t, want %t", c.name, got, c.want)
+		}
+	}
 }
 
 // planned is what a pass would do.
@@ -367,7 +422,7 @@ func TestHalfUpgraded(t *testing.T) {
 	}
 	id := programID(t, next.planes["lab"].prog)
 	for _, dev := range []string{"web", "db", "red", "lab.10"} {
-		if h, ok, _, err := find(next.host, int(index(t, dev))); err != nil || !ok || h.program != id {
+		if h, ok, _, err := find(next.host, int(index(t, dev)), nil); err != nil || !ok || h.program != id {
 			t.Errorf("%s has program %d, %v; want %d", dev, h.program, err, id)
 		}
 	}
@@ -456,7 +511,7 @@ func TestHalfInherited(t *testing.T) {
 	}
 	id := programID(t, next.planes["lab"].prog)
 	for _, dev := range []string{"web", "db", "red", "lab.10"} {
-		if h, ok, _, err := find(next.host, int(index(t, dev))); err != nil || !ok || h.program != id {
+		if h, ok, _, err := find(next.host, int(index(t, dev)), nil); err != nil || !ok || h.program != id {
 			t.Errorf("%s has program %d, %v; want %d", dev, h.program, err, id)
 		}
 	}

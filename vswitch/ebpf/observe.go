@@ -103,8 +103,9 @@ func (d *Driver) hooks(found device.Switch) (map[uint32]hook, map[uint32]groupHo
 		all = append(all, p.Link)
 	}
 	out, groups, meters := map[uint32]hook{}, map[uint32]groupHooks{}, map[uint32]meterHooks{}
+	known := verdicts{}
 	for _, l := range append(all, found.Others...) {
-		h, ok, ingress, err := find(d.host, l.Attrs().Index)
+		h, ok, ingress, err := find(d.host, l.Attrs().Index, known)
 		var taken *takenError
 		if err != nil && !errors.As(err, &taken) {
 			return nil, nil, nil, fmt.Errorf("interface %q: %w", l.Attrs().Name, err)

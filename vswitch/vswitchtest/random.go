@@ -10,10 +10,10 @@ import (
 
 // Random makes random switches, sends random frames while they change and their
 // driver restarts, and demands of each frame that it goes where a model says: to
-// all whom it is for, and to nobody else, and that a trace says so beforehand. Each seed is one switch. Open is as
-// Suite wants it.
-func Random(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitch.Driver, seeds uint64) {
-	for seed := range seeds {
+// all whom it is for, and to nobody else, and that a trace says so beforehand. Each seed is one switch, from
+// the first to before the end. Open is as Suite wants it.
+func Random(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitch.Driver, first, end uint64) {
+	for seed := first; seed < end; seed++ {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			r := roulette{rand.New(rand.NewPCG(seed, 77))}
 			p := ports{}
