@@ -32,7 +32,8 @@ const (
 var loads = map[string]load{
 	"pps":       {"64-byte packets", packets, 1e3, packetCell},
 	"fdb":       {"64-byte packets, FDB of 100,000", packets, 1e3, fdbCell},
-	"filter":    {"64-byte packets, filtered", packets, 1e3, filterCell},
+	"filter":    {"64-byte packets, filtered, connections known", packets, 1e3, filterCell},
+	"stateless": {"64-byte packets, filtered, the bridges' rules without connections", packets, 1e3, filterCell},
 	"broadcast": {"broadcast", copies, 1e3, floodCell},
 	"unknown":   {"unknown unicast", copies, 1e3, floodCell},
 	"gso":       {"segments of 64 KiB (GSO)", bits, 1e9, packetCell},
@@ -52,7 +53,7 @@ func cells() []Cell {
 			all = append(all, Cell{load, "veth", n})
 		}
 	}
-	all = append(all, Cell{"fdb", "veth", 100}, Cell{"filter", "veth", leastPorts})
+	all = append(all, Cell{"fdb", "veth", 100}, Cell{"filter", "veth", leastPorts}, Cell{"stateless", "veth", leastPorts})
 	for _, load := range []string{"tcp1", "tcp4", "tcp1same", "tcp1free", "tcp4free", "rr"} {
 		all = append(all, Cell{load, "veth", 10})
 	}
@@ -83,12 +84,12 @@ func (c Cell) counted() bool { return c.Load == "pps" || c.Load == "fdb" || c.fi
 func (c Cell) floods() bool { return c.Load == "broadcast" || c.Load == "unknown" }
 
 // filtered tells whether the ports have filters.
-func (c Cell) filtered() bool { return c.Load == "filter" }
+func (c Cell) filtered() bool { return c.Load == "filter" || c.Load == "stateless" }
 
 // direct tells whether ends with nothing, or the least, between them can carry the
 // load.
 func (c Cell) direct() bool {
-	return !strings.Contains(c.Ends, "vm") && !c.filtered() && c.floods() == (c.Ports > leastPorts)
+	return c.Load == "fdb" || !strings.Contains(c.Ends, "vm") && !c.filtered() && c.floods() == (c.Ports > leastPorts)
 }
 
 func (c Cell) measure(l *lab, d time.Duration) (Sample, error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -34,19 +35,27 @@ func (l *lab) makeClones(ctx context.Context, dir string) error {
 			to = append(to, i.Index)
 		}
 	}
+	return runClones(ctx, dir, l.port(0), to)
+}
+
+// runClones has a device run a program of clones.
+func runClones(ctx context.Context, dir, device string, to []int) error {
 	bpffs := filepath.Join(dir, "bpf") // of this mount namespace
-	if err := exec.CommandContext(ctx, "mkdir", "-p", bpffs).Run(); err != nil {
+	var is unix.Statfs_t
+	if err := os.MkdirAll(bpffs, 0o755); err != nil {
 		return err
 	}
-	if out, err := exec.CommandContext(ctx, "mount", "-t", "bpf", "bpf", bpffs).CombinedOutput(); err != nil {
-		return fmt.Errorf("mount bpf: %w: %s", err, out)
+	if err := unix.Statfs(bpffs, &is); err != nil || is.Type != unix.BPF_FS_MAGIC {
+		if err := unix.Mount("bpf", bpffs, "bpf", 0, ""); err != nil {
+			return fmt.Errorf("mount bpf at %s: %w", bpffs, err)
+		}
 	}
-	pin := filepath.Join(bpffs, l.name)
+	pin := filepath.Join(bpffs, device)
 	if err := pinClones(to, pin); err != nil {
 		return err
 	}
 	for _, command := range []string{"qdisc add dev %s clsact", "filter add dev %s ingress bpf da object-pinned " + pin} {
-		command = fmt.Sprintf(command, l.port(0))
+		command = fmt.Sprintf(command, device)
 		if out, err := exec.CommandContext(ctx, "tc", strings.Fields(command)...).CombinedOutput(); err != nil {
 			return fmt.Errorf("tc %s: %w: %s", command, err, out)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,6 +46,7 @@ type lab struct {
 	plane    string
 	filtered bool // by groups of ripstop
 	mixed    bool // each port 0 and 1 has a tap at its other end
+	passed   bool // what enters port 0 leaves through port 1
 	cloned   bool // what enters port 0 is cloned to all others
 	ports    int
 	far      []string // names of the veths' far ends
@@ -65,6 +67,8 @@ func (c Cell) labName(plane string) string {
 		name += "f"
 	case plane == direct && strings.Contains(c.Ends, "-"):
 		name += "m"
+	case plane == direct && c.Load == "fdb":
+		name += "p"
 	case plane == direct && c.floods():
 		name += "c"
 	}
@@ -97,7 +101,7 @@ func addressText(i int) string {
 
 const guestStation = 100
 
-func (l *lab) hasTaps() bool { return l.ports == leastPorts && !l.filtered && !l.cloned }
+func (l *lab) hasTaps() bool { return l.ports == leastPorts && !l.filtered && !l.cloned && !l.passed }
 
 // bench is all labs.
 type bench struct {
@@ -129,7 +133,7 @@ func (b *bench) build(ctx context.Context, list []Cell) error {
 				continue
 			}
 			l := &lab{name: name, plane: plane, filtered: strings.HasSuffix(name, "f"), mixed: strings.HasSuffix(name, "m"),
-				cloned: strings.HasSuffix(name, "c"), ports: c.Ports,
+				cloned: strings.HasSuffix(name, "c"), passed: strings.HasSuffix(name, "p"), ports: c.Ports,
 				spaces: map[string]*link.Space{}}
 			b.labs[name] = l
 			if err := l.make(ctx, b.dir, &file); err != nil {
@@ -161,7 +165,7 @@ func quietIPv6() error {
 // bareBridges keeps bridges from calling iptables where the kernel has
 // br_netfilter, which costs them more than they cost themselves.
 func bareBridges() error {
-	err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("0"), 0)
+	err := os.WriteFile(callsIP, []byte("0"), 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -203,7 +207,7 @@ func (l *lab) make(ctx context.Context, dir string, file *strings.Builder) error
 		if l.cloned {
 			return l.makeClones(ctx, dir)
 		}
-		return l.makeDirect(ctx)
+		return l.makeDirect(ctx, dir)
 	case ours:
 		l.declare(file, "ebpf")
 		return nil
@@ -214,14 +218,18 @@ func (l *lab) make(ctx context.Context, dir string, file *strings.Builder) error
 	return l.makeBridge(ctx, l.plane == vlan)
 }
 
-// makeDirect makes a veth pair, and taps of which each gets what the other sends,
-// by the least that the kernel has for it.
-func (l *lab) makeDirect(ctx context.Context) error {
+// makeDirect makes a veth pair, and devices of which each gets what another one
+// sends, by the least that the kernel has for it: a program that does nothing but
+// bpf_redirect.
+func (l *lab) makeDirect(ctx context.Context, dir string) error {
 	l.far = l.far[:2]
 	pairs := [][2]string{{l.tap(0), l.tap(1)}, {l.tap(1), l.tap(0)}} // of which the second gets what enters the first
 	lines := fmt.Sprintf("link add %s netns %s type veth peer name %s netns %s\n", l.port(0), l.space(0), l.port(1), l.space(1))
-	if l.mixed {
+	if l.mixed || l.passed {
 		pairs, lines = [][2]string{{l.tap(0), l.port(1)}, {l.port(0), l.tap(1)}}, ""
+		if l.passed {
+			pairs = [][2]string{{l.port(0), l.port(1)}}
+		}
 		for i := range 2 {
 			lines += fmt.Sprintf("link add %s type veth peer name %s netns %s\nlink set %[1]s up\n", l.port(i), l.port(i), l.space(i))
 		}
@@ -233,14 +241,12 @@ func (l *lab) makeDirect(ctx context.Context) error {
 		return err
 	}
 	for _, pair := range pairs {
-		for _, words := range []string{
-			"qdisc add dev %[1]s clsact",
-			"filter add dev %[1]s ingress protocol all u32 match u32 0 0 action mirred egress redirect dev %[2]s",
-		} {
-			command := fmt.Sprintf(words, pair[0], pair[1])
-			if out, err := exec.CommandContext(ctx, "tc", strings.Fields(command)...).CombinedOutput(); err != nil {
-				return fmt.Errorf("tc %s: %w: %s", command, err, out)
-			}
+		to, err := net.InterfaceByName(pair[1])
+		if err != nil {
+			return err
+		}
+		if err := runClones(ctx, dir, pair[0], []int{to.Index}); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -380,7 +386,7 @@ func (l *lab) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if !l.mixed {
+	if !l.mixed && !l.passed {
 		if err := l.settle(); err != nil || !l.hasTaps() {
 			return err
 		}

@@ -45,6 +45,20 @@ func small(to, from [6]byte) []byte {
 	return f
 }
 
+// martian is a small frame whose receiver drops it because its source is a group's
+// address: filters of IP want the sum to be right (RFC 1071).
+func martian(f []byte) []byte {
+	ip := f[14:34]
+	copy(ip[12:], []byte{224, 0, 0, 9})
+	var sum uint32
+	for i := 0; i < len(ip); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum>>16+sum&0xffff))
+	return f
+}
+
 // unknownKind makes a receiver drop a frame that is for everybody at once.
 func unknownKind(f []byte) []byte {
 	binary.BigEndian.PutUint16(f[12:], 0x88b5) // IEEE 802, for experiments
@@ -159,7 +173,11 @@ func packetCell(c Cell, l *lab, d time.Duration) (Sample, error) {
 	case "veth":
 		var frames [][]byte
 		for _, s := range l.stations[1:] {
-			frames = append(frames, small(s.mac, from))
+			f := small(s.mac, from)
+			if c.filtered() {
+				f = martian(f)
+			}
+			frames = append(frames, f)
 		}
 		return l.sendAll(frames, d)
 	case "tap-veth":
@@ -254,7 +272,7 @@ func fdbCell(_ Cell, l *lab, d time.Duration) (Sample, error) {
 	var frames [][]byte
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, i := range r.Perm(many) {
-		if i%len(l.stations) != 0 {
+		if i%l.ports != 0 {
 			frames = append(frames, small(manyMAC(i), l.stations[0].mac))
 		}
 	}

@@ -101,7 +101,7 @@ figures are medians, ratios are taken round by round with the least and the most
 its share, so only the ratios count. Packets, floods and round trips are made by one thread on CPU 0, on which the kernel carries them to their
 receiver, too; streams have their sender on CPU 0 and their receiver on CPU 1, unless the load says otherwise. What comes out is counted, not what goes in.
 Packets go to all ports in turn. Filters let the packets pass: of ebpf, groups that know connections, at both ports; of the bridges, two rules of
-nftables that do not. The VM of some loads is a kernel in a namespace whose tap is joined to the switch's by two threads, which share the CPUs.
+nftables with connections (br_netfilter), or in the family of bridges without. The VM of some loads is a kernel in a namespace whose tap is joined to the switch's by two threads, which share the CPUs.
 
 | | |
 |---|---|
@@ -113,7 +113,7 @@ nftables that do not. The VM of some loads is a kernel in a namespace whose tap 
 | vlan | the same with vlan_filtering 1, where the kernel has it |
 | ebpf | ripstop, dataplane: ebpf |
 | ripstop-bridge | ripstop, dataplane: bridge, with its guard at each port |
-| direct | a veth pair, nothing between its ends; taps, or a tap and a veth, of which tc-mirred(8) redirects all to the other; for floods, a program that does nothing but bpf_clone_redirect to all ports at once |
+| direct | a veth pair, nothing between its ends; with taps, and for the large FDB, two devices and a program that does nothing but bpf_redirect from one to the other; for floods, one that does nothing but bpf_clone_redirect to all ports at once |
 
 ## What is owed
 %s%s
