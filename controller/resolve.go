@@ -40,6 +40,7 @@ type resolver struct {
 
 	policies map[string]*vswitch.Policy // by VLAN and groups
 	spanned  map[uint32]string          // VNI to the switch on which it leaves the host
+	networks map[uint32]vpn.Network     // of which EVPN tells
 	groups   map[string][]netip.Prefix  // the addresses of a group's ports, by group and VLAN
 }
 
@@ -48,7 +49,7 @@ type resolver struct {
 // or peer whose secret cannot be read is left out of its target or tunnel: it
 // is never served without its proof. Problems are sorted by object.
 func Resolve(c *config.Config, h Host) (Desired, []Problem) {
-	r := &resolver{host: h, cfg: c, spanned: map[uint32]string{}}
+	r := &resolver{host: h, cfg: c, spanned: map[uint32]string{}, networks: map[uint32]vpn.Network{}}
 	d := Desired{
 		VSwitch: r.vswitch(),
 		VPN:     r.vpn(),

@@ -18,10 +18,11 @@ func (r *resolver) bgp(targets iscsi.State) vpn.BGP {
 		return vpn.BGP{}
 	}
 	b := vpn.BGP{
-		Speaker:   &vpn.Speaker{ASN: c.ASN, RouterID: c.RouterID, Restart: c.Restart, Multipath: c.Multipath},
+		Speaker:   &vpn.Speaker{ASN: c.ASN, RouterID: c.RouterID, Restart: c.Restart, Multipath: c.Multipath, EVPN: c.EVPN},
 		Neighbors: map[string]vpn.Neighbor{},
 		Announced: r.announced(c, targets),
 		Import:    c.Import,
+		Networks:  r.networks,
 	}
 	for _, name := range byName(c.Neighbors) {
 		n := c.Neighbors[name]

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"ripstop/controller/config"
+	"ripstop/vpn"
 	"ripstop/vswitch"
 )
 
@@ -46,6 +47,9 @@ func (r *resolver) overlays(name string, out vswitch.Switch) {
 		}
 		r.spanned[v.VNI] = name
 		spans[v.ID] = true
+		if r.evpn() {
+			r.networks[v.VNI] = vpn.Network{VLAN: v.ID, VTEP: local}
+		}
 		out.Ports[vswitch.OverlayPort(v.VNI)] = vswitch.Port{
 			Kind: vswitch.VXLAN, PVID: v.ID, MTU: inner,
 			// What comes out of it was let in by the switch of another host.

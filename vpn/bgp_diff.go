@@ -16,6 +16,11 @@ func DiffBGP(want, have BGP) []BGPStep {
 			steps = append(steps, Withdraw{p, have.Announced[p]})
 		}
 	}
+	for _, vni := range slices.Sorted(maps.Keys(have.Networks)) {
+		if to, ok := want.Networks[vni]; !ok || to != have.Networks[vni] || want.Speaker == nil {
+			steps = append(steps, DelNetwork{vni, have.Networks[vni]})
+		}
+	}
 	for _, n := range slices.Sorted(maps.Keys(have.Neighbors)) {
 		if _, ok := want.Neighbors[n]; !ok || want.Speaker == nil {
 			steps = append(steps, DelNeighbor{n, have.Neighbors[n].Address})
@@ -35,6 +40,11 @@ func DiffBGP(want, have BGP) []BGPStep {
 	}
 	if !slices.EqualFunc(want.Import, have.Import, Filter.equal) {
 		steps = append(steps, SetImport{cloneFilters(have.Import), cloneFilters(want.Import)})
+	}
+	for _, vni := range slices.Sorted(maps.Keys(want.Networks)) {
+		if from, ok := have.Networks[vni]; !ok || from != want.Networks[vni] {
+			steps = append(steps, AddNetwork{vni, want.Networks[vni]})
+		}
 	}
 	steps = append(steps, neighborSteps(want, have)...)
 	for _, p := range sortedPrefixes(want.Announced) {

@@ -15,6 +15,7 @@ type BGP struct {
 	Neighbors map[string]Neighbor     // by name
 	Announced map[netip.Prefix]string // masked prefix to what it is, as "vlan blue"
 	Import    []Filter                // the first that matches decides; what none matches is refused
+	Networks  map[uint32]Network      // of which EVPN tells, by VNI
 
 	// What only an observed BGP has; DiffBGP does not read it in a wanted one.
 	Sessions map[string]Session // by neighbor
@@ -26,6 +27,7 @@ type Speaker struct {
 	RouterID  netip.Addr    // IPv4
 	Restart   time.Duration // graceful restart: how long neighbors keep our routes without us, whole seconds up to 4095; 0 is off
 	Multipath int           // most ways of equal cost to one prefix, at least 1
+	EVPN      bool          // neighbors are asked for EVPN, too
 }
 
 // Neighbor is one router that the speaker has a session with. Sessions over IPv4
@@ -97,7 +99,8 @@ const Established = "established"
 func (b BGP) Clone() BGP {
 	c := BGP{
 		Neighbors: maps.Clone(b.Neighbors), Announced: maps.Clone(b.Announced), Sessions: maps.Clone(b.Sessions),
-		Import: cloneFilters(b.Import),
+		Networks: maps.Clone(b.Networks),
+		Import:   cloneFilters(b.Import),
 	}
 	if b.Speaker != nil {
 		s := *b.Speaker

@@ -7,11 +7,12 @@ import (
 )
 
 // BGPStep is one change of the speaker. The set is closed: AddSpeaker, SetSpeaker,
-// DelSpeaker, AddNeighbor, SetNeighbor, DelNeighbor, Announce, Withdraw and
-// SetImport. String is written in the words of gobgp(8), passwords hidden.
+// DelSpeaker, AddNeighbor, SetNeighbor, DelNeighbor, AddNetwork, DelNetwork, Announce,
+// Withdraw and SetImport. String is written in the words of gobgp(8), passwords hidden.
 type BGPStep interface {
 	fmt.Stringer
-	// Object is "bgp/speaker", "bgp/import", "neighbor/NAME" or "announcement/PREFIX".
+	// Object is "bgp/speaker", "bgp/import", "neighbor/NAME", "network/VNI" or
+	// "announcement/PREFIX".
 	Object() string
 	// Removes tells whether the step takes something away.
 	Removes() bool
@@ -62,6 +63,58 @@ type Withdraw struct {
 
 // SetImport changes which learned routes the kernel gets.
 type SetImport struct{ From, To []Filter }
+
+// AddNetwork has EVPN tell of a VNI and its stations, and the switches learn of those
+// of other hosts.
+type AddNetwork struct {
+	VNI     uint32
+	Network Network
+}
+
+// DelNetwork takes that back.
+type DelNetwork struct {
+	VNI     uint32
+	Network Network
+}
+
+// Object is "network/VNI".
+func (s AddNetwork) Object() string { return fmt.Sprintf("network/%d", s.VNI) }
+
+// Object is "network/VNI".
+func (s DelNetwork) Object() string { return fmt.Sprintf("network/%d", s.VNI) }
+
+// Removes is false.
+func (AddNetwork) Removes() bool { return false }
+
+// Removes is true.
+func (DelNetwork) Removes() bool { return true }
+
+// Disturbs is empty.
+func (AddNetwork) Disturbs() string { return "" }
+
+// Disturbs says that the VNI ends at this host.
+func (s DelNetwork) Disturbs() string {
+	return fmt.Sprintf("cuts VNI %d off from other hosts", s.VNI)
+}
+
+func (s AddNetwork) applyBGP(b *BGP) {
+	if b.Networks == nil {
+		b.Networks = map[uint32]Network{}
+	}
+	b.Networks[s.VNI] = s.Network
+}
+
+func (s DelNetwork) applyBGP(b *BGP) { delete(b.Networks, s.VNI) }
+
+// String is the gobgp command of the route that has others send to this host.
+func (s AddNetwork) String() string { return "gobgp global rib add" + s.Network.words(s.VNI) }
+
+// String is the gobgp command.
+func (s DelNetwork) String() string { return "gobgp global rib del" + s.Network.words(s.VNI) }
+
+func (n Network) words(vni uint32) string {
+	return fmt.Sprintf(" -a evpn multicast %s etag 0 rd ROUTER-ID:%d rt ASN:%d encap vxlan # VNI %d", n.VTEP, n.VLAN, vni, vni)
+}
 
 const (
 	speakerObject = "bgp/speaker"
@@ -220,7 +273,11 @@ func (s Speaker) words() string {
 	if s.Multipath > 1 {
 		out += " use-multipath"
 	}
-	return out + s.restart()
+	out += s.restart()
+	if s.EVPN {
+		out += ", with EVPN"
+	}
+	return out
 }
 
 // restart is said behind the command: gobgp has no words for it.
@@ -332,6 +389,9 @@ func (b BGP) Describe() map[string]string {
 	}
 	for name, n := range b.Neighbors {
 		out[neighborObject(name)] = n.words()
+	}
+	for vni, n := range b.Networks {
+		out[AddNetwork{VNI: vni}.Object()] = fmt.Sprintf("VLAN %d from %s", n.VLAN, n.VTEP)
 	}
 	for p, what := range b.Announced {
 		out[announcementObject(p)] = what

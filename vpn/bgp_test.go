@@ -26,6 +26,10 @@ func randomBGP(r *rand.Rand) BGP {
 	for range r.IntN(4) {
 		b.Announced[netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(r.IntN(4)), 0, 0}), 16)] = fmt.Sprint("what", r.IntN(2))
 	}
+	b.Networks = map[uint32]Network{}
+	for range r.IntN(3) {
+		b.Networks[uint32(1+r.IntN(3))] = Network{uint16(10 + r.IntN(2)), vtep(1)}
+	}
 	for range r.IntN(3) {
 		b.Import = append(b.Import, Filter{Reject: r.IntN(2) == 0, Prefix: netip.MustParsePrefix("10.0.0.0/8"), Longest: 8 + r.IntN(2), Table: Main})
 	}
@@ -93,6 +97,8 @@ func TestBGPStepsAsCommands(t *testing.T) {
 		{DelNeighbor{"tor1", n.Address}, "gobgp neighbor del 10.10.0.254"},
 		{Announce{six, "vlan blue"}, "gobgp global rib add fd00::/64 -a ipv6"},
 		{Withdraw{netip.MustParsePrefix("10.0.0.0/8"), "x"}, "gobgp global rib del 10.0.0.0/8"},
+		{AddNetwork{7, Network{10, vtep(1)}}, "gobgp global rib add -a evpn multicast 192.0.2.1 etag 0 rd ROUTER-ID:10 rt ASN:7 encap vxlan # VNI 7"},
+		{DelNetwork{7, Network{10, vtep(1)}}, "gobgp global rib del -a evpn multicast 192.0.2.1 etag 0 rd ROUTER-ID:10 rt ASN:7 encap vxlan # VNI 7"},
 		{SetImport{}, "# import nothing"},
 		{SetImport{To: []Filter{{Reject: true, Prefix: netip.MustParsePrefix("10.66.0.0/16"), Longest: 32},
 			{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Longest: 8, Default: true, Table: 100, From: []string{"a", "b"}}}},

@@ -94,10 +94,10 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	if d.vpn, err = wg.New(log, wg.Options{Memory: filepath.Join(state, "tunnels.json")}); err != nil {
 		return nil, errors.Join(err, d.guard.Close(), d.ebpf.Close(), d.host.Close())
 	}
-	if d.bgp, err = bgp.New(log, bgp.Options{Marker: filepath.Join(state, "bgp"), OnChange: d.awake}); err != nil {
+	d.vswitch = vswitch.NewMux(map[vswitch.Dataplane]vswitch.Driver{vswitch.Bridge: bridge.New(d.host, id, d.guard), vswitch.EBPF: d.ebpf})
+	if d.bgp, err = bgp.New(log, bgp.Options{Fabric: fabric{d.vswitch}, Marker: filepath.Join(state, "bgp"), OnChange: d.awake}); err != nil {
 		return nil, errors.Join(err, d.vpn.Release(), d.guard.Close(), d.ebpf.Close(), d.host.Close())
 	}
-	d.vswitch = vswitch.NewMux(map[vswitch.Dataplane]vswitch.Driver{vswitch.Bridge: bridge.New(d.host, id, d.guard), vswitch.EBPF: d.ebpf})
 	if d.ring, err = uring.New(ringDepth); err != nil {
 		log.Info("reads of disks take a thread each", "because", err)
 	}
@@ -223,7 +223,8 @@ func (d *drivers) tasks() []run.Task {
 			})
 		}},
 	}
-	tasks = append(tasks, run.Task{Name: "thin pools", Run: d.thin.Serve}, run.Task{Name: "BGP routes", Run: d.bgp.Serve})
+	tasks = append(tasks, run.Task{Name: "thin pools", Run: d.thin.Serve}, run.Task{Name: "BGP routes", Run: d.bgp.Serve},
+		run.Task{Name: "EVPN", Run: d.bgp.ServeEVPN})
 	tasks = append(tasks, run.Task{Name: "pool accounts", Run: func(ctx context.Context, ready func()) error {
 		ready()
 		return every(ctx, accountsEvery, func() {

@@ -54,6 +54,7 @@ func TestCapture(t *testing.T)    { script(t, "capture") }
 func TestConfirm(t *testing.T)    { script(t, "confirm") }
 func TestLoop(t *testing.T)       { script(t, "loop") }
 func TestVXLAN(t *testing.T)      { script(t, "vxlan") }
+func TestEVPN(t *testing.T)       { script(t, "evpn") }
 func TestEncryption(t *testing.T) { script(t, "encryption") }
 
 func script(t *testing.T, name string) { testscript.Run(t, scriptParams(name)) }

@@ -42,6 +42,7 @@ import (
 
 // Options is what a Driver is made with.
 type Options struct {
+	Fabric   Fabric // the switches that EVPN serves; nil for none
 	Marker   string // file that remembers, from one daemon to the next, that routes are in the kernel; "" for none
 	OnChange func() // called when a session comes or goes; may be nil
 }
@@ -52,6 +53,7 @@ type Driver struct {
 	opts   Options
 	kernel *link.Space
 	wake   chan struct{}
+	roused chan struct{} // as wake, for ServeEVPN
 
 	mu      sync.Mutex // guards what follows, and is not taken by gobgp's callbacks
 	have    vpn.BGP    // what was done
@@ -59,6 +61,7 @@ type Driver struct {
 	failed  bool       // the speaker was wanted and did not start
 	settles time.Time  // until then routes of an earlier daemon stay though nobody announces them
 	last    result     // of the latest look at the kernel
+	evpn    evpn
 
 	told     sync.Mutex // guards what follows: what gobgp told
 	sessions map[netip.Addr]*session
@@ -72,6 +75,7 @@ type session struct {
 	eor    bool   // the neighbor has sent all it has
 	shut   time.Time
 	limits bool // it announced too much
+	dead   bool // it was silent for the hold time, and what it announced is still there
 }
 
 // New makes a driver that speaks with nobody yet.
@@ -83,7 +87,7 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 	if o.OnChange == nil {
 		o.OnChange = func() {}
 	}
-	return &Driver{log: log, opts: o, kernel: space, wake: make(chan struct{}, 1), sessions: map[netip.Addr]*session{}}, nil
+	return &Driver{log: log, opts: o, kernel: space, wake: make(chan struct{}, 1), roused: make(chan struct{}, 1), sessions: map[netip.Addr]*session{}}, nil
 }
 
 // Close lets go of the kernel. Sessions end with Serve, and with the process.
@@ -180,6 +184,10 @@ func (d *Driver) do(ctx context.Context, s vpn.BGPStep) error {
 		return d.put(ctx, s.Name, s.To)
 	case vpn.DelNeighbor:
 		return d.drop(ctx, s.Name)
+	case vpn.AddNetwork:
+		return d.engine.network(s.VNI, s.Network, false)
+	case vpn.DelNetwork:
+		return d.engine.network(s.VNI, s.Network, true)
 	case vpn.Announce:
 		return d.engine.announce(s.Prefix, false)
 	case vpn.Withdraw:
@@ -219,7 +227,11 @@ func (d *Driver) restart(ctx context.Context, s vpn.Speaker) error {
 		return err
 	}
 	d.settles = time.Time{}
+	d.evpn.claims = nil
 	var errs []error
+	for vni, n := range d.have.Networks {
+		errs = append(errs, d.engine.network(vni, n, false))
+	}
 	errs = append(errs, d.engine.export(ctx, d.have.Neighbors))
 	for _, n := range d.have.Neighbors {
 		errs = append(errs, d.engine.add(ctx, n, false))
@@ -237,6 +249,7 @@ func (d *Driver) stop(ctx context.Context) error {
 		err = d.engine.stop(ctx, false)
 		d.engine = nil
 	}
+	d.evpn.claims = nil
 	d.told.Lock()
 	clear(d.sessions)
 	d.told.Unlock()
@@ -298,9 +311,11 @@ func (d *Driver) Commit(ctx context.Context) error {
 
 // awake has Serve look at the kernel soon.
 func (d *Driver) awake() {
-	select {
-	case d.wake <- struct{}{}:
-	default: // it does already
+	for _, c := range []chan struct{}{d.wake, d.roused} {
+		select {
+		case c <- struct{}{}:
+		default: // it does already
+		}
 	}
 }
 
@@ -328,6 +343,9 @@ func (d *Driver) peer(m *apiutil.WatchEventMessage_PeerEvent) {
 	changed := (was == bgp.BGP_FSM_ESTABLISHED) != (s.state == bgp.BGP_FSM_ESTABLISHED) || limits
 	if was == bgp.BGP_FSM_ESTABLISHED && s.state != was {
 		s.eor = false
+	}
+	if was != bgp.BGP_FSM_ESTABLISHED && s.state == bgp.BGP_FSM_ESTABLISHED {
+		s.dead = false
 	}
 	why := s.why
 	d.told.Unlock()
@@ -367,7 +385,11 @@ func (d *Driver) unreachable(a netip.Addr, why string) {
 	s := d.of(a)
 	changed := s.why != why
 	s.why = why
+	s.dead = s.dead || why == silent
 	d.told.Unlock()
+	if why == silent {
+		d.awake()
+	}
 	if changed {
 		d.opts.OnChange()
 	}
@@ -379,7 +401,7 @@ func reason(s apiutil.PeerState) string {
 	case api.PeerState_DISCONNECT_REASON_BAD_PEER_AS:
 		return otherAS
 	case api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED:
-		return "nothing was heard from the neighbor for the hold time"
+		return silent
 	case api.PeerState_DISCONNECT_REASON_NOTIFICATION_RECEIVED:
 		if strings.Contains(s.DisconnectMessage, "bad peer as") {
 			return strangeAS

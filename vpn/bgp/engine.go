@@ -29,6 +29,9 @@ const (
 	// deferral is how long after a restart a first session waits for what other
 	// neighbors announce (RFC 4724 section 4.1) until the host announces its own.
 	deferral = 10 * time.Second
+	// stationsLimit is how many stations' routes a neighbor may announce for each
+	// prefix of its limit.
+	stationsLimit = 10
 	// stopping is how long the end of all sessions may take.
 	stopping = 10 * time.Second
 )
@@ -147,6 +150,14 @@ func (e *engine) peer(n vpn.Neighbor, restarting bool) *api.Peer {
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: graceful}},
 			PrefixLimits:      &api.PrefixLimit{Family: family, MaxPrefixes: n.PrefixLimit},
 		}},
+	}
+	if e.speaker.EVPN {
+		evpn := &api.Family{Afi: api.Family_AFI_L2VPN, Safi: api.Family_SAFI_EVPN}
+		p.AfiSafis = append(p.AfiSafis, &api.AfiSafi{
+			Config:            &api.AfiSafiConfig{Family: evpn, Enabled: true},
+			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: graceful}},
+			PrefixLimits:      &api.PrefixLimit{Family: evpn, MaxPrefixes: n.PrefixLimit * stationsLimit},
+		})
 	}
 	if n.Source.IsValid() {
 		p.Transport.LocalAddress = n.Source.String()

@@ -43,6 +43,8 @@ func meaning(r slog.Record, neighbor netip.Addr) string {
 	case "failed to connect":
 		why := values["Error"].String()
 		return fmt.Sprintf("connect to %s port %d: %s", neighbor, port, strings.TrimSpace(why[strings.LastIndex(why, ": ")+1:]))
+	case "hold timer expired":
+		return silent
 	case "sent notification":
 		if code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR {
 			return ended(code, subcode, "this host", otherAS)
@@ -61,6 +63,7 @@ func number(v slog.Value) uint8 {
 }
 
 const (
+	silent    = "nothing was heard from the neighbor for the hold time"
 	otherAS   = "the neighbor is of another autonomous system than asn says: correct the one or the other"
 	strangeAS = "the neighbor expects this host in another autonomous system: correct bgp.asn or the neighbor's configuration"
 )

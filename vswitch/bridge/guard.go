@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 
@@ -30,6 +31,15 @@ type Guard interface {
 	Forget(sw, name string) error
 	ForgetGateway(sw, name string) error
 	ForgetSwitch(sw string) error
+	// News is another number when Heard may be another.
+	News(ctx context.Context) (uint64, error)
+	// Heard is the addresses of a switch's stations by VLAN (in the place of the VNI)
+	// and Ethernet address, each list sorted.
+	Heard(ctx context.Context, sw string) (map[vswitch.StationKey][]netip.Addr, error)
+	// Neighbors adds to out for whom ports of a VLAN get answers, under its VNI; Tell
+	// changes that.
+	Neighbors(ctx context.Context, sw string, vni uint32, vlan uint16, out map[vswitch.AddressKey]vswitch.MAC) error
+	Tell(ctx context.Context, sw string, vni uint32, vlan uint16, add, gone map[vswitch.AddressKey]vswitch.MAC) error
 	// Commit writes what the steps of a pass have in common.
 	Commit(ctx context.Context) error
 	// Admit traces a frame from a port up to where the guard passes it on.

@@ -28,6 +28,7 @@ type Driver struct {
 
 	mu      sync.Mutex
 	planes  map[string]*plane
+	changes uint64          // that steps and ageing made to stations
 	orphans map[string]bool // switches of which there are devices, but no program
 }
 
@@ -70,6 +71,7 @@ func (d *Driver) Close() error {
 func (d *Driver) Do(_ context.Context, step vswitch.Step) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.changes++
 	switch s := step.(type) {
 	case vswitch.AddSwitch:
 		return d.addSwitch(s.Name)

@@ -149,6 +149,7 @@ func (d *Driver) Expire(context.Context) (int, error) {
 	for name, p := range d.planes {
 		n, err := p.expire()
 		sum += n
+		d.changes += uint64(n)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("switch %q: %w", name, err))
 		}

@@ -1,7 +1,10 @@
 package vswitchtest
 
 import (
+	"bytes"
 	"net/netip"
+	"reflect"
+	"slices"
 	"testing"
 
 	"ripstop/internal/nettest"
@@ -82,5 +85,140 @@ func (s suite) overlay(t *testing.T) {
 	l.sends("a", l.frame("a", broadcast), and(untagged("b"), "t", q(10)))
 	l.sends("far", l.frame("far", broadcast), and(untagged("a", "b"), "t", q(10)))
 	l.sends("a", l.frame("a", far), and(untagged("b"), "t", q(10)))
+	l.told(far)
 	l.restart()
+}
+
+// told tells the switch of what is on other hosts, and has it follow.
+func (l *lab) told(far vswitch.MAC) {
+	t := l.t
+	teller := func() vswitch.Teller { return l.driver.(vswitch.Teller) }
+	tell := func(add, gone vswitch.Told) {
+		t.Helper()
+		if err := teller().Tell(t.Context(), add, gone); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ip, vtep := netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr(vtepFar)
+	six := netip.MustParseAddr("fd00::9")
+	key := vswitch.StationKey{VNI: 7, MAC: far}
+	add := vswitch.NewTold()
+	add.Floods[vswitch.FloodKey{VNI: 7, VTEP: vtep}] = true
+	add.Stations[key] = vtep
+	add.Addresses[vswitch.AddressKey{VNI: 7, IP: ip}] = far
+	add.Addresses[vswitch.AddressKey{VNI: 7, IP: six}] = far
+	tell(add, vswitch.NewTold())
+	if got, err := teller().Told(t.Context()); err != nil || !reflect.DeepEqual(got, add) {
+		t.Errorf("told %v, %v; want %v", got, err, add)
+	}
+	l.sends("a", l.frame("a", broadcast), and(untagged("b", "far"), "t", q(10)))
+	l.sends("a", l.frame("a", far), untagged("far"))
+	l.sends("far", l.frame("far", broadcast), and(untagged("a", "b"), "t", q(10)))
+	l.sends("a", l.frame("a", far), untagged("far"))
+	l.restart()
+	l.sends("a", l.frame("a", far), untagged("far"))
+
+	// The switch answers for it, and nobody else hears the question.
+	a := l.stations["a"]
+	ask := arpRequest(a.mac, netip.MustParseAddr("10.0.0.1"), ip)
+	answer := frame{dst: a.mac, src: far, kind: etherARP, payload: slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, 2}, far[:], ip.AsSlice(), a.mac[:], []byte{10, 0, 0, 1})}
+	l.answers("a", ask, answer)
+	l.answers("t", arpRequest(l.stations["t"].mac, netip.MustParseAddr("10.0.0.2"), ip).with(q(10)),
+		frame{dst: l.stations["t"].mac, src: far, tags: []tag{q(10)}, kind: etherARP,
+			payload: slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, 2}, far[:], ip.AsSlice(), l.stations["t"].mac[:], []byte{10, 0, 0, 2})})
+	// What is not told goes to all.
+	other := arpRequest(a.mac, netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.8"))
+	l.sends("a", other, and(untagged("b", "far"), "t", q(10)))
+	l.neighborSolicited(six, far)
+
+	// Of the stations here it knows what they say of themselves.
+	want := vswitch.Station{StationKey: vswitch.StationKey{VNI: 7, MAC: a.mac}, IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}}
+	before, err := teller().News(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := l.here(a.mac); !reflect.DeepEqual(got, want) {
+		t.Errorf("station a is %v, want %v", got, want)
+	}
+	if got := l.here(far); got.MAC != (vswitch.MAC{}) {
+		t.Errorf("a station elsewhere is told to be here: %v", got)
+	}
+	// One that is told to be elsewhere and sends here, is here.
+	moved := l.frame("b", broadcast)
+	moved.src = vswitch.MAC{2, 8, 8, 8, 8, 8}
+	guest := vswitch.NewTold()
+	guest.Stations[vswitch.StationKey{VNI: 7, MAC: moved.src}] = vtep
+	tell(guest, vswitch.NewTold())
+	l.sends("a", l.frame("a", moved.src), untagged("far"))
+	l.sends("b", moved, and(untagged("a", "far"), "t", q(10)))
+	l.sends("a", l.frame("a", moved.src), untagged("b"))
+	if after, err := teller().News(t.Context()); err != nil || after == before {
+		t.Errorf("no news of a station that moved: %v", err)
+	}
+	if got := l.here(moved.src); got.MAC != moved.src {
+		t.Error("the station that moved here is not here")
+	}
+	tell(vswitch.NewTold(), guest)
+	l.sends("a", l.frame("a", moved.src), untagged("b"))
+	tell(vswitch.NewTold(), add)
+	l.sends("a", l.frame("a", far), and(untagged("b"), "t", q(10)))
+	l.sends("a", ask, and(untagged("b"), "t", q(10)))
+}
+
+// here is what the switch tells of a station of this host.
+func (l *lab) here(mac vswitch.MAC) vswitch.Station {
+	l.t.Helper()
+	all, err := l.driver.(vswitch.Teller).Stations(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, s := range all {
+		if s.MAC == mac {
+			return s
+		}
+	}
+	return vswitch.Station{}
+}
+
+// answers demands that a question comes back as its answer, and goes nowhere else.
+func (l *lab) answers(from string, ask, want frame) {
+	l.t.Helper()
+	l.stations[from].send(l.t, ask)
+	got := l.collect(want.payload[:18], 1)
+	if len(got) != 1 || len(got[from]) != 1 || !bytes.HasPrefix(got[from][0], want.bytes()) {
+		l.t.Errorf("from %s: got %x, want %x at %s", from, got, want.bytes(), from)
+	}
+}
+
+// neighborSolicited asks for an IPv6 address, and demands an answer with its checksum.
+func (l *lab) neighborSolicited(ip netip.Addr, mac vswitch.MAC) {
+	l.t.Helper()
+	a := l.stations["a"]
+	me := netip.MustParseAddr("fd00::1")
+	ask := neighborSolicitation(a.mac, me, ip)
+	ask.payload = append(ask.payload, slices.Concat([]byte{1, 1}, a.mac[:])...)
+	ask.payload[5] = 32
+	body := slices.Concat([]byte{136, 0, 0, 0, 0x60, 0, 0, 0}, ip.AsSlice(), []byte{2, 1}, mac[:])
+	sum := ^checksum(ip.AsSlice(), me.AsSlice(), []byte{0, 0, 0, 32, 0, 0, 0, 58}, body)
+	body[2], body[3] = byte(sum>>8), byte(sum)
+	want := frame{dst: a.mac, src: mac, kind: etherIPv6, payload: ipv6(58, ip, me, body...)}
+	a.send(l.t, ask)
+	got := l.collect(want.payload[44:], 1)
+	if len(got) != 1 || len(got["a"]) != 1 || !bytes.Equal(got["a"][0], want.bytes()) {
+		l.t.Errorf("neighbor solicitation: got %x, want %x", got, want.bytes())
+	}
+}
+
+// checksum is the one's complement sum of RFC 1071.
+func checksum(parts ...[]byte) uint16 {
+	sum := uint32(0)
+	for _, p := range parts {
+		for i := 0; i < len(p); i += 2 {
+			sum += uint32(p[i])<<8 | uint32(p[i+1])
+		}
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	return uint16(sum)
 }

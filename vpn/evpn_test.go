@@ -1,0 +1,198 @@
+package vpn
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+)
+
+func vtep(n byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, n}) }
+
+func station(n byte, ips ...string) Station {
+	s := Station{StationKey: StationKey{7, MAC{2, 0, 0, 0, 0, n}}}
+	for _, ip := range ips {
+		s.IPs = append(s.IPs, netip.MustParseAddr(ip))
+	}
+	return s
+}
+
+func said(n byte, by byte, seq uint32) StationPath {
+	return StationPath{StationKey: station(n).StationKey, VTEP: vtep(by), Seq: seq}
+}
+
+// TestSettle follows a station from host to host, as host 2 sees it.
+func TestSettle(t *testing.T) {
+	networks := map[uint32]Network{7: {10, vtep(2)}}
+	start := time.Unix(1e9, 0)
+	fixed := station(1)
+	fixed.Fixed = true
+	sticky := said(1, 1, 0)
+	sticky.Fixed = true
+	for _, tt := range []struct {
+		name   string
+		before []func(r *Roaming) // passes that went before
+		local  []Station
+		paths  []StationPath
+		claim  string // "" for none
+		told   byte   // 0 for none
+	}{
+		{name: "nobody's"},
+		{name: "new here", local: []Station{station(1)}, claim: "0"},
+		{name: "new there", paths: []StationPath{said(1, 3, 0)}, told: 3},
+		{name: "the higher number", paths: []StationPath{said(1, 1, 4), said(1, 3, 5)}, told: 3},
+		{name: "the lower VTEP", paths: []StationPath{said(1, 3, 5), said(1, 1, 5)}, told: 1},
+		{name: "it came here", local: []Station{station(1)}, paths: []StationPath{said(1, 3, 5)}, claim: "6"},
+		{name: "it went away", before: claimed(networks, start), local: []Station{station(1)}, paths: []StationPath{said(1, 3, 1)}, told: 3},
+		{name: "both claim it, and the other is first", before: claimed(networks, start), local: []Station{station(1)}, paths: []StationPath{said(1, 1, 0)}, told: 1},
+		{name: "both claim it, and this host is first", before: claimed(networks, start), local: []Station{station(1)}, paths: []StationPath{said(1, 3, 0)}, claim: "0"},
+		{name: "it is this host's alone", local: []Station{fixed}, paths: []StationPath{said(1, 1, 9)}, claim: "0"},
+		{name: "it is another's alone", local: []Station{station(1)}, paths: []StationPath{sticky, said(1, 3, 7)}, told: 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var r Roaming
+			for _, f := range tt.before {
+				f(&r)
+			}
+			claims, told := r.Settle(networks, tt.local, tt.paths, start)
+			got := ""
+			for c := range claims {
+				got += fmt.Sprint(c.Seq)
+			}
+			var to netip.Addr
+			if tt.told != 0 {
+				to = vtep(tt.told)
+			}
+			if got != tt.claim || told.Stations[station(1).StationKey] != to {
+				t.Errorf("claims %q and told %v, want %q and %v", got, told.Stations, tt.claim, to)
+			}
+		})
+	}
+}
+
+func claimed(networks map[uint32]Network, now time.Time) []func(*Roaming) {
+	return []func(*Roaming){func(r *Roaming) { r.Settle(networks, []Station{station(1)}, nil, now) }}
+}
+
+// TestSettleAddresses answers for stations elsewhere alone.
+func TestSettleAddresses(t *testing.T) {
+	ip := netip.MustParseAddr("10.0.0.1")
+	with := func(p StationPath) StationPath { p.IP = ip; return p }
+	var r Roaming
+	claims, told := r.Settle(map[uint32]Network{7: {10, vtep(2)}}, []Station{station(1, "10.0.0.1", "fd00::1")},
+		[]StationPath{said(2, 3, 0), with(said(2, 3, 0)), with(said(3, 4, 1)), with(said(4, 4, 0))}, time.Now())
+	if len(claims) != 3 {
+		t.Errorf("claims %v, want one of the Ethernet address and one of each IP address", claims)
+	}
+	if want := (map[AddressKey]MAC{{7, ip}: station(3).MAC}); !maps.Equal(told.Addresses, want) {
+		t.Errorf("addresses %v, want %v", told.Addresses, want)
+	}
+}
+
+// TestRestless leaves a station alone that two hosts have.
+func TestRestless(t *testing.T) {
+	networks := map[uint32]Network{7: {10, vtep(2)}}
+	var r Roaming
+	now := time.Unix(1e9, 0)
+	last := uint32(0)
+	for i := range uint32(20) {
+		now = now.Add(time.Second)
+		claims, _ := r.Settle(networks, []Station{station(1)}, []StationPath{said(1, 3, 2*i)}, now)
+		for c := range claims {
+			last = c.Seq
+		}
+		r.Settle(networks, nil, []StationPath{said(1, 3, 2*i+2)}, now)
+	}
+	if last != 2*(moveLimit-1)+1 || len(r.Restless()) != 1 {
+		t.Errorf("claimed up to %d and restless %v, want %d claims and one station", last, r.Restless(), moveLimit)
+	}
+	claims, _ := r.Settle(networks, []Station{station(1)}, []StationPath{said(1, 3, 50)}, now.Add(moveWindow))
+	if len(claims) != 1 || len(r.Restless()) != 0 {
+		t.Errorf("after the window: claims %v, restless %v", claims, r.Restless())
+	}
+}
+
+// TestSettleAgrees has two hosts with the same station settle on one of them, whatever
+// the order in which they hear of each other.
+func TestSettleAgrees(t *testing.T) {
+	for seed := range uint64(2000) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		var hosts [2]Roaming
+		var said [2][]StationPath
+		has := [2]bool{true, rnd.IntN(2) == 0}
+		for range 12 {
+			i := rnd.IntN(2)
+			var local []Station
+			if has[i] {
+				local = append(local, station(1))
+			}
+			claims, told := hosts[i].Settle(map[uint32]Network{7: {10, vtep(byte(i))}}, local, said[1-i], time.Unix(0, 0))
+			if len(told.Stations) > 0 {
+				has[i] = false // the entry of the FDB is another's now
+			}
+			said[i] = nil
+			for c := range claims {
+				said[i] = append(said[i], StationPath{StationKey: c.StationKey, VTEP: vtep(byte(i)), Seq: c.Seq})
+			}
+			if rnd.IntN(6) == 0 {
+				has[rnd.IntN(2)] = true // it sends a frame there
+			}
+		}
+		for range 3 {
+			for i := range hosts {
+				var local []Station
+				if has[i] {
+					local = append(local, station(1))
+				}
+				claims, told := hosts[i].Settle(map[uint32]Network{7: {10, vtep(byte(i))}}, local, said[1-i], time.Unix(0, 0))
+				has[i] = has[i] && len(told.Stations) == 0
+				said[i] = nil
+				for c := range claims {
+					said[i] = append(said[i], StationPath{StationKey: c.StationKey, VTEP: vtep(byte(i)), Seq: c.Seq})
+				}
+			}
+		}
+		if restless := len(hosts[0].Restless()) + len(hosts[1].Restless()); restless == 0 && len(said[0])+len(said[1]) != 1 {
+			t.Fatalf("seed %d: the hosts say %v and %v", seed, said[0], said[1])
+		}
+	}
+}
+
+func TestDiffTold(t *testing.T) {
+	for seed := range uint64(2000) {
+		rnd := rand.New(rand.NewPCG(seed, 2))
+		want, have := randomTold(rnd), randomTold(rnd)
+		add, gone := DiffTold(want, have)
+		for k := range gone.Stations {
+			delete(have.Stations, k)
+		}
+		for k := range gone.Addresses {
+			delete(have.Addresses, k)
+		}
+		for k := range gone.Floods {
+			delete(have.Floods, k)
+		}
+		maps.Copy(have.Stations, add.Stations)
+		maps.Copy(have.Addresses, add.Addresses)
+		maps.Copy(have.Floods, add.Floods)
+		if !reflect.DeepEqual(have, want) {
+			t.Fatalf("seed %d: got %v, want %v", seed, have, want)
+		}
+		if add, gone := DiffTold(want, want); !add.Empty() || !gone.Empty() {
+			t.Fatalf("seed %d: DiffTold(x, x) = %v, %v", seed, add, gone)
+		}
+	}
+}
+
+func randomTold(r *rand.Rand) Told {
+	t := NewTold()
+	for range r.IntN(4) {
+		t.Stations[station(byte(r.IntN(3))).StationKey] = vtep(byte(r.IntN(3)))
+		t.Addresses[AddressKey{7, vtep(byte(r.IntN(3)))}] = MAC{2, byte(r.IntN(2))}
+		t.Floods[Flood{7, vtep(byte(r.IntN(3)))}] = true
+	}
+	return t
+}

@@ -1,0 +1,360 @@
+package ebpf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"ripstop/vswitch"
+	"ripstop/vswitch/device"
+)
+
+// toldPort is a switch's port to other hosts that is told who is there.
+type toldPort struct {
+	plane *plane
+	vlan  uint16
+	slot  uint32
+	at    uint32 // ifindex
+}
+
+// toldPorts is those of all switches, by the VNIs of their devices.
+func (d *Driver) toldPorts(overlays map[uint32]device.Overlay) map[uint32]toldPort {
+	out := map[uint32]toldPort{}
+	for vni, o := range overlays {
+		p := d.planes[o.Switch]
+		if p == nil {
+			continue
+		}
+		slot, ok := p.slots[uint32(o.Index)]
+		if ok && p.ports[slot].Flags&planePortFlagPORT_TOLD != 0 && p.ports[slot].Pvid != 0 {
+			out[vni] = toldPort{p, p.ports[slot].Pvid, slot, uint32(o.Index)}
+		}
+	}
+	return out
+}
+
+// News counts what frames and steps changed.
+func (d *Driver) News(context.Context) (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	sum := d.changes
+	for _, p := range d.planes {
+		for i := range uint32(2) {
+			var n uint64
+			if err := p.maps.Moves.Lookup(i, &n); err != nil {
+				return 0, fmt.Errorf("read map %q of switch %q: %w", planeMapMoves, p.name, err)
+			}
+			sum += n
+		}
+	}
+	return sum, nil
+}
+
+// Stations is those behind ports and gateways of VLANs that are told who is elsewhere.
+func (d *Driver) Stations(context.Context) ([]vswitch.Station, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	overlays, err := d.devices.Overlays()
+	if err != nil || len(overlays) == 0 {
+		return nil, err
+	}
+	vnis := map[*plane]map[uint16]uint32{}
+	for vni, o := range d.toldPorts(overlays) {
+		if vnis[o.plane] == nil {
+			vnis[o.plane] = map[uint16]uint32{}
+		}
+		vnis[o.plane][o.vlan] = vni
+	}
+	var out []vswitch.Station
+	for p, of := range vnis {
+		list, err := p.stationsOf(of)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, list...)
+	}
+	return out, nil
+}
+
+// stationsOf is this host's stations in some VLANs, whose VNIs are given.
+func (p *plane) stationsOf(vnis map[uint16]uint32) ([]vswitch.Station, error) {
+	all, err := p.stations()
+	if err != nil {
+		return nil, err
+	}
+	ips, err := p.heard()
+	if err != nil {
+		return nil, err
+	}
+	var out []vswitch.Station
+	for _, s := range all {
+		vni, ok := vnis[s.Vid]
+		if !ok || s.told || !p.lives(s) || p.ports[s.Slot].Flags&planePortFlagPORT_OVERLAY != 0 {
+			continue
+		}
+		mac := vswitch.MAC(s.Mac)
+		if mac.IsAnycast() && p.places[s.Ifindex].gateway {
+			continue // that of all hosts
+		}
+		out = append(out, vswitch.Station{StationKey: vswitch.StationKey{VNI: vni, MAC: mac}, Fixed: s.static, IPs: ips[seat{s.planeStation, s.Slot, s.Ifindex}]})
+	}
+	return out, nil
+}
+
+// seat is a station at a port.
+type seat struct {
+	planeStation
+	slot, ifindex uint32
+}
+
+// heard is the addresses of stations, each list sorted.
+func (p *plane) heard() (map[seat][]netip.Addr, error) {
+	out := map[seat][]netip.Addr{}
+	var key planeAddress
+	var b planeBearer
+	all := p.maps.Heard.Iterate()
+	for all.Next(&key, &b) {
+		at := seat{planeStation{Vid: uint16(key.Vid), Mac: b.Mac}, b.Slot, b.Ifindex}
+		ip := netip.AddrFrom16(key.Addr).Unmap()
+		if !ip.IsLinkLocalUnicast() {
+			out[at] = append(out[at], ip)
+		}
+	}
+	// Who writes meanwhile may end the walk early; the next one has the rest.
+	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return nil, fmt.Errorf("read map %q of switch %q: %w", planeMapHeard, p.name, err)
+	}
+	for _, list := range out {
+		slices.SortFunc(list, netip.Addr.Compare)
+	}
+	return out, nil
+}
+
+// Told is what devices and programs both know.
+func (d *Driver) Told(context.Context) (vswitch.Told, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	overlays, err := d.devices.Overlays()
+	if err != nil {
+		return vswitch.Told{}, err
+	}
+	ports := d.toldPorts(overlays)
+	mine := map[uint32]device.Overlay{}
+	for vni := range ports {
+		mine[vni] = overlays[vni]
+	}
+	told, err := d.devices.ToldOf(mine)
+	if err != nil {
+		return vswitch.Told{}, err
+	}
+	known := map[*plane]map[planeStation]planeSighting{}
+	for key := range told.Stations {
+		o := ports[key.VNI]
+		if known[o.plane] == nil {
+			all, err := o.plane.stations()
+			if err != nil {
+				return vswitch.Told{}, err
+			}
+			known[o.plane] = map[planeStation]planeSighting{}
+			for _, s := range all {
+				known[o.plane][s.planeStation] = s.planeSighting
+			}
+		}
+		// One that was seen here, or that is somebody's own, is not to be told again.
+		s, ok := known[o.plane][planeStation{Vid: o.vlan, Mac: key.MAC}]
+		if !ok || s.Seen == isTold && (s.Slot != o.slot || s.Ifindex != o.at) {
+			delete(told.Stations, key)
+		}
+	}
+	for vni, o := range ports {
+		if err := o.plane.readNeighbors(vni, o.vlan, told.Addresses); err != nil {
+			return vswitch.Told{}, err
+		}
+	}
+	return told, nil
+}
+
+func (p *plane) readNeighbors(vni uint32, vlan uint16, out map[vswitch.AddressKey]vswitch.MAC) error {
+	var key planeAddress
+	var n planeNeighbor
+	all := p.maps.Neighbors.Iterate()
+	for all.Next(&key, &n) {
+		if key.Vid == uint32(vlan) {
+			out[vswitch.AddressKey{VNI: vni, IP: netip.AddrFrom16(key.Addr).Unmap()}] = n.Mac
+		}
+	}
+	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return fmt.Errorf("read map %q of switch %q: %w", planeMapNeighbors, p.name, err)
+	}
+	return nil
+}
+
+// Tell changes what devices and programs know. A station's device comes first and
+// goes last, so that nothing is sent where no way is known.
+func (d *Driver) Tell(_ context.Context, add, lost vswitch.Told) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	overlays, err := d.devices.Overlays()
+	if err != nil {
+		return err
+	}
+	ports := d.toldPorts(overlays)
+	mine := map[uint32]device.Overlay{}
+	for vni := range ports {
+		mine[vni] = overlays[vni]
+	}
+	errs := []error{d.devices.TellFloods(mine, add.Floods, lost.Floods)}
+	touched := map[*plane]*change{}
+	of := func(p *plane) *change {
+		if touched[p] == nil {
+			touched[p] = &change{static: p.static()}
+		}
+		return touched[p]
+	}
+	for key, vtep := range add.Stations {
+		o, ok := ports[key.VNI]
+		if !ok {
+			continue
+		}
+		if err := d.devices.TellStation(mine[key.VNI], key.MAC, vtep, 0); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		of(o.plane).know(planeStation{Vid: o.vlan, Mac: key.MAC}, planeSighting{Slot: o.slot, Ifindex: o.at, Seen: isTold})
+	}
+	for key, mac := range add.Addresses {
+		if o, ok := ports[key.VNI]; ok {
+			of(o.plane).answer(addressOf(o.vlan, key.IP), mac)
+		}
+	}
+	for p, c := range touched {
+		errs = append(errs, p.learnTold(c))
+	}
+	for key, vtep := range lost.Stations {
+		if o, ok := ports[key.VNI]; ok {
+			errs = append(errs, o.plane.unlearnTold(planeStation{Vid: o.vlan, Mac: key.MAC}), d.devices.ForgetStation(mine[key.VNI], key.MAC, vtep, 0))
+			of(o.plane)
+		}
+	}
+	for key := range lost.Addresses {
+		if o, ok := ports[key.VNI]; ok {
+			at := addressOf(o.vlan, key.IP)
+			errs = append(errs, gone(o.plane.maps.Neighbors.Delete(&at)))
+		}
+	}
+	for p := range touched {
+		errs = append(errs, p.wrote())
+	}
+	return errors.Join(errs...)
+}
+
+// change is entries to be written at once.
+type change struct {
+	static    map[planeStation]planeSighting
+	stations  []planeStation
+	sightings []planeSighting
+	addresses []planeAddress
+	neighbors []planeNeighbor
+}
+
+// know adds a station, unless it is an address that belongs to a port here.
+func (c *change) know(s planeStation, at planeSighting) {
+	if _, own := c.static[s]; !own {
+		c.stations, c.sightings = append(c.stations, s), append(c.sightings, at)
+	}
+}
+
+func (c *change) answer(a planeAddress, mac vswitch.MAC) {
+	c.addresses, c.neighbors = append(c.addresses, a), append(c.neighbors, planeNeighbor{Mac: mac})
+}
+
+func (p *plane) learnTold(c *change) error {
+	if len(c.stations) > 0 {
+		if _, err := p.maps.Fdb.BatchUpdate(c.stations, c.sightings, nil); err != nil {
+			return fmt.Errorf("write map %q of switch %q: %w", planeMapFdb, p.name, err)
+		}
+	}
+	if len(c.addresses) > 0 {
+		if _, err := p.maps.Neighbors.BatchUpdate(c.addresses, c.neighbors, nil); err != nil {
+			return fmt.Errorf("write map %q of switch %q: %w", planeMapNeighbors, p.name, err)
+		}
+	}
+	return nil
+}
+
+// unlearnTold forgets a station that was told, not one that is seen here.
+func (p *plane) unlearnTold(s planeStation) error {
+	var at planeSighting
+	err := p.maps.Fdb.Lookup(&s, &at)
+	if err == nil && at.Seen == isTold {
+		err = p.maps.Fdb.Delete(&s)
+	}
+	return gone(err)
+}
+
+func addressOf(vlan uint16, ip netip.Addr) planeAddress {
+	return planeAddress{Vid: uint32(vlan), Addr: ip.As16()}
+}
+
+// News is as Driver.News.
+func (g *Guard) News(ctx context.Context) (uint64, error) { return g.d.News(ctx) }
+
+// Heard is the addresses of a switch's stations by VLAN (in the place of the VNI) and
+// Ethernet address, each list sorted.
+func (g *Guard) Heard(_ context.Context, sw string) (map[vswitch.StationKey][]netip.Addr, error) {
+	g.d.mu.Lock()
+	defer g.d.mu.Unlock()
+	p := g.d.planes[sw]
+	if p == nil {
+		return nil, nil
+	}
+	all, err := p.heard()
+	if err != nil {
+		return nil, err
+	}
+	out := map[vswitch.StationKey][]netip.Addr{}
+	for at, ips := range all {
+		if p.ports[at.slot].Ifindex == at.ifindex {
+			out[vswitch.StationKey{VNI: uint32(at.Vid), MAC: at.Mac}] = ips
+		}
+	}
+	return out, nil
+}
+
+// Neighbors adds to out for whom ports of a VLAN get answers, under its VNI.
+func (g *Guard) Neighbors(_ context.Context, sw string, vni uint32, vlan uint16, out map[vswitch.AddressKey]vswitch.MAC) error {
+	g.d.mu.Lock()
+	defer g.d.mu.Unlock()
+	if p := g.d.planes[sw]; p != nil {
+		return p.readNeighbors(vni, vlan, out)
+	}
+	return nil
+}
+
+// Tell changes that.
+func (g *Guard) Tell(_ context.Context, sw string, vni uint32, vlan uint16, add, lost map[vswitch.AddressKey]vswitch.MAC) error {
+	g.d.mu.Lock()
+	defer g.d.mu.Unlock()
+	p := g.d.planes[sw]
+	if p == nil {
+		return nil
+	}
+	c := &change{}
+	for key, mac := range add {
+		if key.VNI == vni {
+			c.answer(addressOf(vlan, key.IP), mac)
+		}
+	}
+	errs := []error{p.learnTold(c)}
+	for key := range lost {
+		if key.VNI == vni {
+			at := addressOf(vlan, key.IP)
+			errs = append(errs, gone(p.maps.Neighbors.Delete(&at)))
+		}
+	}
+	return errors.Join(errs...)
+}
