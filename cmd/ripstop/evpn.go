@@ -5,14 +5,11 @@ import (
 	"net/netip"
 
 	"ripstop/vpn"
-	"ripstop/vpn/bgp"
 	"ripstop/vswitch"
 )
 
 // fabric is the switches in the words of EVPN.
 type fabric struct{ switches *vswitch.Mux }
-
-var _ bgp.Fabric = fabric{}
 
 func (f fabric) News(ctx context.Context) (uint64, error) { return f.switches.News(ctx) }
 
