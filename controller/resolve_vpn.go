@@ -17,7 +17,7 @@ func (r *resolver) vpn() vpn.State {
 			r.problem("tunnel/"+name, fmt.Errorf("private key: %w", err))
 			continue
 		}
-		if public := key.Public(); t.PublicKey != (vpn.Key{}) && public != t.PublicKey {
+		if public := key.Public(); t.PublicKey != (vpn.Key{}) && public != t.PublicKey && public != t.Next {
 			r.problem("tunnel/"+name, fmt.Errorf("private key %s has the public key %s, and the file says %s of host %s: write the former into the file, or bring the private key of the latter here",
 				r.path(t.PrivateKey), public, t.PublicKey, r.cfg.Host))
 			continue
@@ -44,13 +44,23 @@ func (r *resolver) peers(tunnel string, peers map[string]config.Peer) map[vpn.Ke
 			r.problem("tunnel/"+tunnel, fmt.Errorf("peer %q: pre-shared key: %w", name, err))
 			continue
 		}
-		out[p.PublicKey] = vpn.Peer{
+		peer := vpn.Peer{
 			Name:         name,
 			PresharedKey: psk,
 			Endpoint:     p.Endpoint,
 			AllowedIPs:   slices.Clone(p.AllowedIPs),
 			Keepalive:    p.Keepalive,
 		}
+		if p.Next != (vpn.Key{}) {
+			peer.Next, peer.NextPresharedKey = p.Next, psk
+			if p.NextPSK != "" {
+				if peer.NextPresharedKey, err = r.presharedKey(p.NextPSK); err != nil {
+					r.problem("tunnel/"+tunnel, fmt.Errorf("peer %q: pre-shared key of its next key: %w", name, err))
+					peer.Next = vpn.Key{}
+				}
+			}
+		}
+		out[p.PublicKey] = peer
 	}
 	return out
 }

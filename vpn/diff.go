@@ -14,6 +14,7 @@ import (
 // peers always has one of them. Guards go last. No step ends a session but that of a peer or
 // tunnel which goes.
 func Diff(want, have State) []Step {
+	want = want.followed(have)
 	steps, unguard := guardSteps(want, have)
 	for _, name := range slices.Sorted(maps.Keys(have.Tunnels)) {
 		if _, ok := want.Tunnels[name]; !ok {
@@ -36,6 +37,30 @@ func Diff(want, have State) []Step {
 		steps = append(steps, peerSteps(name, to, from)...)
 	}
 	return append(steps, unguard...)
+}
+
+// followed is the wanted state with the next key of each peer that has gone over to
+// it.
+func (s State) followed(have State) State {
+	out := s
+	out.Tunnels = maps.Clone(s.Tunnels)
+	for name, t := range s.Tunnels {
+		cloned := false
+		for k, p := range t.Peers {
+			if _, there := have.Tunnels[name].Peers[p.Next]; p.Next == (Key{}) || !there {
+				continue
+			}
+			if !cloned {
+				t.Peers, cloned = maps.Clone(t.Peers), true
+			}
+			delete(t.Peers, k)
+			next := p.Next
+			p.PresharedKey, p.Next, p.NextPresharedKey = p.NextPresharedKey, Key{}, Secret{}
+			t.Peers[next] = p
+		}
+		out.Tunnels[name] = t
+	}
+	return out
 }
 
 // yields makes tunnels let go of UDP ports which others want to have: two

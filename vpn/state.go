@@ -65,6 +65,12 @@ type Peer struct {
 	AllowedIPs []netip.Prefix // sorted, masked
 	Keepalive  time.Duration  // whole seconds up to 65535; 0 is off
 
+	// Next is the key that the peer goes over to, the zero value for none. Who holds
+	// it is let in with all that the peer has as soon as it shakes hands, and is the
+	// peer from then on: the former key is gone, and Diff leaves it at that.
+	Next             Key
+	NextPresharedKey Secret // of the next key
+
 	// Heard is for observed peers alone: nobody remembers which endpoint was
 	// configured, but the one that it has works. Diff leaves it alone.
 	Heard bool

@@ -98,10 +98,26 @@ func (p Peer) words(from Peer) []string {
 	if len(without(p.AllowedIPs, from.AllowedIPs))+len(without(from.AllowedIPs, p.AllowedIPs)) > 0 {
 		out = append(out, "allowed-ips", ipsText(p.AllowedIPs))
 	}
+	if p.Awaits(from) {
+		out = append(out, "# "+p.nextText())
+	}
 	if len(out) == 0 && p.Name != "" && p.Name != from.Name {
 		out = append(out, "# is called "+p.Name)
 	}
 	return out
+}
+
+// Awaits tells whether a peer observed as from has to be given p's next key, or has
+// to forget its own.
+func (p Peer) Awaits(from Peer) bool {
+	return p.Next != from.Next || p.Next != (Key{}) && p.NextPresharedKey != from.NextPresharedKey
+}
+
+func (p Peer) nextText() string {
+	if p.Next == (Key{}) {
+		return "has no next key"
+	}
+	return "its next key is " + p.Next.String()
 }
 
 // Moves tells whether a peer observed as from has to be given p's endpoint.

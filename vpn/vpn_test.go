@@ -46,6 +46,9 @@ func (w world) tunnel(port uint16) Tunnel {
 		peer.Endpoint = []string{"", "192.0.2.1:1", "vpn.example:2"}[w.IntN(3)]
 		peer.PresharedKey = NewSecret(Key{byte(w.IntN(2))})
 		peer.Keepalive = time.Duration(w.IntN(2)) * 25 * time.Second
+		if w.IntN(3) == 0 {
+			peer.Next, peer.NextPresharedKey = Key{byte(8 + k[0] + byte(w.IntN(2)*4))}, NewSecret(Key{byte(w.IntN(2))})
+		}
 		t.Peers[k] = peer
 	}
 	return t
@@ -59,6 +62,11 @@ func (w world) seen(s State) State {
 		for k, p := range t.Peers {
 			p.Heard = p.Endpoint == "" && w.IntN(2) == 0
 			t.Peers[k] = p
+			if p.Next != (Key{}) && w.IntN(2) == 0 { // it has gone over
+				delete(t.Peers, k)
+				k, p.PresharedKey, p.Next, p.NextPresharedKey = p.Next, p.NextPresharedKey, Key{}, Secret{}
+				t.Peers[k] = p
+			}
 		}
 		s.Tunnels[name] = t
 	}
@@ -122,7 +130,7 @@ func TestDiffLeadsToWant(t *testing.T) {
 
 // alike compares without Diff, but for what a wanted state leaves open.
 func alike(want, got State) error {
-	want, got = settled(want), got.Clone()
+	want, got = settled(want.followed(got)), got.Clone()
 	if len(want.Tunnels) != len(got.Tunnels) {
 		return fmt.Errorf("%d tunnels, want %d", len(got.Tunnels), len(want.Tunnels))
 	}

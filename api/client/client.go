@@ -91,6 +91,11 @@ func (c *Client) AddPeer(ctx context.Context, p v1.NewPeer) (v1.MadePeer, error)
 	return call[v1.MadePeer](ctx, c, http.MethodPost, "peer/add", p)
 }
 
+// RotatePeer gives a peer that AddPeer made other keys.
+func (c *Client) RotatePeer(ctx context.Context, p v1.RotatePeer) (v1.MadePeer, error) {
+	return call[v1.MadePeer](ctx, c, http.MethodPost, "peer/rotate", p)
+}
+
 // RemovePeer takes away a peer that AddPeer made.
 func (c *Client) RemovePeer(ctx context.Context, name string) (v1.Applied, error) {
 	return call[v1.Applied](ctx, c, http.MethodPost, "peer/remove", v1.Name{Name: name})

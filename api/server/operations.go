@@ -25,6 +25,7 @@ func register(api huma.API, b Backend) {
 	verb(api, "port", "detach", "take away a port that attach made", b.DetachPort)
 	verb(api, "port", "trace", "tell what would become of a frame that comes in at a port; nothing is sent, learned or counted", b.Trace)
 	verb(api, "peer", "add", "make a peer beside those of the file", b.AddPeer)
+	verb(api, "peer", "rotate", "give a peer that add made other keys, which hold from when they are used", b.RotatePeer)
 	verb(api, "peer", "remove", "take away a peer that add made, and its session with it", b.RemovePeer)
 	verb(api, "lun", "create", "make a LUN beside those of the file", b.CreateLUN)
 	verb(api, "lun", "resize", "make a LUN larger; I/O goes on", b.ResizeLUN)

@@ -44,6 +44,7 @@ type Backend struct {
 	Trace      func(context.Context, v1.NewTrace) (v1.Trace, error)
 
 	AddPeer    func(context.Context, v1.NewPeer) (v1.MadePeer, error)
+	RotatePeer func(context.Context, v1.RotatePeer) (v1.MadePeer, error)
 	RemovePeer func(context.Context, v1.Name) (v1.Applied, error)
 
 	CreateLUN  func(context.Context, v1.NewLUN) (v1.Applied, error)

@@ -200,6 +200,14 @@ type NewPeer struct {
 	Endpoint     string   `json:"endpoint,omitempty" doc:"where the peer reaches this host, as vpn.example or vpn.example:51820"`
 }
 
+// RotatePeer asks for a peer that add made to have other keys. Those that it has
+// hold until the others are used.
+type RotatePeer struct {
+	Name         string `json:"name"`
+	PublicKey    string `json:"publicKey" doc:"the next one, in base64"`
+	PresharedKey string `json:"presharedKey,omitempty" doc:"that goes with it, in base64; a secret, kept in the state directory"`
+}
+
 // MadePeer is what the peer has to know.
 type MadePeer struct {
 	Applied

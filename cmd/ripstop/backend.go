@@ -22,7 +22,7 @@ func (d *daemon) backend() server.Backend {
 		Version: thisVersion, Status: d.status, Plan: d.planFiles, Apply: d.applyFiles,
 		Confirm: d.confirm, Rollback: d.rollback, History: d.history, Revision: d.showRevision,
 		AttachPort: d.attachPort, DetachPort: d.detachPort, Trace: d.trace,
-		AddPeer: d.addPeer, RemovePeer: d.removePeer,
+		AddPeer: d.addPeer, RotatePeer: d.rotatePeer, RemovePeer: d.removePeer,
 		CreateLUN: d.createLUN, ResizeLUN: d.resizeLUN, DeleteLUN: d.deleteLUN, CheckLUN: d.checkLUN, MoveLUN: d.moveLUN, ReopenPool: d.reopenPool,
 		Tasks:     d.work.list,
 		ExportLUN: d.exportLUN, ImportLUN: d.importLUN,

@@ -224,7 +224,7 @@ func (d *drivers) tasks() []run.Task {
 		}},
 	}
 	tasks = append(tasks, run.Task{Name: "thin pools", Run: d.thin.Serve}, run.Task{Name: "BGP routes", Run: d.bgp.Serve},
-		run.Task{Name: "EVPN", Run: d.bgp.ServeEVPN})
+		run.Task{Name: "EVPN", Run: d.bgp.ServeEVPN}, run.Task{Name: "next keys", Run: d.vpn.Serve})
 	tasks = append(tasks, run.Task{Name: "pool accounts", Run: func(ctx context.Context, ready func()) error {
 		ready()
 		return every(ctx, accountsEvery, func() {

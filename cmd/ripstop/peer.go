@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"ripstop/api/client"
 	v1 "ripstop/api/v1"
@@ -19,11 +21,11 @@ import (
 func newPeer(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "peer",
-		Short: "Make and remove peers of tunnels beside those of the file, for laptops and phones",
+		Short: "Make, rotate and remove peers of tunnels beside those of the file, for laptops and phones",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newPeerAdd(g), newPeerRemove(g))
+	cmd.AddCommand(newPeerAdd(g), newPeerRotate(g), newPeerRemove(g))
 	return cmd
 }
 
@@ -47,9 +49,6 @@ func newPeerAdd(g *global) *cobra.Command {
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p.Name = args[0]
-			if !cmd.Flags().Changed("qr") {
-				far.qr = far.out == "" && g.output == "table" && terminal(cmd.OutOrStdout())
-			}
 			return g.addPeer(cmd, p, far)
 		},
 	}
@@ -58,26 +57,59 @@ func newPeerAdd(g *global) *cobra.Command {
 	f.StringVar(&p.Endpoint, "endpoint", "", "where the peer reaches this host; the port is the tunnel's unless written")
 	f.StringSliceVar(&p.Addresses, "address", nil, "the peer's address in the tunnel, as 10.99.0.3; several by commas (the lowest free one)")
 	f.StringSliceVar(&p.AllowedIPs, "allowed-ips", nil, "further prefixes behind the peer, as 10.60.0.0/16; several by commas")
+	far.flags(f)
+	return cmd
+}
+
+func (far *farEnd) flags(f *pflag.FlagSet) {
 	f.StringVar(&far.public, "public-key", "", "the public key of a peer that has a private one already")
 	f.DurationVar(&far.keepalive, "keepalive", 25*time.Second, "how often the peer sends something, which keeps a NAT open; 0s for a peer behind none")
 	f.StringVar(&far.out, "out", "", "a new file for what is printed otherwise, with mode 0600")
 	f.BoolVar(&far.qr, "qr", false, "print a QR code of the file, too (on a terminal, without --out)")
+}
+
+func newPeerRotate(g *global) *cobra.Command {
+	var far farEnd
+	cmd := &cobra.Command{
+		Use:   "rotate NAME",
+		Short: "Give a peer that add made other keys, and print its new file",
+		Long: "The peer goes on with the keys that it has until it uses the new file. From then on the former keys\n" +
+			"are refused. Nothing is lost while it changes over.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return g.tellPeer(cmd, args[0], far, func(ctx context.Context, public, psk string) (v1.MadePeer, error) {
+				return client.New(g.socket).RotatePeer(ctx, v1.RotatePeer{Name: args[0], PublicKey: public, PresharedKey: psk})
+			})
+		},
+	}
+	far.flags(cmd.Flags())
 	return cmd
 }
 
-// addPeer makes a peer. A file that is asked for is made first: without it the
-// peer's key would be lost.
+// addPeer makes a peer.
 func (g *global) addPeer(cmd *cobra.Command, p v1.NewPeer, far farEnd) error {
+	return g.tellPeer(cmd, p.Name, far, func(ctx context.Context, public, psk string) (v1.MadePeer, error) {
+		p.PublicKey, p.PresharedKey = public, psk
+		return client.New(g.socket).AddPeer(ctx, p)
+	})
+}
+
+// tellPeer draws keys, has the daemon know the public ones, and prints the file. A
+// file that is asked for is made first: without it the peer's key would be lost.
+func (g *global) tellPeer(cmd *cobra.Command, name string, far farEnd, ask func(ctx context.Context, public, psk string) (v1.MadePeer, error)) error {
 	if far.keepalive < 0 || far.keepalive%time.Second != 0 || far.keepalive > 65535*time.Second {
 		return fmt.Errorf("--keepalive %s: it is whole seconds up to 65535s", far.keepalive)
+	}
+	if !cmd.Flags().Changed("qr") {
+		far.qr = far.out == "" && g.output == "table" && terminal(cmd.OutOrStdout())
 	}
 	private, psk, err := drawKeys()
 	if err != nil {
 		return err
 	}
-	p.PublicKey, p.PresharedKey = private.Public().String(), psk.Reveal().String()
+	public := private.Public().String()
 	if far.public != "" {
-		private, p.PublicKey = vpn.Secret{}, far.public
+		private, public = vpn.Secret{}, far.public
 	}
 	out := cmd.OutOrStdout()
 	if far.out != "" {
@@ -91,10 +123,10 @@ func (g *global) addPeer(cmd *cobra.Command, p v1.NewPeer, far farEnd) error {
 		out = f
 		defer f.Close() // a second time, where all went well
 	}
-	made, err := client.New(g.socket).AddPeer(cmd.Context(), p)
+	made, err := ask(cmd.Context(), public, psk.Reveal().String())
 	if err == nil {
 		var quick vpn.Quick
-		if quick, err = quickOf(p.Name, made); err == nil {
+		if quick, err = quickOf(name, made); err == nil {
 			quick.PrivateKey, quick.PresharedKey, quick.Keepalive = private, psk, far.keepalive
 			return g.printPeer(cmd, out, made, quick, far)
 		}

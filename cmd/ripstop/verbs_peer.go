@@ -49,30 +49,125 @@ func (d *daemon) addPeer(ctx context.Context, ask v1.NewPeer) (v1.MadePeer, erro
 	if err != nil {
 		return v1.MadePeer{}, unfit(err)
 	}
-	out := v1.MadePeer{Addresses: texts(addresses), MTU: t.MTU}
-	if out.Endpoint, err = d.endpointOf(ctx, ask.Tunnel, t, ask.Endpoint); err != nil {
+	peer := beside.Peer{Tunnel: ask.Tunnel, Peer: p}
+	if peer.At, err = d.endpointOf(ctx, ask.Tunnel, t, ask.Endpoint); err != nil {
 		return v1.MadePeer{}, unfit(err)
 	}
-	out.Networks = texts(networksBehind(all, t, out.Endpoint))
-	key, err := d.host.PrivateKey(d.inState(t.PrivateKey))
+	out, err := d.toldPeer(all, peer, addresses)
 	if err != nil {
-		return v1.MadePeer{}, fmt.Errorf("add peer %s: private key of tunnel %s: %w", ask.Name, ask.Tunnel, err)
+		return v1.MadePeer{}, fmt.Errorf("add peer %s: %w", ask.Name, err)
 	}
-	if out.PublicKey = key.Public().String(); p.PublicKey == key.Public() {
-		return v1.MadePeer{}, unfit(errors.New("its public key is the tunnel's own: give it a key of its own"))
+	if out.PublicKey == p.PublicKey.String() {
+		return v1.MadePeer{}, unfit(errOwnKey)
 	}
-	if ask.PresharedKey != "" {
-		p.PresharedKey = filepath.Join("peers", ask.Name+".psk")
-		if err := writeSecret(d.inState(p.PresharedKey), ask.PresharedKey); err != nil {
-			return v1.MadePeer{}, fmt.Errorf("add peer %s: %w", ask.Name, err)
-		}
+	if peer.PresharedKey, err = d.keepSecret(ask.Name, p.PublicKey, ask.PresharedKey); err != nil {
+		return v1.MadePeer{}, fmt.Errorf("add peer %s: %w", ask.Name, err)
 	}
-	out.Applied, err = d.make(ctx, "add peer "+ask.Name, made.WithPeer(ask.Name, beside.Peer{Tunnel: ask.Tunnel, Peer: p}))
+	out.Applied, err = d.make(ctx, "add peer "+ask.Name, made.WithPeer(ask.Name, peer))
 	if err != nil {
-		return v1.MadePeer{}, errors.Join(err, d.forgetSecret(p.PresharedKey))
+		return v1.MadePeer{}, errors.Join(err, d.forgetSecrets(peer.PresharedKey))
 	}
 	d.log.Info("peer added", "tunnel", ask.Tunnel, "peer", ask.Name)
 	return out, nil
+}
+
+var errOwnKey = errors.New("its public key is the tunnel's own: give it a key of its own")
+
+// toldPeer is what a peer has to know of its tunnel, and has as addresses.
+func (d *daemon) toldPeer(c *config.Config, p beside.Peer, addresses []netip.Prefix) (v1.MadePeer, error) {
+	t := c.Tunnels[p.Tunnel]
+	key, err := d.host.PrivateKey(d.inState(t.PrivateKey))
+	if err != nil {
+		return v1.MadePeer{}, fmt.Errorf("private key of tunnel %s: %w", p.Tunnel, err)
+	}
+	return v1.MadePeer{
+		Addresses: texts(addresses), MTU: t.MTU, Endpoint: p.At, Networks: texts(networksBehind(c, t, p.At)), PublicKey: key.Public().String(),
+	}, nil
+}
+
+// rotatePeer gives a peer that add made other keys. It goes on with those that it
+// has until it uses the others.
+func (d *daemon) rotatePeer(ctx context.Context, ask v1.RotatePeer) (v1.MadePeer, error) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	file, made := d.config(), d.made()
+	p, err := d.madePeer("rotate", ask.Name)
+	if err != nil {
+		return v1.MadePeer{}, err
+	}
+	unfit := func(err error) error {
+		return refused(http.StatusUnprocessableEntity, "rotate peer %s: %v", ask.Name, err)
+	}
+	next, err := vpn.ParseKey(ask.PublicKey)
+	if err != nil {
+		return v1.MadePeer{}, unfit(fmt.Errorf("public %w", err))
+	}
+	if _, err := vpn.ParseKey(ask.PresharedKey); ask.PresharedKey != "" && err != nil {
+		return v1.MadePeer{}, unfit(fmt.Errorf("pre-shared %w", err))
+	}
+	was := p
+	if gone, err := d.hasGoneOver(ctx, p); err != nil {
+		return v1.MadePeer{}, err
+	} else if gone {
+		p.PublicKey, p.PresharedKey = p.Next, p.NextPSK
+	}
+	if next == p.PublicKey {
+		return v1.MadePeer{}, unfit(errors.New("it has this key already: give it another one"))
+	}
+	p.Next = next
+	others, _ := made.WithoutPeer(ask.Name).Merge(file)
+	if err := config.CheckPeer(others, p.Tunnel, ask.Name, p.Peer); err != nil {
+		return v1.MadePeer{}, unfit(err)
+	}
+	out, err := d.toldPeer(others, p, slices.DeleteFunc(slices.Clone(p.AllowedIPs), func(ip netip.Prefix) bool { return !ip.IsSingleIP() }))
+	if err != nil {
+		return v1.MadePeer{}, fmt.Errorf("rotate peer %s: %w", ask.Name, err)
+	}
+	if out.PublicKey == next.String() {
+		return v1.MadePeer{}, unfit(errOwnKey)
+	}
+	if p.NextPSK, err = d.keepSecret(ask.Name, next, ask.PresharedKey); err != nil {
+		return v1.MadePeer{}, fmt.Errorf("rotate peer %s: %w", ask.Name, err)
+	}
+	if out.Applied, err = d.make(ctx, "rotate peer "+ask.Name, made.WithPeer(ask.Name, p)); err != nil {
+		return v1.MadePeer{}, errors.Join(err, d.forgetSecrets(p.NextPSK))
+	}
+	d.log.Info("peer gets other keys", "tunnel", p.Tunnel, "peer", ask.Name)
+	var old []string
+	for _, name := range []string{was.PresharedKey, was.NextPSK} {
+		if name != p.PresharedKey && name != p.NextPSK {
+			old = append(old, name)
+		}
+	}
+	return out, d.forgetSecrets(old...)
+}
+
+// hasGoneOver tells whether a peer uses its next key already.
+func (d *daemon) hasGoneOver(ctx context.Context, p beside.Peer) (bool, error) {
+	if p.Next == (vpn.Key{}) {
+		return false, nil
+	}
+	have, err := d.drivers.vpn.Observe(ctx)
+	if err != nil {
+		return false, err
+	}
+	_, gone := have.Tunnels[p.Tunnel].Peers[p.Next]
+	return gone, nil
+}
+
+// madePeer is a peer that add made, or why it is none.
+func (d *daemon) madePeer(verb, name string) (beside.Peer, error) {
+	all := d.made().Peers
+	p, ok := all[name]
+	if ok {
+		return p, nil
+	}
+	for tunnel, t := range d.config().Tunnels {
+		if _, named := t.Peers[name]; named {
+			return p, refused(http.StatusConflict, "%s peer %s: the file has it in tunnel %s: change it there and apply", verb, name, tunnel)
+		}
+	}
+	return p, refused(http.StatusNotFound, "%s peer %s: there is none%s", verb, name, hintOr(name, slices.Collect(maps.Keys(all)), "peer"))
 }
 
 // peerOfVerb is a peer in the words of the file, and the addresses that it gets.
@@ -170,14 +265,9 @@ func (d *daemon) removePeer(ctx context.Context, ask v1.Name) (v1.Applied, error
 	defer d.change.Unlock()
 	ctx = context.WithoutCancel(ctx)
 	file, made := d.config(), d.made()
-	p, ok := made.Peers[ask.Name]
-	if !ok {
-		for name, t := range file.Tunnels {
-			if _, named := t.Peers[ask.Name]; named {
-				return v1.Applied{}, refused(http.StatusConflict, "remove peer %s: the file has it in tunnel %s: take it out there and apply", ask.Name, name)
-			}
-		}
-		return v1.Applied{}, refused(http.StatusNotFound, "remove peer %s: there is none%s", ask.Name, hintOr(ask.Name, slices.Collect(maps.Keys(made.Peers)), "peer"))
+	p, err := d.madePeer("remove", ask.Name)
+	if err != nil {
+		return v1.Applied{}, err
 	}
 	next := made.WithoutPeer(ask.Name)
 	if err := d.beside.Save(next); err != nil {
@@ -187,7 +277,7 @@ func (d *daemon) removePeer(ctx context.Context, ask v1.Name) (v1.Applied, error
 	a := applied(rep)
 	a.Revision = d.commit.Now().Revision
 	d.log.Info("peer removed", "tunnel", p.Tunnel, "peer", ask.Name)
-	return a, d.forgetSecret(p.PresharedKey)
+	return a, d.forgetSecrets(p.PresharedKey, p.NextPSK)
 }
 
 // inState is the path of a file that is named as in the configuration.
@@ -196,6 +286,16 @@ func (d *daemon) inState(name string) string {
 		return name
 	}
 	return filepath.Join(d.host.StateDir, name)
+}
+
+// keepSecret keeps the pre-shared key of a peer's key in a file, whose name it gives;
+// "" is none.
+func (d *daemon) keepSecret(peer string, key vpn.Key, secret string) (string, error) {
+	if secret == "" {
+		return "", nil
+	}
+	name := filepath.Join("peers", fmt.Sprintf("%s-%x.psk", peer, key[:4]))
+	return name, writeSecret(d.inState(name), secret)
 }
 
 // writeSecret writes a secret into a file of its own: all of it or nothing, with
@@ -222,13 +322,15 @@ func writeSecret(path, secret string) error {
 	return nil
 }
 
-// forgetSecret removes a secret that a verb wrote; "" is none.
-func (d *daemon) forgetSecret(name string) error {
-	if name == "" {
-		return nil
-	}
-	if err := os.Remove(d.inState(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove a pre-shared key: %w", err)
+// forgetSecrets removes secrets that verbs wrote; "" is none.
+func (d *daemon) forgetSecrets(names ...string) error {
+	for _, name := range names {
+		if name == "" {
+			continue
+		}
+		if err := os.Remove(d.inState(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove a pre-shared key: %w", err)
+		}
 	}
 	return nil
 }

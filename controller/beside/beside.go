@@ -55,6 +55,7 @@ type Port struct {
 // this host, and its pre-shared key in a file.
 type Peer struct {
 	Tunnel string
+	At     string // "host:port" where it reaches this host
 	config.Peer
 }
 
@@ -93,6 +94,9 @@ type peer struct {
 	Tunnel       string         `json:"tunnel"`
 	PublicKey    vpn.Key        `json:"publicKey"`
 	PresharedKey string         `json:"presharedKey,omitempty"` // the file's name
+	Next         vpn.Key        `json:"next,omitzero"`
+	NextPSK      string         `json:"nextPresharedKey,omitempty"` // the file's name
+	At           string         `json:"at,omitempty"`
 	AllowedIPs   []netip.Prefix `json:"allowedIPs"`
 	Keepalive    time.Duration  `json:"keepalive,omitempty"`
 }
@@ -178,7 +182,9 @@ func (r record) objects() Objects {
 		}}
 	}
 	for n, p := range r.Peers {
-		o.Peers[n] = Peer{p.Tunnel, config.Peer{PublicKey: p.PublicKey, PresharedKey: p.PresharedKey, AllowedIPs: p.AllowedIPs, Keepalive: p.Keepalive}}
+		o.Peers[n] = Peer{p.Tunnel, p.At, config.Peer{
+			PublicKey: p.PublicKey, PresharedKey: p.PresharedKey, Next: p.Next, NextPSK: p.NextPSK, AllowedIPs: p.AllowedIPs, Keepalive: p.Keepalive,
+		}}
 	}
 	return o
 }
@@ -193,7 +199,7 @@ func (s *Store) Save(o Objects) error {
 		r.Ports[n] = port{p.Switch, p.VLAN, p.Kind, p.Netns, p.IfName, p.Addresses, p.TapUser, p.Device, p.MultiQueue}
 	}
 	for n, p := range o.Peers {
-		r.Peers[n] = peer{p.Tunnel, p.PublicKey, p.PresharedKey, p.AllowedIPs, p.Keepalive}
+		r.Peers[n] = peer{p.Tunnel, p.PublicKey, p.PresharedKey, p.Next, p.NextPSK, p.At, p.AllowedIPs, p.Keepalive}
 	}
 	r.Moves, r.Places = recordMoves(o)
 	b, err := json.Marshal(r)

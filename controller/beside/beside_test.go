@@ -27,7 +27,7 @@ func TestSavedObjectsComeBack(t *testing.T) {
 		WithLUN("own", config.LUN{Pool: "main", Size: 4096, Block: 4096, Encryption: &config.Encryption{Key: "a.key", Former: "b.key"}}).WithLUN("b", config.LUN{Pool: "main", Size: 4096, Block: 4096}).
 		WithMove("data", Move{From: "main", To: "fast", Phase: Undoing}).WithMove("b", Move{From: "main", To: "fast", Phase: Copying}).WithMove("gone", Move{}).WithoutMove("gone").
 		Moved("b", &config.Config{LUNs: map[string]config.LUN{"b": {Pool: "main"}}}, [16]byte{7, 8}).
-		WithPeer("laptop", Peer{"site", config.Peer{PublicKey: vpn.Key{7}, PresharedKey: "peers/laptop.psk", AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.99.0.3/32")}, Keepalive: 25 * time.Second}}).
+		WithPeer("laptop", Peer{"site", "vpn.example:51820", config.Peer{PublicKey: vpn.Key{7}, PresharedKey: "peers/laptop.psk", Next: vpn.Key{8}, NextPSK: "peers/next.psk", AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.99.0.3/32")}, Keepalive: 25 * time.Second}}).
 		WithPeer("gone", Peer{}).WithoutPeer("gone").
 		Begun("b", "main").Begun("scratch@x", "main").Begun("gone", "main").Finished("gone").
 		WithPort("vm7", Port{"lab", config.Port{Kind: vswitch.Tap, VLAN: "blue", TapUser: "qemu", MultiQueue: true}}).
@@ -191,7 +191,7 @@ func TestMovedLUNs(t *testing.T) {
 // name, and says what is missing where it fits no more.
 func TestPeersBesideTheFile(t *testing.T) {
 	file := &config.Config{Tunnels: map[string]config.Tunnel{"site": {Peers: map[string]config.Peer{"branch": {PublicKey: vpn.Key{1}}}}}}
-	o := Objects{}.WithPeer("laptop", Peer{"site", config.Peer{PublicKey: vpn.Key{2}}}).WithPeer("branch", Peer{"site", config.Peer{PublicKey: vpn.Key{3}}})
+	o := Objects{}.WithPeer("laptop", Peer{"site", "", config.Peer{PublicKey: vpn.Key{2}}}).WithPeer("branch", Peer{"site", "", config.Peer{PublicKey: vpn.Key{3}}})
 	all, missing := o.Merge(file)
 	if peers := all.Tunnels["site"].Peers; len(missing) != 0 || len(peers) != 2 || peers["laptop"].PublicKey != (vpn.Key{2}) || peers["branch"].PublicKey != (vpn.Key{1}) {
 		t.Errorf("%v, missing %v", peers, missing)
@@ -203,7 +203,7 @@ func TestPeersBesideTheFile(t *testing.T) {
 	if _, kept := rest.Peers["laptop"]; !changed || !kept || len(rest.Peers) != 1 {
 		t.Errorf("adopted: %v, changed %v", rest.Peers, changed)
 	}
-	_, missing = rest.WithPeer("thief", Peer{"site", config.Peer{PublicKey: vpn.Key{2}}}).Merge(file)
+	_, missing = rest.WithPeer("thief", Peer{"site", "", config.Peer{PublicKey: vpn.Key{2}}}).Merge(file)
 	if len(missing) != 1 || missing[0].Object != "peer/site/thief" || !strings.Contains(missing[0].Err.Error(), "ripstop peer remove thief") {
 		t.Errorf("missing %v", missing)
 	}

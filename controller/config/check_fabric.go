@@ -137,6 +137,11 @@ func (c *checker) checkHosts() {
 		} else if h.PublicKey.ok {
 			keys[h.PublicKey.v] = h.PublicKey.spot
 		}
+		if first, twice := keys[h.Next.v]; h.Next.ok && twice {
+			c.errorf(h.Next.spot, "a public key is given twice: the other is %s at %s", first.path, first)
+		} else if h.Next.ok {
+			keys[h.Next.v] = h.Next.spot
+		}
 		if first, twice := ends[h.Endpoint.v]; h.Endpoint.ok && twice {
 			c.errorf(h.Endpoint.spot, "two hosts have one endpoint: the other is %s at %s", first.path, first)
 		} else if h.Endpoint.ok {
@@ -145,6 +150,7 @@ func (c *checker) checkHosts() {
 		out := Host{
 			Endpoint:  string(h.Endpoint.v),
 			PublicKey: vpn.Key(h.PublicKey.v),
+			Next:      vpn.Key(h.Next.v),
 			Addresses: prefixes(h.Address),
 			NAT:       bool(h.NAT.v) || !h.Endpoint.given,
 			VTEP:      netip.Addr(h.VTEP.v),
@@ -456,7 +462,7 @@ func (c *checker) mesh(t *rawTunnel, out *Tunnel) {
 	}
 	out.Mesh = Mesh{Hosts: t.hosts(c.raw.Hosts.order), Hubs: t.Mesh.hubs()}
 	self := c.raw.Hosts.items[c.raw.self]
-	out.PublicKey = vpn.Key(self.PublicKey.v)
+	out.PublicKey, out.Next = vpn.Key(self.PublicKey.v), vpn.Key(self.Next.v)
 }
 
 // meshPeers adds the peers that the mesh of each tunnel makes of the other hosts.
@@ -490,7 +496,7 @@ func (m Mesh) peers(self string, hosts map[string]Host) map[string]Peer {
 			rest = append(rest, h.prefixes()...)
 			continue
 		}
-		p := Peer{PublicKey: h.PublicKey, Endpoint: h.Endpoint, AllowedIPs: h.prefixes()}
+		p := Peer{PublicKey: h.PublicKey, Next: h.Next, Endpoint: h.Endpoint, AllowedIPs: h.prefixes()}
 		if hosts[self].NAT {
 			p.Keepalive = natKeepalive
 		}

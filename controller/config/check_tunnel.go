@@ -25,8 +25,14 @@ func (c *checker) checkTunnel(t *rawTunnel) Tunnel {
 		} else if p.PublicKey.ok {
 			keys[p.PublicKey.v] = p.PublicKey.spot
 		}
+		if first, twice := keys[p.Next.v]; p.Next.ok && twice {
+			c.errorf(p.Next.spot, "a public key is given twice: the other is %s at %s", first.path, first)
+		} else if p.Next.ok {
+			keys[p.Next.v] = p.Next.spot
+		}
 		out.Peers[n] = Peer{
 			PublicKey:    vpn.Key(p.PublicKey.v),
+			Next:         vpn.Key(p.Next.v),
 			PresharedKey: string(p.PresharedKey.v),
 			Endpoint:     string(p.Endpoint.v),
 			AllowedIPs:   c.allowed(p, routes),

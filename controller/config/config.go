@@ -31,6 +31,7 @@ type Config struct {
 type Host struct {
 	Endpoint  string // "host:port", "" when the others learn it
 	PublicKey vpn.Key
+	Next      vpn.Key        // the public key that it goes over to, zero for none
 	Addresses []netip.Prefix // in the mesh, host part kept
 	Subnets   []netip.Prefix // masked, sorted
 	NAT       bool           // the host has to keep a NAT's memory alive
@@ -116,6 +117,7 @@ type Tunnel struct {
 	Addresses  []netip.Prefix
 	PrivateKey string  // name of the key's file
 	PublicKey  vpn.Key // that the private key must have; zero when the file does not say
+	Next       vpn.Key // that it may have as well; zero for none
 	MTU        int     // bytes, 0 computes it
 	Peers      map[string]Peer
 	Mesh       Mesh
@@ -130,8 +132,10 @@ type Mesh struct {
 // Peer is one WireGuard peer.
 type Peer struct {
 	PublicKey    vpn.Key
-	PresharedKey string // name of the key's file, "" without one
-	Endpoint     string // "host:port", "" when the peer finds us
+	PresharedKey string  // name of the key's file, "" without one
+	Next         vpn.Key // the public key that the peer goes over to, zero for none
+	NextPSK      string  // name of the file of the pre-shared key that goes with it, "" for the same
+	Endpoint     string  // "host:port", "" when the peer finds us
 	AllowedIPs   []netip.Prefix
 	Keepalive    time.Duration // whole seconds, 0 is off
 }

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"ripstop/vpn"
 )
 
 // CheckPeer tells why a peer cannot stand beside those of a tunnel of c. It asks
@@ -23,7 +25,7 @@ func CheckPeer(c *Config, tunnel, name string, p Peer) error {
 		return fmt.Errorf("tunnel %q has a peer of this name: choose another name", tunnel)
 	}
 	for _, other := range slices.Sorted(maps.Keys(t.Peers)) {
-		if t.Peers[other].PublicKey == p.PublicKey {
+		if theirs := t.Peers[other]; theirs.PublicKey == p.PublicKey || theirs.Next == p.PublicKey || p.Next != (vpn.Key{}) && (theirs.PublicKey == p.Next || theirs.Next == p.Next) {
 			return fmt.Errorf("peer %q of tunnel %q has the same public key: give each a key of its own", other, tunnel)
 		}
 	}

@@ -81,3 +81,35 @@ func TestFreeAddresses(t *testing.T) {
 		}
 	}
 }
+
+// TestNextPublicKey: a next key is a peer's or a host's, and nobody else's.
+func TestNextPublicKey(t *testing.T) {
+	const a, b, c = "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "AwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	peers := func(next string) string {
+		return "version: 1\ntunnels:\n  site:\n    private-key: k\n    peers:\n      x: {public-key: " + a + "}\n      y: {public-key: " + b + ", next-public-key: " + next + "}\n"
+	}
+	hosts := func(next string) string {
+		return "version: 1\nhosts:\n  x: {public-key: " + a + ", endpoint: vpn.example:5, address: 10.99.0.1/24}\n  y: {public-key: " + b + ", next-public-key: " + next +
+			", address: 10.99.0.2/24}\ntunnels:\n  mesh: {listen: 5, private-key: k, mesh: full}\n"
+	}
+	for _, text := range []string{peers(a), peers(b), hosts(a), hosts(b)} {
+		if _, _, err := ParseFor([]File{{Name: "f.yaml", Data: []byte(text)}}, "x"); err == nil || !strings.Contains(err.Error(), "next-public-key: a public key is given twice: the other is ") {
+			t.Errorf("%v of\n%s", err, text)
+		}
+	}
+	for _, text := range []string{peers(c), hosts(c)} {
+		got, _, err := ParseFor([]File{{Name: "f.yaml", Data: []byte(text)}}, "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tunnel := range got.Tunnels {
+			if next := tunnel.Peers["y"].Next; next != (vpn.Key{3}) {
+				t.Errorf("next key %s of\n%s", next, text)
+			}
+		}
+	}
+	self, _, err := ParseFor([]File{{Name: "f.yaml", Data: []byte(hosts(c))}}, "y")
+	if err != nil || self.Tunnels["mesh"].Next != (vpn.Key{3}) {
+		t.Errorf("%v, %+v", err, self)
+	}
+}

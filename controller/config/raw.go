@@ -35,6 +35,7 @@ type rawHost struct {
 	spot
 	Endpoint  value[endpoint]  `yaml:"endpoint" jsonschema_description:"host:port where the others reach it. Without it they learn where it is from its handshakes."`
 	PublicKey value[publicKey] `yaml:"public-key" jsonschema_description:"Its public key in the mesh, in base64 as ripstop key prints it on the host."`
+	Next      value[publicKey] `yaml:"next-public-key" jsonschema_description:"The public key that it goes over to. The others take it for the host's as soon as it is used, and forget the former one."`
 	Address   many[hostAddr]   `yaml:"address" jsonschema_description:"Its address in the mesh, or a list, with prefix length."`
 	Subnets   many[anyPrefix]  `yaml:"subnets" jsonschema_description:"Prefixes behind the host that the others reach through it; one or a list."`
 	NAT       value[boolean]   `yaml:"nat" jsonschema_description:"The host is behind a NAT, which forgets it unless it sends something every 25 s. true without endpoint, else false unless set."`
@@ -232,6 +233,7 @@ type rawPeer struct {
 	spot
 	rawOn
 	PublicKey    value[publicKey] `yaml:"public-key" jsonschema:"required" jsonschema_description:"The peer's public key, in base64 as wg pubkey prints it."`
+	Next         value[publicKey] `yaml:"next-public-key" jsonschema_description:"The public key that the peer goes over to. It is taken for the peer's as soon as it is used, and the former one is forgotten."`
 	PresharedKey value[fileName]  `yaml:"preshared-key" jsonschema_description:"File of a pre-shared key, in base64 as wg genpsk prints it."`
 	Endpoint     value[endpoint]  `yaml:"endpoint" jsonschema_description:"host:port where the peer listens. Without it the peer finds us."`
 	AllowedIPs   many[anyPrefix]  `yaml:"allowed-ips" jsonschema_description:"Prefixes that the peer may send from and that are sent to it."`

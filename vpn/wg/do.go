@@ -263,12 +263,15 @@ func (d *Driver) addPeer(s vpn.AddPeer, to *net.UDPAddr) error {
 		PublicKey: wgtypes.Key(s.Key), PresharedKey: &psk, Endpoint: to,
 		PersistentKeepaliveInterval: &keepalive, ReplaceAllowedIPs: true, AllowedIPs: ipNets(s.Peer.AllowedIPs),
 	})
-	if err != nil || !greets {
+	if err == nil && greets {
+		err = d.configurePeer(e, s.Tunnel, s.Peer, wgtypes.PeerConfig{
+			PublicKey: wgtypes.Key(s.Key), UpdateOnly: true, PersistentKeepaliveInterval: &s.Peer.Keepalive,
+		})
+	}
+	if err != nil || s.Peer.Next == (vpn.Key{}) {
 		return err
 	}
-	return d.configurePeer(e, s.Tunnel, s.Peer, wgtypes.PeerConfig{
-		PublicKey: wgtypes.Key(s.Key), UpdateOnly: true, PersistentKeepaliveInterval: &s.Peer.Keepalive,
-	})
+	return d.await(e, s.Tunnel, s.Key, s.Peer)
 }
 
 // setPeer hands over what differs and nothing else. Allowed IPs are replaced
@@ -290,7 +293,13 @@ func (d *Driver) setPeer(s vpn.SetPeer, to *net.UDPAddr) error {
 	if p.ReplaceAllowedIPs || loses(s.To.AllowedIPs, s.From.AllowedIPs) {
 		p.AllowedIPs = ipNets(s.To.AllowedIPs)
 	}
-	return d.configurePeer(e, s.Tunnel, s.To, p)
+	if err := d.configurePeer(e, s.Tunnel, s.To, p); err != nil {
+		return err
+	}
+	if !s.To.Awaits(s.From) {
+		return nil
+	}
+	return d.await(e, s.Tunnel, s.Key, s.To)
 }
 
 // configurePeer remembers the peer as configured; its endpoint only when it has it.
@@ -316,8 +325,12 @@ func (d *Driver) delPeer(s vpn.DelPeer) error {
 	if err != nil {
 		return err
 	}
-	gone := wgtypes.PeerConfig{PublicKey: wgtypes.Key(s.Key), Remove: true}
-	if err := e.configure(s.Tunnel, wgtypes.Config{Peers: []wgtypes.PeerConfig{gone}}); err != nil {
+	gone := []wgtypes.PeerConfig{{PublicKey: wgtypes.Key(s.Key), Remove: true}}
+	if known, _ := d.memory.peer(s.Tunnel, s.Key); d.memory.waits(s.Tunnel, known.Next) {
+		gone = append(gone, wgtypes.PeerConfig{PublicKey: wgtypes.Key(known.Next), Remove: true})
+		delete(d.waiting, next{s.Tunnel, s.Key, known.Next})
+	}
+	if err := e.configure(s.Tunnel, wgtypes.Config{Peers: gone}); err != nil {
 		return fmt.Errorf("remove peer %s of tunnel %s: %w", s.Name, s.Tunnel, err)
 	}
 	d.memory.dropPeer(s.Tunnel, s.Key)

@@ -47,6 +47,7 @@ type spec struct {
 
 type peerSpec struct {
 	Name, Key, PSK, Endpoint string
+	Next                     string // key
 	Allowed                  []string
 	Keepalive                time.Duration
 }
@@ -60,10 +61,14 @@ func want(specs ...spec) vpn.State {
 			Addresses: parsed(t.Addresses), Peers: map[vpn.Key]vpn.Peer{},
 		}
 		for _, p := range t.Peers {
-			tunnel.Peers[key(p.Key)] = vpn.Peer{
+			peer := vpn.Peer{
 				Name: p.Name, PresharedKey: secret(p.PSK), Endpoint: p.Endpoint,
 				AllowedIPs: parsed(p.Allowed), Keepalive: p.Keepalive,
 			}
+			if p.Next != "" {
+				peer.Next, peer.NextPresharedKey = key(p.Next), peer.PresharedKey
+			}
+			tunnel.Peers[key(p.Key)] = peer
 		}
 		s.Tunnels[t.Name] = tunnel
 	}
@@ -105,9 +110,11 @@ func apply(ctx context.Context, d *Driver, want vpn.State) (steps []string, err 
 // request is what the near end asks of the far end; the fields are those of the
 // verb.
 type request struct {
-	Verb    string // apply, stats or echo
+	Verb    string // apply, stats, echo, or send
 	Specs   []spec
 	Address string
+	From    string // host:port
+	Data    []byte
 }
 
 type reply struct {
@@ -151,10 +158,23 @@ func answerFar(d *Driver, r request) (a reply, err error) {
 		a.Stats, err = d.Stats(ctx)
 	case "echo":
 		err = echo(r.Address)
+	case "send":
+		err = sendUDP(r.From, r.Address, r.Data)
 	default:
 		err = fmt.Errorf("verb %q", r.Verb)
 	}
 	return a, err
+}
+
+// sendUDP sends one datagram from an address of the namespace.
+func sendUDP(from, to string, data []byte) error {
+	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from))}
+	c, err := d.Dial("udp", to)
+	if err != nil {
+		return err
+	}
+	_, err = c.Write(data)
+	return errors.Join(err, c.Close())
 }
 
 // echo gives back what it gets, for as long as the process lives.

@@ -35,8 +35,9 @@ type tunnelMemory struct {
 }
 
 type peerMemory struct {
-	Name     string `json:"name,omitempty"`
-	Endpoint string `json:"endpoint,omitempty"` // as configured
+	Name     string  `json:"name,omitempty"`
+	Endpoint string  `json:"endpoint,omitempty"` // as configured
+	Next     vpn.Key `json:"next,omitzero"`      // that waits beside the peer's key
 }
 
 // load reads the file; one that is missing or spoilt is an empty memory, and
@@ -137,6 +138,20 @@ func (m *memory) forget(tunnel string) {
 		delete(m.Seen, tunnel)
 		m.dirty = true
 	}
+}
+
+// waits tells whether a key of a tunnel is the next one of a peer, and no peer's yet.
+func (m *memory) waits(tunnel string, k vpn.Key) bool {
+	t, ok := m.Tunnels[tunnel]
+	if !ok || t.Peers[k] != nil {
+		return false
+	}
+	for _, p := range t.Peers {
+		if p != nil && p.Next == k {
+			return true
+		}
+	}
+	return false
 }
 
 // start forgets what was known of a tunnel of this name: it is a new one.

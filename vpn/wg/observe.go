@@ -121,6 +121,9 @@ func (d *Driver) tunnel(s seen) (vpn.Tunnel, []silentPeer) {
 	var silent []silentPeer
 	for _, p := range s.device.Peers {
 		key := vpn.Key(p.PublicKey)
+		if d.memory.waits(s.name, key) {
+			continue
+		}
 		peer, quiet := d.peer(s.name, p)
 		t.Peers[key] = peer
 		if quiet {
@@ -137,6 +140,9 @@ func (d *Driver) peer(tunnel string, p wgtypes.Peer) (peer vpn.Peer, silent bool
 	peer = vpn.Peer{
 		Name: known.Name, PresharedKey: vpn.NewSecret(vpn.Key(p.PresharedKey)),
 		AllowedIPs: prefixes(p), Keepalive: p.PersistentKeepaliveInterval,
+	}
+	if psk, ok := d.waiting[next{tunnel, vpn.Key(p.PublicKey), known.Next}]; ok {
+		peer.Next, peer.NextPresharedKey = known.Next, psk
 	}
 	at := endpoint(p)
 	heard := d.now().Sub(p.LastHandshakeTime) < vpn.Silence
@@ -219,7 +225,9 @@ func (d *Driver) Stats(context.Context) ([]vpn.TunnelStats, error) {
 			t.Engine = vpn.Kernel
 		}
 		for _, p := range s.device.Peers {
-			t.Peers = append(t.Peers, d.peerStats(s.name, p))
+			if !d.memory.waits(s.name, vpn.Key(p.PublicKey)) {
+				t.Peers = append(t.Peers, d.peerStats(s.name, p))
+			}
 		}
 		slices.SortFunc(t.Peers, func(a, b vpn.PeerStats) int {
 			return bytes.Compare(a.PublicKey[:], b.PublicKey[:])

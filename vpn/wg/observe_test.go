@@ -123,8 +123,8 @@ func TestMemory(t *testing.T) {
 	k, gone := vpn.Key{1}, vpn.Key{2}
 	m.start("site")
 	m.setMTU("site", 1400)
-	m.setPeer("site", k, peerMemory{"branch", "192.0.2.1:5"})
-	m.setPeer("site", gone, peerMemory{"gone", ""})
+	m.setPeer("site", k, peerMemory{Name: "branch", Endpoint: "192.0.2.1:5"})
+	m.setPeer("site", gone, peerMemory{Name: "gone", Endpoint: ""})
 	m.dropPeer("site", gone)
 	m.start("other")
 	m.drop("other")
@@ -138,7 +138,7 @@ func TestMemory(t *testing.T) {
 	tunnel, ok := again.tunnel("site")
 	peer, known := again.peer("site", k)
 	_, ghost := again.peer("site", gone)
-	if !ok || tunnel.MTU != 1400 || !known || peer != (peerMemory{"branch", "192.0.2.1:5"}) || ghost || len(again.Tunnels) != 1 {
+	if !ok || tunnel.MTU != 1400 || !known || peer != (peerMemory{Name: "branch", Endpoint: "192.0.2.1:5"}) || ghost || len(again.Tunnels) != 1 {
 		t.Errorf("remembers %+v, %+v, %t", tunnel, peer, ghost)
 	}
 }

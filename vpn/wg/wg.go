@@ -20,6 +20,16 @@
 // handshake is younger than vpn.Silence is left as it is. The name of a peer that
 // is silent is resolved again, and the peer is sent where the name points now.
 //
+// # Next keys
+//
+// A peer goes over to another key without that anybody tells us when. Its next key
+// is a WireGuard peer of its own, without allowed IPs and with a pre-shared key that
+// nobody knows, so that its handshakes come in and are not finished. The first one
+// tells that the far end has changed its key, and keeps what it sends until a
+// handshake is finished, at most 128 packets (MAX_STAGED_PACKETS of the kernel's
+// queueing.h, QueueStagedSize of wireguard-go). Serve sees it within 20 ms, gives the
+// next key the peer's allowed IPs and the right pre-shared key, and shakes hands.
+//
 // # Caveats
 //
 // A tunnel in this process ends with the process, and a panic in one of
@@ -94,6 +104,8 @@ type Driver struct {
 	kernel  *kernelEngine // nil where the kernel has no WireGuard
 	process *processEngine
 	memory  *memory
+	waiting map[next]vpn.Secret // next keys of peers, and the pre-shared keys that go with them
+	awaits  chan struct{}       // something waits that did not
 }
 
 // New finds out what WireGuard this host has and is ready for work. It fails
@@ -106,6 +118,7 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 	d := &Driver{
 		log: log, choice: o.Engine, resolve: newResolver(), now: time.Now, links: l,
 		process: &processEngine{log: log, devices: map[string]*processDevice{}},
+		waiting: map[next]vpn.Secret{}, awaits: make(chan struct{}, 1),
 	}
 	if err := d.choose(); err != nil {
 		l.close()
