@@ -20,7 +20,7 @@ func newValidate(g *global) *cobra.Command {
 		Short: "Read files and say everything that is wrong with them",
 		Long: "Reads only: needs no daemon and no root. Of files with hosts it checks every host's part, and with --host tells what that one has.\n" +
 			"Exit: 0 when the files are valid, 1 when not.",
-		Args:  cobra.MinimumNArgs(1),
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			files, err := config.Load(args)
 			if err != nil {
