@@ -18,6 +18,7 @@ type Desired struct {
 	BGP     vpn.BGP
 
 	Schedules lun.Schedules
+	Copies    lun.Copies
 	QoS       lun.QoS
 }
 

@@ -57,6 +57,7 @@ func Resolve(c *config.Config, h Host) (Desired, []Problem) {
 		ISCSI:   r.iscsi(),
 	}
 	d.Schedules = r.schedules(d)
+	d.Copies = r.copies(d)
 	d.QoS = r.qos(d)
 	d.BGP = r.bgp(d.ISCSI)
 	slices.SortStableFunc(r.problems, func(a, b Problem) int { return cmp.Compare(a.Object, b.Object) })

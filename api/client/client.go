@@ -215,6 +215,11 @@ func (c *Client) MoveLUN(ctx context.Context, l v1.MoveLUN) (v1.MovedLUN, error)
 	return call[v1.MovedLUN](ctx, c, http.MethodPost, "lun/move", l)
 }
 
+// CopyLUN brings a LUN up to date elsewhere.
+func (c *Client) CopyLUN(ctx context.Context, l v1.CopyLUN) (v1.CopiedLUN, error) {
+	return call[v1.CopiedLUN](ctx, c, http.MethodPost, "lun/copy", l)
+}
+
 // Tasks is the long operations that run now.
 func (c *Client) Tasks(ctx context.Context) ([]v1.Task, error) {
 	return call[[]v1.Task](ctx, c, http.MethodGet, "get/task", nil)

@@ -52,6 +52,7 @@ type Backend struct {
 	DeleteLUN  func(context.Context, v1.DeleteLUN) (v1.DeletedLUN, error)
 	CheckLUN   func(context.Context, v1.CheckLUN) ([]v1.CheckedLUN, error)
 	MoveLUN    func(context.Context, v1.MoveLUN) (v1.MovedLUN, error)
+	CopyLUN    func(context.Context, v1.CopyLUN) (v1.CopiedLUN, error)
 	ReopenPool func(context.Context, v1.ReopenPool) (v1.Applied, error)
 
 	SnapshotLUNs func(context.Context, v1.NewSnapshot) ([]v1.Snapshot, error)
@@ -72,6 +73,7 @@ type Backend struct {
 	Pools     func(context.Context) ([]v1.Pool, error)
 	LUNs      func(context.Context) ([]v1.LUN, error)
 	Snapshots func(context.Context) ([]v1.Snapshot, error)
+	Copies    func(context.Context) ([]v1.Copy, error)
 	Tasks     func(context.Context) ([]v1.Task, error)
 	Targets   func(context.Context) ([]v1.Target, error)
 	Sessions  func(context.Context) ([]v1.Session, error)

@@ -179,6 +179,7 @@ type LUN struct {
 	Targets   []string `json:"targets" doc:"the targets that serve it, as IQN:NUMBER"`
 
 	Move     *Move     `json:"move,omitempty" doc:"to another pool, until nothing of it is left to do; absent without one"`
+	Copy     *LUNCopy  `json:"copy,omitempty" doc:"that is kept at a target elsewhere; absent without one"`
 	Schedule *Schedule `json:"schedule,omitempty" doc:"of its snapshots by time; absent without one"`
 	QoS      *QoS      `json:"qos,omitempty" doc:"what it is promised; absent where it has no limit, and nobody in its pool was promised anything"`
 
@@ -190,6 +191,32 @@ type Move struct {
 	From  string `json:"from"`
 	Pool  string `json:"pool" doc:"where to"`
 	Phase string `json:"phase" doc:"copying, undoing (it stays, the copy is to be deleted) or done (it is there, what is left in the former pool is to be deleted)"`
+}
+
+// LUNCopy is where a LUN is kept, too, and how old that is.
+type LUNCopy struct {
+	Portal   string     `json:"portal"`
+	Target   string     `json:"target"`
+	LUNs     []int      `json:"luns" doc:"LUN numbers there"`
+	Every    string     `json:"every" doc:"as in the file, such as 5m"`
+	Snapshot string     `json:"snapshot,omitempty" doc:"of the LUN: what is whole there"`
+	Taken    *time.Time `json:"taken,omitempty" doc:"when the LUN was what is whole there; absent where nothing is, as far as it is known"`
+	Lag      float64    `json:"lag" doc:"seconds since then; 0 without taken"`
+	Behind   int64      `json:"behind" doc:"bytes that have changed since; -1 where nobody knows"`
+	Left     int64      `json:"left" doc:"bytes of the round under way that are still to be brought"`
+	Trouble  string     `json:"trouble,omitempty" doc:"why the last round failed; it is tried again"`
+}
+
+// Copy is what a LUN or snapshot here says that it is a copy of.
+type Copy struct {
+	Name    string    `json:"name" doc:"of the LUN here, or LUN@SNAPSHOT"`
+	Of      string    `json:"of" doc:"the LUN that it is a copy of"`
+	OfID    string    `json:"ofID" doc:"that LUN's 32 hex digits"`
+	Host    string    `json:"host" doc:"where that LUN is"`
+	Size    int64     `json:"size" doc:"bytes of that LUN, which are the first ones here"`
+	Whole   bool      `json:"whole" doc:"it is what that LUN was at one moment, and nothing else"`
+	Taken   time.Time `json:"taken" doc:"that moment; of what is not whole, the one that it is becoming"`
+	Written time.Time `json:"written" doc:"when that was last said, by the other host's clock"`
 }
 
 // Schedule is the snapshots of a LUN that are made by time.

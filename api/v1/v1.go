@@ -293,6 +293,20 @@ type MovedLUN struct {
 	Notes []string `json:"notes" doc:"what is to be done by hand"`
 }
 
+// CopyLUN asks for a LUN to be copied now.
+type CopyLUN struct {
+	Name   string `json:"name"`
+	Resync bool   `json:"resync,omitempty" doc:"compare all of it, and overwrite what differs there, whoever wrote it"`
+}
+
+// CopiedLUN is what came of that.
+type CopiedLUN struct {
+	Name     string    `json:"name"`
+	Target   string    `json:"target"`
+	Snapshot string    `json:"snapshot" doc:"of the LUN: what is whole there"`
+	Taken    time.Time `json:"taken"`
+}
+
 // CheckedLUN is what a check of one LUN found, or of the rest of a pool.
 type CheckedLUN struct {
 	Name   string   `json:"name" doc:"empty for what of the pool is no LUN in service: snapshots, LUNs out of service, or all of a pool out of service"`

@@ -24,12 +24,13 @@ func (d *daemon) backend() server.Backend {
 		AttachPort: d.attachPort, DetachPort: d.detachPort, Trace: d.trace,
 		AddPeer: d.addPeer, RotatePeer: d.rotatePeer, RemovePeer: d.removePeer,
 		CreateLUN: d.createLUN, ResizeLUN: d.resizeLUN, DeleteLUN: d.deleteLUN, CheckLUN: d.checkLUN, MoveLUN: d.moveLUN, ReopenPool: d.reopenPool,
+		CopyLUN:   d.copyLUNNow,
 		Tasks:     d.work.list,
 		ExportLUN: d.exportLUN, ImportLUN: d.importLUN,
 		SnapshotLUNs: d.snapshotLUNs, CloneLUN: d.cloneLUN, RestoreLUN: d.restoreLUN,
 		Switches: i.switches, VLANs: i.vlans, Ports: i.ports, FDB: i.fdb,
 		Tunnels: i.tunnels, Peers: i.peers, Routes: i.routes, Neighbors: i.neighbors,
-		Pools: i.pools, LUNs: i.luns, Snapshots: i.snapshots,
+		Pools: i.pools, LUNs: i.luns, Snapshots: i.snapshots, Copies: i.copies,
 		Targets: i.targets, Sessions: i.sessions,
 	}
 }

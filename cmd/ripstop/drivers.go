@@ -21,9 +21,11 @@ import (
 	"ripstop/internal/run"
 	"ripstop/internal/uring"
 	"ripstop/iscsi"
+	"ripstop/iscsi/initiator"
 	"ripstop/iscsi/scsi"
 	"ripstop/iscsi/target"
 	"ripstop/lun"
+	"ripstop/lun/copies"
 	"ripstop/lun/crypt"
 	"ripstop/lun/qos"
 	"ripstop/lun/raw"
@@ -68,6 +70,7 @@ type drivers struct {
 	idle     chan struct{}  // closed when the ring is served no more, nil when it never was
 	thin     *engine.Engine // the part of lun that has snapshots
 	lun      *crypt.Engine
+	copies   *copies.Driver
 	qos      *qos.Scheduler // whose access to a pool is next
 	iscsi    *target.Server
 	kept     records // reservations
@@ -110,6 +113,9 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	d.qos = qos.New()
 	d.accounts = &accounts{log: log, fill: d.lun.Fill}
 	d.kept = records{keep.New(filepath.Join(state, "reservations"))}
+	d.copies = copies.New(log, copies.Options{
+		Source: copySource{d.lun, d.deleteSnapshot}, Memory: keep.New(filepath.Join(state, "copies")), Host: hostName(), HostID: id, Dial: dialFar, Changed: d.awake,
+	})
 	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: d.kept, Reap: d.reap, Plug: d.plug, Unplug: d.unplug})
 	return d, nil
 }
@@ -170,6 +176,10 @@ func (d *drivers) parts() []controller.Part {
 			Name: "snapshots", Pick: func(d controller.Desired) lun.Schedules { return d.Schedules },
 			Diff: lun.DiffSchedules, Describe: lun.Schedules.Describe, Fit: lun.Schedules.Under,
 		}, newScheduler(d)),
+		controller.Bind(controller.Subsystem[lun.Copies, lun.CopyStep]{
+			Name: "copies", Pick: func(d controller.Desired) lun.Copies { return d.Copies },
+			Diff: lun.DiffCopies, Describe: lun.Copies.Describe, Waiting: lun.Copies.Waiting,
+		}, d.copies),
 		controller.Bind(controller.Subsystem[lun.QoS, lun.QoSStep]{
 			Name: "qos", Pick: func(d controller.Desired) lun.QoS { return d.QoS },
 			Diff: lun.DiffQoS, Describe: lun.QoS.Describe,
@@ -225,6 +235,7 @@ func (d *drivers) tasks() []run.Task {
 	}
 	tasks = append(tasks, run.Task{Name: "thin pools", Run: d.thin.Serve}, run.Task{Name: "BGP routes", Run: d.bgp.Serve},
 		run.Task{Name: "EVPN", Run: d.bgp.ServeEVPN}, run.Task{Name: "next keys", Run: d.vpn.Serve})
+	tasks = append(tasks, run.Task{Name: "copies of LUNs", Run: d.copies.Serve})
 	tasks = append(tasks, run.Task{Name: "pool accounts", Run: func(ctx context.Context, ready func()) error {
 		ready()
 		return every(ctx, accountsEvery, func() {
@@ -524,4 +535,92 @@ func (d *drivers) unplug() {
 	if d.ring != nil {
 		d.ring.Unplug()
 	}
+}
+
+// hostName is what people call this host.
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
+}
+
+// copySource is the LUNs of which copies are made. With a snapshot goes what initiators
+// reserved of it.
+type copySource struct {
+	*crypt.Engine
+	drop func(ctx context.Context, snapshot string) (lun.Deleted, error)
+}
+
+func (s copySource) DeleteSnapshot(ctx context.Context, name string) (lun.Deleted, error) {
+	return s.drop(ctx, name)
+}
+
+// dialFar opens a session with the target to which a LUN is copied.
+func dialFar(ctx context.Context, c lun.Copy, isid [6]byte) (copies.Session, error) {
+	s, err := initiator.Dial(ctx, initiator.Address{
+		Portal: c.Portal, Target: c.Target, Initiator: c.Initiator, ISID: isid, CHAP: chapOf(c.CHAP), Mutual: chapOf(c.Mutual),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return farSession{s}, nil
+}
+
+func chapOf(p *lun.Proof) *iscsi.CHAP {
+	if p == nil {
+		return nil
+	}
+	return &iscsi.CHAP{User: p.User, Secret: iscsi.Secret(p.Secret.Reveal())}
+}
+
+type farSession struct{ *initiator.Session }
+
+func (s farSession) Open(ctx context.Context, n uint16) (copies.Far, error) {
+	d, err := s.Session.Open(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	return farDisk{d}, nil
+}
+
+// farDisk is a LUN elsewhere in the words of package copies.
+type farDisk struct{ *initiator.Disk }
+
+func (d farDisk) Size() int64 { return d.Disk.Size }
+func (d farDisk) Block() int  { return d.Disk.Block }
+
+func (d farDisk) WriteAt(ctx context.Context, p []byte, off int64) error {
+	return taken(d.Disk.WriteAt(ctx, p, off))
+}
+
+func (d farDisk) Zero(ctx context.Context, off, n int64) error {
+	return taken(d.Disk.Zero(ctx, off, n))
+}
+
+func (d farDisk) Reserve(ctx context.Context, key uint64) error {
+	return taken(d.Disk.Reserve(ctx, key))
+}
+
+func (d farDisk) Held(ctx context.Context) (copies.Held, error) {
+	h, err := d.Disk.Held(ctx)
+	return copies.Held{Keys: h.Keys, Reserved: h.Type != 0, By: h.By}, err
+}
+
+// taken says in the words of package copies that somebody else has a LUN.
+func taken(err error) error {
+	if errors.Is(err, initiator.ErrConflict) {
+		return fmt.Errorf("%w: %w", copies.ErrTaken, err)
+	}
+	return err
+}
+
+// readLabel is what a LUN here says that it is a copy of. One that is damaged is none.
+func readLabel(ctx context.Context, v lun.Volume) (copies.Label, bool, error) {
+	l, ok, err := copies.ReadLabel(ctx, v, v.Info().Size)
+	if errors.Is(err, copies.ErrDamaged) {
+		return l, false, nil
+	}
+	return l, ok, err
 }

@@ -305,6 +305,10 @@ func (i inventory) luns(ctx context.Context) ([]v1.LUN, error) {
 	}
 	totals, delays := i.drivers.iscsi.Totals(), i.drivers.qos.Delays()
 	schedules := i.schedules(file, time.Now())
+	copied, err := i.copied(ctx, time.Now())
+	if err != nil {
+		return nil, err
+	}
 	var all []v1.LUN
 	for _, l := range i.drivers.lun.Stats().LUNs {
 		origin := v1.Retained // the file let go of it a moment ago
@@ -316,7 +320,7 @@ func (i inventory) luns(ctx context.Context) ([]v1.LUN, error) {
 		out, passed := lunOf(l, origin, at[l.Name]), totals.LUNs[l.Name]
 		out.QoS = qosOf(promised, delays, l.Name)
 		out.IO = ioOf(&passed)
-		out.Schedule = schedules[l.Name]
+		out.Schedule, out.Copy = schedules[l.Name], copied[l.Name]
 		if m, ok := made.Moves[l.Name]; ok {
 			out.Move = &v1.Move{From: m.From, Pool: m.To, Phase: string(m.Phase)}
 		}

@@ -17,6 +17,7 @@ func TestFiltersPage(t *testing.T)     { page(t, "filters") }
 func TestConfirmPage(t *testing.T)     { page(t, "confirm") }
 func TestBGPPage(t *testing.T)         { page(t, "bgp") }
 func TestEncryptionPage(t *testing.T)  { page(t, "encryption") }
+func TestOffsitePage(t *testing.T)     { page(t, "offsite") }
 
 // page runs the commands of a page of docs over the page's files: its script has
 // each of them, in the page's order, and sees what comes of it.

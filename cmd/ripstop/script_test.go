@@ -56,6 +56,7 @@ func TestLoop(t *testing.T)       { script(t, "loop") }
 func TestVXLAN(t *testing.T)      { script(t, "vxlan") }
 func TestEVPN(t *testing.T)       { script(t, "evpn") }
 func TestEncryption(t *testing.T) { script(t, "encryption") }
+func TestCopies(t *testing.T)     { script(t, "copies") }
 
 func script(t *testing.T, name string) { testscript.Run(t, scriptParams(name)) }
 

@@ -97,6 +97,9 @@ func (d *daemon) movable(ask v1.MoveLUN, l lun.LUNStats) error {
 		if p.Name == ask.Pool && p.Kind == lun.Raw && d.config().LUNs[name].Snapshots.Every > 0 {
 			return refused(http.StatusConflict, "move LUN %s: the file has snapshots made of it, and pool %s is raw and takes none: take `snapshots:` out of the file first, or name a pool of kind thin", name, p.Name)
 		}
+		if p.Name == ask.Pool && p.Kind == lun.Raw && d.config().LUNs[name].Copy != nil {
+			return refused(http.StatusConflict, "move LUN %s: the file has it copied elsewhere, and pool %s is raw and takes no snapshots, of which copies are made: take `copy:` out of the file first, or name a pool of kind thin", name, p.Name)
+		}
 		if room := p.Size - p.Used - p.Reserved; p.Name == ask.Pool && l.Used > room {
 			return refused(http.StatusInsufficientStorage, "move LUN %s: it has %s of data and pool %s room for %s: delete LUNs or snapshots there, or give the pool more size", name, size(l.Used), p.Name, size(max(0, room)))
 		}

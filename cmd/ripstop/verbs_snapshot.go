@@ -62,6 +62,9 @@ func newSnapshotName(name string) error {
 	if strings.HasPrefix(name, lun.ScheduledPrefix) {
 		return refused(http.StatusUnprocessableEntity, "snapshot %s: names that begin with %s are those of schedules, which delete them: choose another name", name, lun.ScheduledPrefix)
 	}
+	if lun.IsCopyName(name) {
+		return refused(http.StatusUnprocessableEntity, "snapshot %s: such names are those of copies, which delete them: choose another name", name)
+	}
 	return nil
 }
 
@@ -299,7 +302,7 @@ func (i inventory) snapshots(ctx context.Context) ([]v1.Snapshot, error) {
 			Used: s.Used, Exclusive: s.Exclusive, Shared: s.Used - s.Exclusive,
 			ID: hex.EncodeToString(s.ID[:]), Origin: v1.FromVerb, Targets: append([]string{}, at[s.Name]...),
 		}
-		if lun.IsScheduled(name) {
+		if lun.IsScheduled(name) || lun.IsCopyName(name) {
 			out.Origin = v1.FromTime
 		}
 		slices.Sort(out.Targets)

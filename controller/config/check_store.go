@@ -28,7 +28,7 @@ func (c *checker) checkStore() {
 			c.cfg.Pools[n] = pool
 		}
 	}
-	promises := map[string]*promise{}
+	promises, copied := map[string]*promise{}, map[string]spot{}
 	for n, l := range c.raw.LUNs.all() {
 		c.objectName(n, l.spot)
 		out := LUN{Pool: string(l.Pool.v), Size: int64(l.Size.v), Block: int(l.Block.or(4096)), Thick: bool(l.Thick.v)}
@@ -45,6 +45,7 @@ func (c *checker) checkStore() {
 			c.takesSnapshots(s.spot, l.Pool)
 			out.Snapshots = Schedule{Every: time.Duration(s.Every.v), Keep: int(s.Keep.v)}
 		}
+		out.Copy = c.copied(l, copied)
 		out.QoS = c.qos(&l.rawQoS)
 		out.Encryption = c.encryption(l.Encryption)
 		c.cfg.LUNs[n] = out

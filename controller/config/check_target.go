@@ -214,12 +214,6 @@ func (c *checker) initiator(t *rawTarget, i *rawInitiator) Initiator {
 	if i.CHAP == nil {
 		return out
 	}
-	out.CHAP = &CHAP{string(i.CHAP.User.v), string(i.CHAP.Secret.v)}
-	if m := i.CHAP.Mutual; m != nil {
-		out.Mutual = &CHAP{string(m.User.v), string(m.Secret.v)}
-		if m.Secret.ok && i.CHAP.Secret.ok && m.Secret.v == i.CHAP.Secret.v {
-			c.errorf(m.Secret.spot, "is the initiator's secret as well: CHAP forbids one secret for both directions (RFC 7143 section 12.1.3), name another file")
-		}
-	}
+	out.CHAP, out.Mutual = c.chap(i.CHAP)
 	return out
 }

@@ -189,6 +189,7 @@ type LUN struct {
 	Encryption *Encryption // nil is as the pool says
 
 	Snapshots Schedule
+	Copy      *Copy // nil for none
 	QoS       QoS
 }
 

@@ -300,6 +300,7 @@ type rawLUN struct {
 
 	Encryption *rawEncryption `yaml:"encryption" jsonschema_description:"Encrypts its data on the disk with AES-XTS, or none. Without it, as the pool says. Data that are there stay as they are."`
 
+	Copy      *rawCopy     `yaml:"copy" jsonschema_description:"Keeps it at a target elsewhere, too: what has changed is brought there again and again. Its pool must be thin."`
 	Snapshots *rawSchedule `yaml:"snapshots" jsonschema_description:"Snapshots that are made by time and deleted when newer ones have come. Others stay as they are."`
 }
 

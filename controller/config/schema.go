@@ -129,6 +129,10 @@ func wordSchema(t reflect.Type) *jsonschema.Schema {
 		return pattern(`^[0-9A-Fa-f:.]+$`)
 	case addrPort:
 		return pattern(`^.+:[0-9]{1,5}$`, "192.0.2.1:3260", "[fd00::1]:3260")
+	case iqn:
+		return pattern(`^(iqn|eui|naa|IQN|EUI|NAA)\..+$`, "iqn.2026-11.org.example:offsite")
+	case copyPortal:
+		return pattern(`^.+:[0-9]{1,5}$`, "192.0.2.9:3260", "[2001:db8::9]:3260")
 	case endpoint:
 		return pattern(`^.+:[0-9]{1,5}$`, "192.0.2.7:51820", "vpn.example.org:51820")
 	case mac:
