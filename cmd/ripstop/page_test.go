@@ -21,7 +21,9 @@ func TestOffsitePage(t *testing.T)     { page(t, "offsite") }
 
 // page runs the commands of a page of docs over the page's files: its script has
 // each of them, in the page's order, and sees what comes of it.
-func page(t *testing.T, name string) {
+func page(t *testing.T, name string) { testscript.Run(t, pageParams(t, name)) }
+
+func pageParams(t *testing.T, name string) testscript.Params {
 	page, err := os.ReadFile("../../docs/" + name + ".md")
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +62,7 @@ func page(t *testing.T, name string) {
 		}
 		return setup(e)
 	}
-	testscript.Run(t, params)
+	return params
 }
 
 // blocks is the fenced blocks of a language.

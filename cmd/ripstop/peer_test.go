@@ -12,6 +12,8 @@ import (
 
 func TestPeers(t *testing.T) { testscript.Run(t, withWireGuard(scriptParams("peers"))) }
 
+func TestLaptopPage(t *testing.T) { testscript.Run(t, withWireGuard(pageParams(t, "laptop"))) }
+
 // withWireGuard is a script that finds a wireguard-go, which wg-quick(8) uses where
 // the kernel has no WireGuard: the far end is nothing of ours.
 func withWireGuard(p testscript.Params) testscript.Params {
