@@ -199,7 +199,7 @@ func (c *Committer) Resume(ctx context.Context) (done Done, ok bool, err error) 
 	}
 	cfg := &config.Config{}
 	if number > 0 {
-		if cfg, done.Warnings, err = config.ParseFor(files, c.host.Name); err != nil {
+		if cfg, done.Warnings, err = config.ParseKept(files, c.host.Name); err != nil {
 			return done, false, err
 		}
 	}

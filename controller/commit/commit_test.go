@@ -22,6 +22,7 @@ import (
 	"ripstop/controller/config"
 	"ripstop/controller/revision"
 	"ripstop/lun"
+	"ripstop/vswitch"
 )
 
 // host is a host in memory with a real controller and a real store: LUNs in a pool,
@@ -69,7 +70,7 @@ func (h *host) boot() {
 	h.ctl = controller.New(log, nil, controller.Bind(controller.Subsystem[lun.State, lun.Step]{
 		Name: "lun", Pick: func(d controller.Desired) lun.State { return d.LUN }, Diff: lun.Diff, Describe: lun.State.Describe,
 	}, h))
-	env := controller.Host{StateDir: h.state, PoolKind: func(string) (lun.Kind, error) { return lun.Thin, nil }}
+	env := controller.Host{StateDir: h.state, PoolKind: func(string) (lun.Kind, error) { return lun.Thin, nil }, Works: func(vswitch.Dataplane) error { return nil }}
 	h.Committer = New(log, store, Host{
 		Carry: func(ctx context.Context, c *config.Config, m controller.Mode) controller.Report {
 			return h.ctl.Apply(ctx, func() (controller.Desired, []controller.Problem) { return controller.Resolve(c, env) }, m)
@@ -540,4 +541,31 @@ func random(h *host, r *rand.Rand) {
 			h.t.Fatalf("after %d: %q runs, want %q; trial %+v, want %v", act, got, runs, h.Now().Trial, trial)
 		}
 	}
+}
+
+// TestResumeWhatIsRefusedByNow: a host starts with what it had, also where a newer version
+// would not take it any more, and says so.
+func TestResumeWhatIsRefusedByNow(t *testing.T) {
+	old := []config.File{{Name: "old.yaml", Data: []byte("version: 1\nvlans: {a: {id: 1, gateway: 10.0.0.1/8}, b: {id: 2, gateway: 10.1.0.1/16}}\nswitches: {lab: {dataplane: ebpf, ports: {p: {vlan: a, tap: {}}, q: {vlan: b, tap: {}}}}}\n")}}
+	timed(t, func(h *host) {
+		store, err := revision.Open(h.state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := store.Add(old, nil, revision.Note{})
+		if err == nil {
+			err = store.Keep(n.Number)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.boot()
+		done, ok, err := h.Resume(t.Context())
+		if err != nil || !ok || done.Revision != n.Number || len(done.Warnings) != 1 || !strings.Contains(done.Warnings[0].String(), "is refused by now") {
+			t.Errorf("%+v, %t, %v", done, ok, err)
+		}
+		if _, err := h.Committer.Apply(t.Context(), Change{Files: old}); err == nil {
+			t.Error("it was applied again")
+		}
+	})
 }

@@ -78,7 +78,7 @@ func (c *checker) checkParts(hosts []string) {
 	var faults, warnings []Error
 	of := map[Error][]string{}
 	for _, h := range hosts {
-		part := newChecker(&report{broken: c.broken, compared: c.compared}, c.raw.forHost(h))
+		part := newChecker(&report{broken: c.broken, compared: c.compared, kept: c.kept}, c.raw.forHost(h))
 		part.check()
 		c.compared, c.more = part.compared, c.more+part.more
 		note := func(list *[]Error, e Error) {

@@ -45,7 +45,7 @@ func (c *checker) checkNets(all []value[hostAddr]) {
 			continue // their networks overlap by nature
 		}
 		if other, ok := n.within(around); ok && n.ofVLAN() && other.ofVLAN() {
-			c.errorf(n.spot, "%s overlaps %s of %s at %s: the host has one routing table, and would send into one VLAN what is meant for the other: "+
+			c.laterf(n.spot, "%s overlaps %s of %s at %s: the host has one routing table, and would send into one VLAN what is meant for the other: "+
 				"give the VLANs networks of their own", p.Masked(), other.prefix().Masked(), other.path, other.spot)
 		} else if ok {
 			c.warnf(n.spot, "%s overlaps %s of %s at %s: the host reaches its addresses through one of the two only",

@@ -34,3 +34,19 @@ func TestOverlap(t *testing.T) {
 		})
 	}
 }
+
+// TestKeptNets: files that ran with VLANs whose networks overlap run on, and it is said.
+func TestKeptNets(t *testing.T) {
+	files := []File{{"old.yaml", []byte("version: 1\nvlans: {a: {id: 1, gateway: 10.0.0.1/8}, b: {id: 2, gateway: 10.1.0.1/16}}\nswitches: {lab: {ports: {p: {vlan: a, tap: {}}, q: {vlan: b, tap: {}}}}}\n")}}
+	if _, _, err := Parse(files); err == nil {
+		t.Fatal("a new file with them is taken")
+	}
+	c, warnings, err := ParseKept(files, "")
+	if err != nil || len(c.VLANs) != 2 || len(warnings) != 1 || !strings.Contains(warnings[0].String(), "old.yaml:2:62: vlans.b.gateway: 10.1.0.0/16 overlaps") ||
+		!strings.Contains(warnings[0].String(), "which is refused by now") {
+		t.Errorf("%v, %v, %v", c, warnings, err)
+	}
+	if _, _, err := ParseKept([]File{{"old.yaml", []byte("version: 1\nx: 1\n")}}, ""); err == nil {
+		t.Error("what no version took is taken")
+	}
+}

@@ -26,8 +26,20 @@ type File struct {
 // holds every fault; the Config is then nil. Warnings come with or without it.
 // Of files with hosts the Config has nothing but these: ForHost gives the parts.
 // It does no I/O.
-func Parse(files []File) (*Config, []Warning, error) {
-	r := &report{}
+func Parse(files []File) (*Config, []Warning, error) { return parse(files, &report{}) }
+
+// ParseKept is ParseFor for files that were applied once: what only a later version
+// refuses is a warning, so that a host starts with what it had.
+func ParseKept(files []File, host string) (*Config, []Warning, error) {
+	c, warnings, err := parse(files, &report{kept: true})
+	if err != nil {
+		return nil, warnings, err
+	}
+	part, err := c.ForHost(host)
+	return part, warnings, err
+}
+
+func parse(files []File, r *report) (*Config, []Warning, error) {
 	raw := &rawFile{}
 	for _, f := range files {
 		parseFile(r, raw, f)

@@ -53,6 +53,7 @@ type report struct {
 	warnings []Warning
 	compared int  // words compared for hints
 	broken   bool // a file could not be read, so that what is missing may be in it
+	kept     bool // the files ran already: what an earlier version took is taken
 }
 
 func (r *report) errorf(at spot, format string, args ...any) {
@@ -67,6 +68,15 @@ func (r *report) warnf(at spot, format string, args ...any) {
 	if len(r.warnings) < maxFaults {
 		r.warnings = append(r.warnings, Warning(at.says(format, args...)))
 	}
+}
+
+// laterf is errorf for what an earlier version took: files that ran go on with it.
+func (r *report) laterf(at spot, format string, args ...any) {
+	if r.kept {
+		r.warnf(at, format+", which is refused by now: a file that says so is not applied again", args...)
+		return
+	}
+	r.errorf(at, format, args...)
 }
 
 // hint is what a message adds about a word that is not among the valid ones:

@@ -93,23 +93,36 @@ type waiter struct {
 	most  time.Duration   // 0 is without end
 }
 
-// enter waits for the turn, at most until what is done has taken most: that a disk
-// hangs need not be found out twice.
+// enter waits for the turn, at most until one thing that is done has taken most: that a
+// disk hangs need not be found out twice. However many are done one after the other
+// meanwhile, they show that it does not.
 func (l *lane) enter(what string, w waiter) error {
 	began := time.Now()
-	if j := l.job.Load(); j != nil {
-		began = j.since
+	for {
+		now := l.job.Load()
+		if now != nil {
+			began = now.since
+		}
+		ok, err := l.wait(what, w, began)
+		if ok || err == nil || l.job.Load() == now {
+			return err
+		}
+		began = time.Now() // another one, or none for a moment
 	}
+}
+
+// wait is ok when the turn has come, or when nobody wants it any more.
+func (l *lane) wait(what string, w waiter, began time.Time) (ok bool, err error) {
 	over, stop := After(w.most-time.Since(began), w.most > 0)
 	defer stop()
 	select {
 	case l.turn <- struct{}{}:
 		l.job.Store(&job{what, time.Now()})
-		return nil
+		return true, nil
 	case <-over:
-		return l.hangs(lun.ErrHangs)
+		return false, l.hangs(lun.ErrHangs)
 	case <-w.done:
-		return l.hangs(w.cause())
+		return true, l.hangs(w.cause())
 	}
 }
 

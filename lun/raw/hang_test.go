@@ -161,3 +161,38 @@ func TestDataAreKnownWhileTheyClose(t *testing.T) {
 		t.Errorf("the pool has %+v", s)
 	}
 }
+
+// TestRecordOfAPoolElsewhere: who waited for a pool that was opened elsewhere meanwhile keeps
+// the record there, and who waited for one that closed says so.
+func TestRecordOfAPoolElsewhere(t *testing.T) {
+	was, is := t.TempDir(), t.TempDir()
+	e := newEngine(t, Options{})
+	do(t, e, openPool(was, 1<<30))
+	held, gate := make(chan struct{}), make(chan struct{})
+	go func() {
+		_ = e.step(context.Background(), "main", "hold", func() error { close(held); <-gate; return nil })
+	}()
+	<-held
+	set := make(chan error, 1)
+	go func() { set <- e.SetRecord(t.Context(), "main", "a", []byte("record")) }()
+	// The pool is elsewhere when its turn comes.
+	e.mu.Lock()
+	p := e.pools["main"]
+	path := p.path
+	p.path = is
+	e.mu.Unlock()
+	close(gate)
+	must(t, <-set)
+	e.mu.Lock()
+	p.path = path
+	e.mu.Unlock()
+	if _, err := os.Stat(filepath.Join(is, "a"+recordSuffix)); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(was, "a"+recordSuffix)); err == nil {
+		t.Error("the record is where the pool was")
+	}
+	if err := e.SetRecord(t.Context(), "none", "a", nil); err == nil || !strings.Contains(err.Error(), "pool none is not in service") {
+		t.Error(err)
+	}
+}

@@ -19,12 +19,15 @@ const recordSuffix = ".lun.record"
 
 // Record is the record of a LUN in a pool in service: a file beside its data.
 func (e *Engine) Record(ctx context.Context, pool, name string) ([]byte, error) {
-	path, err := e.recordPath(ctx, pool, name)
-	if err != nil {
+	if err := errors.Join(ctx.Err(), validName(name)); err != nil {
 		return nil, err
 	}
 	what := "read the record of LUN " + name
 	b, err := lane.Alone(ctx, e.lanes, pool, what, e.patience, func(context.Context) ([]byte, error) {
+		path, err := e.recordPath(pool, name)
+		if err != nil {
+			return nil, err
+		}
 		b, err := os.ReadFile(path)
 		if errors.Is(err, os.ErrNotExist) {
 			return nil, nil
@@ -41,7 +44,11 @@ func (e *Engine) Record(ctx context.Context, pool, name string) ([]byte, error) 
 func (e *Engine) Records(ctx context.Context, pool string) ([]string, error) {
 	what := "find the records of pool " + pool
 	names, err := lane.Alone(ctx, e.lanes, pool, what, e.patience, func(context.Context) (names []string, err error) {
-		entries, err := os.ReadDir(e.pathOf(pool))
+		dir := e.pathOf(pool)
+		if dir == "" {
+			return nil, notInService(pool)
+		}
+		entries, err := os.ReadDir(dir)
 		for _, x := range entries {
 			if name, ok := strings.CutSuffix(x.Name(), recordSuffix); ok && validName(name) == nil {
 				names = append(names, name)
@@ -55,14 +62,19 @@ func (e *Engine) Records(ctx context.Context, pool string) ([]string, error) {
 // SetRecord makes or removes the record of a LUN, and overwrites the one it had.
 func (e *Engine) SetRecord(ctx context.Context, pool, name string, record []byte) error {
 	what := "keep the record of LUN " + name
-	path, err := e.recordPath(ctx, pool, name)
-	if err != nil {
+	if err := errors.Join(ctx.Err(), validName(name)); err != nil {
 		return wrap(what, err)
 	}
 	if len(record) > lun.MaxRecord {
 		return fmt.Errorf("%s: %d bytes are too many", what, len(record))
 	}
-	return e.step(ctx, pool, what, func() error { return e.keep(pool, path, record) })
+	return e.step(ctx, pool, what, func() error {
+		path, err := e.recordPath(pool, name)
+		if err != nil {
+			return err
+		}
+		return e.keep(pool, path, record)
+	})
 }
 
 func (e *Engine) keep(pool, path string, record []byte) error {
@@ -99,16 +111,17 @@ func overwrite(f *os.File) error {
 	return f.Sync()
 }
 
-func (e *Engine) recordPath(ctx context.Context, pool, name string) (string, error) {
-	if err := errors.Join(ctx.Err(), validName(name)); err != nil {
-		return "", err
-	}
+// recordPath is where the record of a LUN is. It is asked for in the pool's lane: who waits
+// for that may find the pool elsewhere.
+func (e *Engine) recordPath(pool, name string) (string, error) {
 	dir := e.pathOf(pool)
 	if dir == "" {
-		return "", fmt.Errorf("pool %s is not in service", pool)
+		return "", notInService(pool)
 	}
 	return dir + "/" + name + recordSuffix, nil
 }
+
+func notInService(pool string) error { return fmt.Errorf("pool %s is not in service", pool) }
 
 // pathOf is the directory of a pool in service, "" of any other.
 func (e *Engine) pathOf(pool string) string {

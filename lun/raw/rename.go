@@ -78,8 +78,10 @@ func (p *pool) rename(from, to string, id id) error {
 	return errors.Join(disk.Remove(p.meta(from)), disk.SyncDir(p.path))
 }
 
-// relabel has memory say what the disk says.
+// relabel has memory say what the disk says, which is read before all that asks for a
+// volume has to wait.
 func (e *Engine) relabel(p *pool, from, to string, id id) {
+	m, err := readMeta[lunMeta](p.meta(to))
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if v, ok := e.volumes[from]; ok && v.pool == p {
@@ -91,7 +93,6 @@ func (e *Engine) relabel(p *pool, from, to string, id id) {
 		r.id = id
 		p.retained[to] = r
 	} else if r, ok := p.retained[to]; ok { // whose data had been renamed
-		m, err := readMeta[lunMeta](p.meta(to))
 		if err == nil {
 			r.id, r.size, r.block = m.ID, m.Size, m.Block
 			p.retained[to] = r

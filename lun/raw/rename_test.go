@@ -2,9 +2,12 @@ package raw
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
 	"ripstop/lun"
 )
@@ -88,4 +91,41 @@ func TestRenameWithoutData(t *testing.T) {
 	if is := vol(t, e, "b").Info().ID; is != id {
 		t.Errorf("it was %x and is %x", id, is)
 	}
+}
+
+// TestRenameHoldsNobodyUp: while the disk does not answer to a rename, volumes are had.
+func TestRenameHoldsNobodyUp(t *testing.T) {
+	dir := t.TempDir()
+	e := newEngine(t, Options{})
+	do(t, e, openPool(dir, 1<<30), openLUN("a", 1<<20, 4096), openLUN("copy", 1<<20, 4096), lun.CloseLUN{Name: "copy"})
+	p := e.pool("main")
+	to := p.meta("copy")
+	m, err := readMeta[lunMeta](to)
+	must(t, err)
+	text, err := os.ReadFile(to)
+	must(t, err)
+	// Readers of a pipe wait until somebody writes. The second one finds another pipe.
+	first, second := to, filepath.Join(dir, "second")
+	must(t, os.Remove(first))
+	must(t, errors.Join(syscall.Mkfifo(first, 0o600), syscall.Mkfifo(second, 0o600)))
+	done := make(chan error, 1)
+	go func() { done <- e.Rename(t.Context(), "main", "gone", "copy", m.ID) }()
+	answer := func(f *os.File) {
+		_, err := f.Write(text)
+		must(t, errors.Join(err, f.Close()))
+	}
+	f, err := os.OpenFile(first, os.O_WRONLY, 0) // a reader is there
+	must(t, errors.Join(err, os.Rename(second, to)))
+	answer(f)
+	f, err = os.OpenFile(to, os.O_WRONLY, 0)
+	must(t, err)
+	seen := make(chan struct{})
+	go func() { defer close(seen); _, _ = e.Volume("a") }()
+	select {
+	case <-seen:
+	case <-time.After(5 * time.Second):
+		t.Error("a volume is waited for until the disk answers")
+	}
+	answer(f)
+	must(t, <-done)
 }

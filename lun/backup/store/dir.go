@@ -18,6 +18,7 @@ import (
 type dir struct {
 	path string
 	root *os.Root
+	sync func(name string) error // puts a directory's entries on the disk
 }
 
 func openDir(name string) (*dir, error) {
@@ -28,7 +29,9 @@ func openDir(name string) (*dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", name, err)
 	}
-	return &dir{name, r}, nil
+	d := &dir{path: name, root: r}
+	d.sync = d.syncDir
+	return d, nil
 }
 
 func (d *dir) Close() error { return d.root.Close() }
@@ -93,7 +96,7 @@ func (d *dir) mkdir(name string) error {
 	return d.sync(path.Dir(name))
 }
 
-func (d *dir) sync(name string) error {
+func (d *dir) syncDir(name string) error {
 	f, err := d.root.Open(name)
 	if err != nil {
 		return err
@@ -154,6 +157,9 @@ func (d *dir) Delete(ctx context.Context, name string) error {
 	err := d.root.Remove(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err == nil {
+		err = d.sync(path.Dir(name))
 	}
 	return d.wrong(err)
 }

@@ -371,3 +371,34 @@ func TestListGoesOn(t *testing.T) {
 		t.Errorf("%d objects, want each of %d once", len(got), len(want))
 	}
 }
+
+// TestDirectoryIsSynced: what was put or deleted is so after a power cut, too.
+func TestDirectoryIsSynced(t *testing.T) {
+	d, err := openDir(t.TempDir())
+	must(t, err)
+	defer d.Close()
+	var synced []string
+	d.sync = func(name string) error {
+		synced = append(synced, name)
+		return d.syncDir(name)
+	}
+	must(t, d.Put(t.Context(), "chunks/ab/c", []byte("x")))
+	if !slices.Contains(synced, "chunks/ab") || !slices.Contains(synced, "chunks") || !slices.Contains(synced, ".") {
+		t.Errorf("after a put %v were synced", synced)
+	}
+	synced = nil
+	must(t, d.Delete(t.Context(), "chunks/ab/c"))
+	if !slices.Equal(synced, []string{"chunks/ab"}) {
+		t.Errorf("after a delete %v were synced", synced)
+	}
+	synced = nil
+	must(t, d.Delete(t.Context(), "chunks/ab/c"))
+	if len(synced) != 0 {
+		t.Errorf("nothing was deleted, and %v were synced", synced)
+	}
+	d.sync = func(string) error { return io.ErrShortWrite }
+	must(t, d.write("d", []byte("x")))
+	if err := d.Delete(t.Context(), "d"); !errors.Is(err, io.ErrShortWrite) {
+		t.Errorf("a disk that takes nothing: %v", err)
+	}
+}
