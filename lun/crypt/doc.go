@@ -15,9 +15,9 @@
 // themselves: a block that a power cut tore reads as old and new parts, as
 // without encryption.
 //
-// A unit of zeros on the disk reads as zeros and is not decrypted: holes are such, and
-// what was unmapped. No other unit is ever written as zeros but with a probability
-// of 2^-4096.
+// A sector of zeros on the disk reads as zeros and is not decrypted: holes are such,
+// what was unmapped, and what a power cut left of a unit that was being zeroed. No other
+// sector is ever written as zeros but with a probability of 2^-4096.
 //
 // # Keys
 //

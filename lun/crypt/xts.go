@@ -60,23 +60,51 @@ func (x *xts) encrypt(dst, src []byte, off int64) {
 	x.tweaks.Put(t)
 }
 
-// decrypt decrypts p, whole units from byte off on, where it lies. Units of zeros
-// stay such.
+// sector is the bytes that a disk writes whole or not at all.
+const sector = 512
+
+// decrypt decrypts p, whole units from byte off on, where it lies. Sectors of zeros
+// stay such, also in a unit that has others: a power cut may leave half a unit of what it
+// was, and half of zeros.
 func (x *xts) decrypt(p []byte, off int64) {
 	t := x.tweaks.Get().(*tweaks)
 	for n := uint64(off) / uint64(x.unit); len(p) > 0; n++ {
-		if d := p[:x.unit]; !isZero(d) {
+		d := p[:x.unit]
+		switch {
+		case isZero(d):
+		case hasZeros(d):
 			w := x.draw(t, n)
-			subtle.XORBytes(d, d, w)
-			for i := 0; i < len(d); i += blockSize {
-				b := d[i : i+blockSize : i+blockSize]
-				x.data.Decrypt(b, b)
+			for i := 0; i < len(d); i += sector {
+				if s := d[i:min(i+sector, len(d))]; !isZero(s) {
+					x.open(s, w[i:])
+				}
 			}
-			subtle.XORBytes(d, d, w)
+		default:
+			x.open(d, x.draw(t, n))
 		}
 		p = p[x.unit:]
 	}
 	x.tweaks.Put(t)
+}
+
+// open decrypts blocks with their tweaks.
+func (x *xts) open(d, w []byte) {
+	subtle.XORBytes(d, d, w)
+	for i := 0; i < len(d); i += blockSize {
+		b := d[i : i+blockSize : i+blockSize]
+		x.data.Decrypt(b, b)
+	}
+	subtle.XORBytes(d, d, w)
+}
+
+// hasZeros tells whether a sector of a unit is zeros.
+func hasZeros(d []byte) bool {
+	for i := 0; i < len(d); i += sector {
+		if isZero(d[i:min(i+sector, len(d))]) {
+			return true
+		}
+	}
+	return false
 }
 
 // draw is the tweaks of unit n: E(n) times a power of alpha in GF(2^128) for each
