@@ -16,7 +16,11 @@ type front struct {
 	name string
 	id   [16]byte
 	now  atomic.Pointer[way]
+	held atomic.Pointer[hold] // while no change may begin; nil else
 }
+
+// hold keeps changes of LUNs from beginning until it is over.
+type hold struct{ over chan struct{} }
 
 // way is where accesses go.
 type way struct {
@@ -76,6 +80,21 @@ func (f *front) enter() *way {
 	}
 }
 
+// change is enter for what changes the LUN, which waits while it is held.
+func (f *front) change(ctx context.Context) (*way, error) {
+	for {
+		h := f.held.Load()
+		if h == nil {
+			return f.enter(), nil
+		}
+		select {
+		case <-h.over:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
 func (w *way) leave() {
 	if w.users.Add(-1) == 0 {
 		w.closed.Do(func() { close(w.empty) }) // who comes too late leaves at once
@@ -117,7 +136,10 @@ func (f *front) Extents(ctx context.Context, off, n int64, yield func(off, n int
 
 // WriteAt writes p at off.
 func (f *front) WriteAt(ctx context.Context, p []byte, off int64, fua bool) error {
-	w := f.enter()
+	w, err := f.change(ctx)
+	if err != nil {
+		return err
+	}
 	defer w.leave()
 	if w.move != nil {
 		return w.move.both(ctx, off, int64(len(p)), func(ctx context.Context, v Volume) error { return v.WriteAt(ctx, p, off, fua) })
@@ -127,7 +149,10 @@ func (f *front) WriteAt(ctx context.Context, p []byte, off int64, fua bool) erro
 
 // Unmap makes n bytes at off read as zeros and gives their space back.
 func (f *front) Unmap(ctx context.Context, off, n int64) error {
-	w := f.enter()
+	w, err := f.change(ctx)
+	if err != nil {
+		return err
+	}
 	defer w.leave()
 	if w.move != nil {
 		return w.move.both(ctx, off, n, func(ctx context.Context, v Volume) error { return v.Unmap(ctx, off, n) })
@@ -137,7 +162,10 @@ func (f *front) Unmap(ctx context.Context, off, n int64) error {
 
 // WriteZeroes makes n bytes at off read as zeros.
 func (f *front) WriteZeroes(ctx context.Context, off, n int64) error {
-	w := f.enter()
+	w, err := f.change(ctx)
+	if err != nil {
+		return err
+	}
 	defer w.leave()
 	if w.move != nil {
 		return w.move.both(ctx, off, n, func(ctx context.Context, v Volume) error { return v.WriteZeroes(ctx, off, n) })
@@ -147,7 +175,10 @@ func (f *front) WriteZeroes(ctx context.Context, off, n int64) error {
 
 // CompareAndWrite writes data at off if old stands there.
 func (f *front) CompareAndWrite(ctx context.Context, old, data []byte, off int64) error {
-	w := f.enter()
+	w, err := f.change(ctx)
+	if err != nil {
+		return err
+	}
 	defer w.leave()
 	if w.move != nil {
 		first := true
@@ -182,8 +213,11 @@ func (f *front) TryReadAt(p []byte, off int64) (bool, error) {
 	return w.prompt.TryReadAt(p, off)
 }
 
-// TryWriteAt is false during a move, too.
+// TryWriteAt is false during a move, too, and while the LUN is held.
 func (f *front) TryWriteAt(p []byte, off int64) (bool, error) {
+	if f.held.Load() != nil {
+		return false, nil
+	}
 	w := f.enter()
 	defer w.leave()
 	if w.prompt == nil || w.move != nil {
@@ -199,8 +233,11 @@ func (f *front) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
 	return w.queue != nil && w.queue.StartReadAt(p, off, done)
 }
 
-// StartWriteAt is false during a move, too.
+// StartWriteAt is false during a move, too, and while the LUN is held.
 func (f *front) StartWriteAt(p []byte, off int64, done func(ok bool)) bool {
+	if f.held.Load() != nil {
+		return false
+	}
 	w := f.enter()
 	defer w.leave()
 	return w.queue != nil && w.move == nil && w.queue.StartWriteAt(p, off, done)

@@ -51,6 +51,7 @@ type Deleted struct {
 // that has its pool.
 type Mux struct {
 	engines map[Kind]Engine
+	holding sync.Mutex // one snapshot of several pools at a time
 
 	mu     sync.Mutex // guards what follows, and is not held over I/O
 	fronts map[string]*front

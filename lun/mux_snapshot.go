@@ -2,9 +2,13 @@ package lun
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 )
 
 var _ Snapshotter = (*Mux)(nil)
@@ -62,7 +66,11 @@ func (m *Mux) claimSnapshots(luns []string) (release func(), err error) {
 	}, nil
 }
 
-// Snapshot keeps the present of LUNs of one engine.
+// holdMost is how long writes to LUNs wait at most for a snapshot of several pools: one
+// pool whose disk hangs shall not hold up the LUNs of others.
+const holdMost = 2 * time.Second
+
+// Snapshot keeps the present of LUNs, all of the same moment, whatever pools they are in.
 func (m *Mux) Snapshot(ctx context.Context, name string, luns ...string) error {
 	if len(luns) == 0 {
 		return fmt.Errorf("snapshot %s: of no LUN: %w", name, ErrUnknown)
@@ -72,20 +80,82 @@ func (m *Mux) Snapshot(ctx context.Context, name string, luns ...string) error {
 		return fmt.Errorf("snapshot %s: %w", name, err)
 	}
 	defer release()
-	first, err := m.snapshotter(luns[0])
-	for _, l := range luns[1:] {
-		s, other := m.snapshotter(l)
-		if err == nil {
-			err = other
+	pools := map[string][]string{}
+	engines := map[string]Snapshotter{}
+	for _, l := range luns {
+		s, err := m.snapshotter(l)
+		if err != nil {
+			return fmt.Errorf("snapshot %s: %w", name, err)
 		}
-		if err == nil && s != first {
-			err = fmt.Errorf("LUN %s is in another pool than LUN %s: make a snapshot of each", l, luns[0])
+		pool, _ := m.Keeps(l)
+		pools[pool], engines[pool] = append(pools[pool], l), s
+	}
+	if len(pools) == 1 {
+		for pool := range pools {
+			return engines[pool].Snapshot(ctx, name, luns...)
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("snapshot %s: %w", name, err)
+	return m.together(ctx, name, luns, pools, engines)
+}
+
+// together makes a snapshot of several pools. No write begins between the first pool's
+// and the last one's, so what was written after the answer to another write is in none of
+// them without that.
+func (m *Mux) together(ctx context.Context, name string, luns []string, pools map[string][]string, engines map[string]Snapshotter) error {
+	for _, s := range m.Snapshots() { // what is deleted below must be ours
+		if of, n, _ := SplitSnapshot(s.Name); n == name && slices.Contains(luns, of) {
+			return fmt.Errorf("snapshot %s: %w", s.Name, ErrExists)
+		}
 	}
-	return first.Snapshot(ctx, name, luns...)
+	brief, cancel := context.WithTimeoutCause(ctx, holdMost, ErrHangs)
+	defer cancel()
+	m.holding.Lock()
+	free := m.hold(luns)
+	var all sync.WaitGroup
+	errs := make([]error, len(pools))
+	names := slices.Sorted(maps.Keys(pools))
+	for i, pool := range names {
+		all.Go(func() { errs[i] = engines[pool].Snapshot(brief, name, pools[pool]...) })
+	}
+	all.Wait()
+	free()
+	m.holding.Unlock()
+	err := errors.Join(errs...)
+	if err == nil {
+		return nil
+	}
+	for i, pool := range names { // all of it or nothing
+		for _, l := range pools[pool] {
+			if errs[i] == nil {
+				_, undone := engines[pool].DeleteSnapshot(context.WithoutCancel(ctx), l+"@"+name)
+				err = errors.Join(err, undone)
+			}
+		}
+	}
+	return err
+}
+
+// hold keeps changes of LUNs from beginning until free is called.
+func (m *Mux) hold(luns []string) (free func()) {
+	h := &hold{make(chan struct{})}
+	for _, l := range luns {
+		_, _ = m.front(l) // so that who begins to use it meanwhile waits, too
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var held []*front
+	for _, l := range luns {
+		if f := m.fronts[l]; f != nil {
+			f.held.Store(h)
+			held = append(held, f)
+		}
+	}
+	return func() {
+		for _, f := range held {
+			f.held.Store(nil)
+		}
+		close(h.over)
+	}
 }
 
 // ofSnapshot is the engine that has a snapshot.

@@ -5,7 +5,11 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // snapper is a half that takes snapshots, and notes what it is asked.
@@ -123,4 +127,115 @@ func TestScheduleSteps(t *testing.T) {
 			t.Errorf("%T: %s, removes %t, disturbs %q", tt.step, tt.step.Object(), tt.step.Removes(), tt.step.Disturbs())
 		}
 	}
+}
+
+// gated is a mem whose snapshots of a pool wait until ask returns.
+type gated struct {
+	*mem
+	ask     func(ctx context.Context, luns []string) error
+	mu      sync.Mutex
+	deleted []string
+}
+
+func (g *gated) Snapshot(ctx context.Context, name string, luns ...string) error {
+	if err := g.ask(ctx, luns); err != nil {
+		return err
+	}
+	return g.mem.Snapshot(ctx, name, luns...)
+}
+
+func (g *gated) DeleteSnapshot(_ context.Context, name string) (Deleted, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.deleted = append(g.deleted, name)
+	return Deleted{}, nil
+}
+
+// TestSnapshotOfSeveralPools: no change of a LUN begins between the first pool's snapshot and
+// the last one's; where one fails or hangs, nothing is kept, and nobody waits for long.
+func TestSnapshotOfSeveralPools(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		g := &gated{mem: newMem()}
+		m := NewMux(map[Kind]Engine{Thin: g})
+		for _, p := range []string{"p", "q"} {
+			for _, s := range []Step{OpenPool{p, Pool{Kind: Thin, Size: 1 << 20, Overcommit: 1}}, OpenLUN{Name: "of-" + p, LUN: LUN{Pool: p, Size: 1 << 16, Block: 4096}}} {
+				if err := m.Do(ctx, s); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		v, err := m.Volume("of-p")
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun, gate := make(chan struct{}, 2), make(chan struct{})
+		g.ask = func(_ context.Context, luns []string) error {
+			begun <- struct{}{}
+			if luns[0] == "of-q" {
+				<-gate
+			}
+			return nil
+		}
+		kept := make(chan error, 1)
+		go func() { kept <- m.Snapshot(ctx, "s", "of-p", "of-q") }()
+		<-begun
+		<-begun
+		synctest.Wait() // p has its snapshot
+		var done atomic.Int32
+		block := make([]byte, 4096)
+		for _, change := range []func() error{
+			func() error { return v.WriteAt(ctx, block, 0, false) }, func() error { return v.Unmap(ctx, 0, 4096) },
+			func() error { return v.WriteZeroes(ctx, 0, 4096) }, func() error { return v.CompareAndWrite(ctx, block, block, 0) },
+		} {
+			go func() {
+				if err := change(); err != nil {
+					t.Error(err)
+				}
+				done.Add(1)
+			}()
+		}
+		synctest.Wait()
+		ok, err := v.(Prompt).TryWriteAt(block, 0)
+		if done.Load() != 0 || ok || err != nil || v.(Queue).StartWriteAt(block, 0, nil) {
+			t.Errorf("%d changes began between two pools, %t, %v", done.Load(), ok, err)
+		}
+		if err := v.ReadAt(ctx, block, 0); err != nil {
+			t.Error(err)
+		}
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		if err := v.WriteAt(ended, block, 0, false); !errors.Is(err, context.Canceled) {
+			t.Errorf("who goes away waits: %v", err)
+		}
+		close(gate)
+		if err := <-kept; err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if done.Load() != 4 {
+			t.Errorf("%d changes of 4 are done", done.Load())
+		}
+		if err := m.Snapshot(ctx, "s", "of-p", "of-q"); !errors.Is(err, ErrExists) {
+			t.Errorf("a name that is taken: %v", err)
+		}
+
+		began := time.Now()
+		g.ask = func(ctx context.Context, luns []string) error {
+			if luns[0] == "of-q" {
+				<-ctx.Done()
+				return context.Cause(ctx)
+			}
+			return nil
+		}
+		if err := m.Snapshot(ctx, "x", "of-p", "of-q"); !errors.Is(err, ErrHangs) || time.Since(began) != holdMost {
+			t.Errorf("a disk that hangs: after %s %v", time.Since(began), err)
+		}
+		if !slices.Equal(g.deleted, []string{"of-p@x"}) {
+			t.Errorf("deleted %v", g.deleted)
+		}
+		if err := v.WriteAt(ctx, block, 0, false); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -15,8 +15,8 @@ type Snapshotter interface {
 	// order in which they were made.
 	Snapshots() []SnapshotStats
 	// Snapshot keeps the present of LUNs in service under a name, all of the same
-	// moment: all of it is done or nothing. LUNs of several pools are refused, as
-	// are those of a pool without snapshots (ErrNoSnapshots).
+	// moment: all of it is done or nothing. LUNs of a pool without snapshots are refused
+	// (ErrNoSnapshots), and LUNs of several pools by all but a Mux.
 	Snapshot(ctx context.Context, name string, luns ...string) error
 	// Clone makes data that begin as a snapshot's, under the name of a LUN that
 	// no pool has, and gives the LUN as which OpenLUN puts them into service.

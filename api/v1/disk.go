@@ -21,7 +21,21 @@ type ExportLUN struct {
 // ImportLUN asks for a LUN beside those of the file that holds a disk.
 type ImportLUN struct {
 	NewLUN
-	Mark string `json:"mark,omitempty" doc:"any word, by which the client finds its task"`
+	Encryption *LUNEncryption `json:"encryption,omitempty" doc:"of the LUN; without it, as its pool says"`
+	Mark       string         `json:"mark,omitempty" doc:"any word, by which the client finds its task"`
+}
+
+// LUNEncryption is the key files of a LUN, as in the file.
+type LUNEncryption struct {
+	Key    string `json:"key,omitempty" doc:"name of the key's file; empty: the LUN is not encrypted, whatever its pool says"`
+	Former string `json:"former,omitempty" doc:"name of the file of the key that was"`
+}
+
+// DiskSnapshot says, in the stream of an import, that what came so far is to be kept as a
+// snapshot, and that what follows are changes to it.
+type DiskSnapshot struct {
+	Name string `json:"name"`
+	Size int64  `json:"size" doc:"bytes of the disk from then on: not less than it has"`
 }
 
 // Disk is what a stream of a disk begins with.
@@ -40,6 +54,7 @@ const (
 	diskEnd   = 3 // place: how many bytes of data there were
 	diskError = 4 // payload: Error
 	diskAnew  = 5 // payload: 8 bytes, big-endian: so many at the place are told anew, and are zeros where no data follow
+	diskKeep  = 6 // payload: DiskSnapshot
 
 	diskRecord = 20      // bytes of a record's head
 	diskMax    = 4 << 20 // bytes of a payload
@@ -96,6 +111,15 @@ func (d *DiskWriter) Data(off int64, p []byte) error {
 // but for the data that follow.
 func (d *DiskWriter) Anew(off, n int64) error {
 	return d.record(diskAnew, off, binary.BigEndian.AppendUint64(nil, uint64(n)))
+}
+
+// Keep says that what was written so far is to be kept as a snapshot.
+func (d *DiskWriter) Keep(s DiskSnapshot) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return d.record(diskKeep, 0, b)
 }
 
 // End says that all was written.
@@ -165,6 +189,9 @@ func (d *DiskReader) Head(head any) error {
 // says that all was read. What the writer failed with comes as its *Error.
 func (d *DiskReader) Next() (off int64, p []byte, err error) {
 	piece, err := d.Piece()
+	if err == nil && piece.Keep != nil {
+		err = errors.New("the stream of the disk has a snapshot, and one disk was asked for: is the other side another version?")
+	}
 	if err == nil && piece.Anew {
 		err = fmt.Errorf("the stream of the disk tells what changed at %d, and all of it was asked for: is the other side another version?", piece.Off)
 	}
@@ -174,8 +201,9 @@ func (d *DiskReader) Next() (off int64, p []byte, err error) {
 // Piece is what a stream says of N bytes at Off.
 type Piece struct {
 	Off, N int64
-	Anew   bool   // they are zeros, but for the data that follow
-	Data   []byte // else, in the reader's own memory until the next call
+	Anew   bool          // they are zeros, but for the data that follow
+	Data   []byte        // else, in the reader's own memory until the next call
+	Keep   *DiskSnapshot // or, where it is not nil, a snapshot and no bytes
 }
 
 // Piece is Next for a stream of what changed.
@@ -189,6 +217,12 @@ func (d *DiskReader) Piece() (Piece, error) {
 		return Piece{Off: place, N: int64(len(p)), Data: p}, nil
 	case kind == diskAnew && len(p) == 8:
 		return Piece{Off: place, N: int64(binary.BigEndian.Uint64(p)), Anew: true}, nil
+	case kind == diskKeep:
+		k := &DiskSnapshot{}
+		if err := json.Unmarshal(p, k); err != nil {
+			return Piece{}, fmt.Errorf("a snapshot in the stream of the disk: %w: is the other side another version?", err)
+		}
+		return Piece{Keep: k}, nil
 	case kind == diskEnd && place == d.data:
 		return Piece{}, io.EOF
 	case kind == diskError:

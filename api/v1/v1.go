@@ -40,6 +40,7 @@ type Version struct {
 	Version string `json:"version"`
 	Commit  string `json:"commit,omitempty"`
 	Go      string `json:"go"`
+	State   string `json:"state,omitempty" doc:"the daemon's state directory"`
 }
 
 // Step is one change of the world.
@@ -133,7 +134,7 @@ type DeleteLUN struct {
 
 // NewSnapshot asks for the present of LUNs to be kept, all of the same moment.
 type NewSnapshot struct {
-	LUNs []string `json:"luns" minItems:"1" doc:"in service, and all in one pool"`
+	LUNs []string `json:"luns" minItems:"1" doc:"in service, in pools that take snapshots"`
 	Name string   `json:"name"`
 }
 

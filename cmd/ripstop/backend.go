@@ -19,7 +19,7 @@ import (
 func (d *daemon) backend() server.Backend {
 	i := inventory{d.drivers, d.config, d.made, d.ctl.Status}
 	return server.Backend{
-		Version: thisVersion, Status: d.status, Plan: d.planFiles, Apply: d.applyFiles,
+		Version: d.version, Status: d.status, Plan: d.planFiles, Apply: d.applyFiles,
 		Confirm: d.confirm, Rollback: d.rollback, History: d.history, Revision: d.showRevision,
 		AttachPort: d.attachPort, DetachPort: d.detachPort, Trace: d.trace,
 		AddPeer: d.addPeer, RotatePeer: d.rotatePeer, RemovePeer: d.removePeer,
@@ -33,6 +33,13 @@ func (d *daemon) backend() server.Backend {
 		Pools: i.pools, LUNs: i.luns, Snapshots: i.snapshots, Copies: i.copies,
 		Targets: i.targets, Sessions: i.sessions,
 	}
+}
+
+// version is the program's, and where this one keeps its state.
+func (d *daemon) version() v1.Version {
+	v := thisVersion()
+	v.State = d.host.StateDir
+	return v
 }
 
 // made is what verbs made beside it.

@@ -44,7 +44,7 @@ func (d *daemon) save(o beside.Objects) error {
 // importLUN makes a LUN of a disk. Until all of it is there the LUN is unfinished:
 // no file may name it, and whatever ends the import early deletes it.
 func (d *daemon) importLUN(ctx context.Context, ask v1.ImportLUN, in *v1.DiskReader) (v1.Applied, error) {
-	done, err := d.beginImport(ctx, ask.NewLUN)
+	done, err := d.beginImport(ctx, ask)
 	if err != nil {
 		return v1.Applied{}, err
 	}
@@ -83,12 +83,15 @@ func (d *daemon) abandoned(name string) bool {
 	return !d.working[name]
 }
 
-func (d *daemon) beginImport(ctx context.Context, ask v1.NewLUN) (v1.Applied, error) {
+func (d *daemon) beginImport(ctx context.Context, ask v1.ImportLUN) (v1.Applied, error) {
 	d.change.Lock()
 	defer d.change.Unlock()
-	l, err := d.newLUN("import", ask)
+	l, err := d.newLUN("import", ask.NewLUN)
 	if err != nil {
 		return v1.Applied{}, err
+	}
+	if e := ask.Encryption; e != nil {
+		l.Encryption = &config.Encryption{Key: e.Key, Former: e.Former}
 	}
 	d.underway(ask.Name, true)
 	done, err := d.make(ctx, "import LUN "+ask.Name, d.made().WithLUN(ask.Name, l).Begun(ask.Name, l.Pool))
@@ -107,24 +110,59 @@ func (d *daemon) fill(ctx context.Context, ask v1.ImportLUN, in *v1.DiskReader) 
 	o, end := d.work.begin("import", ask.Name, ask.Mark, ask.Size)
 	defer end()
 	for {
-		off, p, err := in.Next()
+		p, err := in.Piece()
 		if errors.Is(err, io.EOF) {
 			return v.Flush(ctx)
 		}
 		if err != nil {
 			return refused(http.StatusBadRequest, "import LUN %s: %v", ask.Name, err)
 		}
-		err = v.WriteAt(ctx, p, off, false)
 		switch {
+		case p.Keep != nil:
+			err = d.keepImported(ctx, ask.Name, *p.Keep)
+		case p.Anew:
+			err = v.Unmap(ctx, p.Off, p.N)
+		default:
+			err = v.WriteAt(ctx, p.Data, p.Off, false)
+		}
+		var refusal *v1.Error
+		switch {
+		case errors.As(err, &refusal):
+			return err
 		case errors.Is(err, lun.ErrNoSpace):
 			return refused(http.StatusInsufficientStorage, "import LUN %s: %v: delete LUNs or snapshots of pool %s, or give it more size", ask.Name, err, ask.Pool)
 		case errors.Is(err, lun.ErrRange):
-			return refused(http.StatusUnprocessableEntity, "import LUN %s: %d bytes at %d: %v", ask.Name, len(p), off, err)
+			return refused(http.StatusUnprocessableEntity, "import LUN %s: %d bytes at %d: %v", ask.Name, p.N, p.Off, err)
 		case err != nil:
 			return fmt.Errorf("import LUN %s: %w", ask.Name, err)
 		}
-		o.done.Store(off + int64(len(p)))
+		o.done.Store(max(o.done.Load(), p.Off+p.N))
 	}
+}
+
+// keepImported keeps what an unfinished LUN has so far as its snapshot, and gives it the
+// size that it has from then on. The name may be one that schedules give: it is of the LUN
+// that is brought.
+func (d *daemon) keepImported(ctx context.Context, name string, s v1.DiskSnapshot) error {
+	if err := config.CheckName(s.Name); err != nil {
+		return refused(http.StatusUnprocessableEntity, "import LUN %s: snapshot: %v", name, err)
+	}
+	if err := d.drivers.lun.Snapshot(ctx, s.Name, name); err != nil {
+		return snapshotRefusal(err)
+	}
+	d.change.Lock()
+	defer d.change.Unlock()
+	made := d.made()
+	l := made.LUNs[name]
+	if s.Size < l.Size || s.Size%int64(l.Block) != 0 {
+		return refused(http.StatusUnprocessableEntity, "import LUN %s: after snapshot %s it has %d bytes, and had %d in blocks of %d: a LUN does not shrink", name, s.Name, s.Size, l.Size, l.Block)
+	}
+	if s.Size == l.Size {
+		return nil
+	}
+	l.Size = s.Size
+	_, err := d.make(ctx, "import LUN "+name, made.WithLUN(name, l))
+	return err
 }
 
 // dropUnfinished deletes what a verb made and did not finish. What of it fails is
@@ -135,8 +173,15 @@ func (d *daemon) dropUnfinished(ctx context.Context, name string) error {
 	remove := d.drivers.deleteLUN
 	if _, _, snapshot := lun.SplitSnapshot(name); snapshot {
 		remove = d.drivers.deleteSnapshot
-	} else if _, err := d.make(ctx, "end the import of LUN "+name, made.WithoutLUN(name)); err != nil {
-		return err
+	} else {
+		if _, err := d.make(ctx, "end the import of LUN "+name, made.WithoutLUN(name)); err != nil {
+			return err
+		}
+		for _, s := range d.snapshotsOf(name) { // that the import made
+			if _, err := briefly(ctx, d.drivers.deleteSnapshot, s); err != nil && !errors.Is(err, lun.ErrUnknown) {
+				return err
+			}
+		}
 	}
 	if _, err := briefly(ctx, remove, name); err != nil && !errors.Is(err, lun.ErrUnknown) {
 		return err

@@ -77,24 +77,15 @@ func (d *daemon) snapshotLUNs(ctx context.Context, ask v1.NewSnapshot) ([]v1.Sna
 	if len(ask.LUNs) == 0 {
 		return nil, refused(http.StatusUnprocessableEntity, "snapshot %s: name the LUNs that it is of", ask.Name)
 	}
-	first := lun.LUNStats{}
 	for i, name := range ask.LUNs {
 		if strings.Contains(name, "@") {
 			return nil, refused(http.StatusUnprocessableEntity, "snapshot %s: a snapshot does not change and needs no snapshot: name its LUN, or make a clone of it", name)
 		}
-		l, err := d.knownLUN("snapshot", name)
-		if err != nil {
+		if _, err := d.knownLUN("snapshot", name); err != nil {
 			return nil, err
-		}
-		if i == 0 {
-			first = l
 		}
 		if err := d.freeOfMoves("snapshot", name); err != nil {
 			return nil, err
-		}
-		if l.Pool != first.Pool {
-			return nil, refused(http.StatusConflict, "snapshot %s: LUN %s is in pool %s and LUN %s in pool %s: one snapshot is of one pool, make one for each",
-				ask.Name, first.Name, first.Pool, l.Name, l.Pool)
 		}
 		if slices.Contains(ask.LUNs[:i], name) {
 			return nil, refused(http.StatusUnprocessableEntity, "snapshot %s: LUN %s is named twice", ask.Name, name)
