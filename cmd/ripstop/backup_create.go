@@ -7,10 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,7 +33,7 @@ func newBackupCreate(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create LUN|LUN@SNAPSHOT... --to STORE",
 		Short: "Back up LUNs or snapshots; I/O goes on",
-		Long: "Of LUNs in one thin pool it is one moment: a snapshot is made of all of them, and stays until the next backup, which then\n" +
+		Long: "Of LUNs in thin pools it is one moment: a snapshot is made of all of them, and stays until the next backup, which then\n" +
 			"reads only what changed. Where that snapshot is gone, everything is read; stored is what the store has not yet.\n" +
 			"An interrupted one is run again: what it has brought is there. Until all of it is there is no backup.",
 		Example: "  ripstop backup create data logs --to /mnt/backup\n  ripstop backup create data@monday --to s3://backups/host1 --key /etc/ripstop/backup.key",
@@ -46,6 +47,11 @@ func newBackupCreate(g *global) *cobra.Command {
 				return fmt.Errorf("backup: %w", err)
 			}
 			return f.with(cmd.Context(), to, func(r *backup.Repo) error {
+				alone, err := oneBackup(cmd.Context(), g.socket, r.ID(), cmd.ErrOrStderr())
+				if err != nil {
+					return err
+				}
+				defer alone.Close()
 				m := maker{c: client.New(g.socket), r: r, host: host, full: full, progress: cmd.ErrOrStderr()}
 				made, err := m.all(cmd.Context(), args)
 				out := make([]backupRow, len(made))
@@ -61,6 +67,36 @@ func newBackupCreate(g *global) *cobra.Command {
 	cmd.Flags().StringVar(&to, "to", "", "the store")
 	cmd.Flags().BoolVar(&full, "full", false, "read all of it, not only what changed")
 	return cmd
+}
+
+// lockEvery is how often it is looked whether another backup has ended.
+const lockEvery = 200 * time.Millisecond
+
+// oneBackup waits until no other command backs up this daemon's LUNs to the store: each takes
+// the snapshots of the one before for left over. The kernel frees the lock of a process that is killed.
+func oneBackup(ctx context.Context, socket, store string, say io.Writer) (io.Closer, error) {
+	path := filepath.Join(filepath.Dir(socket), "backup-"+store+".lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("backup: %w: run this as root on the daemon's host", err)
+	}
+	for told := false; ; told = true {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+		}
+		if !told {
+			fmt.Fprintln(say, "another backup to this store is being made here, this one waits for it")
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), f.Close())
+		case <-time.After(lockEvery):
+		}
+	}
 }
 
 func printMadeBackups(w io.Writer, all []backupRow) error {
@@ -105,22 +141,30 @@ func get[T any](ctx context.Context, c *client.Client, kind string) ([]T, error)
 	return out, nil
 }
 
-// all backs up what names say, and what it could before an error.
-func (m *maker) all(ctx context.Context, names []string) (made []backup.Backup, err error) {
+// fill reads what there is, in the store and on the host.
+func (m *maker) fill(ctx context.Context) (err error) {
 	if m.have, err = m.r.Backups(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if m.luns, err = get[v1.LUN](ctx, m.c, "lun"); err != nil {
-		return nil, err
+		return err
 	}
 	if m.pools, err = get[v1.Pool](ctx, m.c, "pool"); err != nil {
-		return nil, err
+		return err
 	}
 	if m.snapshots, err = get[v1.Snapshot](ctx, m.c, "snapshot"); err != nil {
-		return nil, err
+		return err
 	}
 	slices.SortStableFunc(m.snapshots, func(a, b v1.Snapshot) int { return a.Since.Compare(b.Since) })
-	groups := map[string][]string{} // of LUNs to be of one moment, by pool
+	return nil
+}
+
+// all backs up what names say, and what it could before an error.
+func (m *maker) all(ctx context.Context, names []string) (made []backup.Backup, err error) {
+	if err := m.fill(ctx); err != nil {
+		return nil, err
+	}
+	var group []string // of LUNs to be of one moment
 	for i, name := range names {
 		if slices.Contains(names[:i], name) {
 			return nil, fmt.Errorf("backup: %s is named twice", name)
@@ -131,25 +175,25 @@ func (m *maker) all(ctx context.Context, names []string) (made []backup.Backup, 
 				return made, err
 			}
 			made = append(made, b)
-		} else if pool := m.thinPool(name); pool != "" {
-			groups[pool] = append(groups[pool], name)
+		} else if m.thinPool(name) != "" {
+			group = append(group, name)
 		} else { // a raw pool, or none: the daemon says so
-			b, err := m.one(ctx, source{ref: name, lun: name, created: time.Now()})
+			b, err := m.one(ctx, m.now(name))
 			if err != nil {
 				return made, err
 			}
 			made = append(made, b)
 		}
 	}
-	for _, pool := range slices.Sorted(maps.Keys(groups)) {
-		group, err := m.group(ctx, groups[pool])
-		made = append(made, group...)
-		if err != nil {
-			return made, err
-		}
+	if len(group) == 0 {
+		return made, nil
 	}
-	return made, nil
+	of, err := m.group(ctx, group)
+	return append(made, of...), err
 }
+
+// now is a LUN as it is, without a snapshot.
+func (m *maker) now(name string) source { return source{ref: name, lun: name, created: time.Now()} }
 
 // thinPool is the pool of a LUN that takes snapshots.
 func (m *maker) thinPool(name string) string {
@@ -181,7 +225,7 @@ func (m *maker) snapshot(ctx context.Context, ref string) (backup.Backup, error)
 // basePrefix begins the names of snapshots that the next backup to this store compares with.
 func (m *maker) basePrefix() string { return "backup-" + m.r.ID()[:8] + "-" }
 
-// group backs up LUNs of one pool, all of the same moment.
+// group backs up LUNs of pools that take snapshots, all of the same moment.
 func (m *maker) group(ctx context.Context, names []string) (made []backup.Backup, err error) {
 	name := m.basePrefix() + strings.ToLower(rand.Text()[:8])
 	taken, err := m.c.SnapshotLUNs(ctx, v1.NewSnapshot{LUNs: names, Name: name})

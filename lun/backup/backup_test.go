@@ -441,7 +441,7 @@ func TestRulesAreOfEachLUN(t *testing.T) {
 			all = append(all, Entry{Backup: of})
 		}
 	}
-	keep, drop, err := parted(all, PruneOptions{Rules: Rules{Last: 1}, Drop: []string{"ax3"}})
+	keep, drop, err := parted(all, PruneOptions{Rules: Rules{Last: 1}, Drop: []string{"ax3"}}, partedCapsules{})
 	must(t, err)
 	got := ids(keep)
 	slices.Sort(got)

@@ -27,6 +27,8 @@ const (
 	kindChunk  = 'c'
 	kindBackup = 'b'
 
+	kindCapsule = 'k'
+
 	flagZstd   = 1
 	flagSealed = 2
 )

@@ -13,7 +13,7 @@ import (
 // PruneOptions says what goes.
 type PruneOptions struct {
 	Rules Rules
-	// Drop is IDs that go, also where they cannot be read.
+	// Drop is IDs of backups and capsules that go, also where they cannot be read.
 	Drop []string
 	// Grace is the age under which nothing goes that no backup names: it is what a
 	// backup under way, or one that was interrupted, has brought already. The pending
@@ -24,10 +24,11 @@ type PruneOptions struct {
 
 // Pruned is what went.
 type Pruned struct {
-	Backups []Entry // that went
-	Kept    int     // backups that stay
-	Chunks  int
-	Freed   int64 // bytes
+	Backups  []Entry        // that went
+	Capsules []CapsuleEntry // that went
+	Kept     int            // backups that stay
+	Chunks   int
+	Freed    int64 // bytes
 }
 
 // Prune removes backups by rules, and the chunks that then nobody names.
@@ -42,15 +43,19 @@ func (r *Repo) Prune(ctx context.Context, o PruneOptions) (done Pruned, err erro
 	if err != nil {
 		return Pruned{}, err
 	}
+	ended := note.at.Add(-max(o.Grace, underWay))
+	capsules, err := r.capsulesParted(ctx, o, ended)
+	if err != nil {
+		return Pruned{}, err
+	}
 	all, err := r.Backups(ctx)
 	if err != nil {
 		return Pruned{}, err
 	}
-	keep, drop, err := parted(all, o)
+	keep, drop, err := parted(all, o, capsules)
 	if err != nil {
 		return Pruned{}, err
 	}
-	ended := note.at.Add(-max(o.Grace, underWay))
 	old, err := r.older(ctx, pendingDir, ended)
 	if err != nil {
 		return Pruned{}, err
@@ -60,10 +65,13 @@ func (r *Repo) Prune(ctx context.Context, o PruneOptions) (done Pruned, err erro
 	if err != nil {
 		return Pruned{}, err
 	}
-	done = Pruned{Backups: drop, Kept: len(keep)}
+	done = Pruned{Backups: drop, Capsules: capsules.drop, Kept: len(keep)}
 	tmp, err := r.older(ctx, TmpDir, ended)
 	if err != nil {
 		return Pruned{}, err
+	}
+	for _, e := range capsules.drop { // before what they need
+		capsules.objects = append(capsules.objects, capsulesDir+e.ID)
 	}
 	first := slices.Concat(old, tmp)
 	for _, e := range drop {
@@ -80,16 +88,82 @@ func (r *Repo) Prune(ctx context.Context, o PruneOptions) (done Pruned, err erro
 	if err != nil || o.Dry {
 		return done, err
 	}
+	if err := r.remove(ctx, note, capsules.objects); err != nil {
+		return done, err
+	}
 	if err := r.remove(ctx, note, first); err != nil { // before anything that they name
 		return done, err
 	}
 	return done, r.remove(ctx, note, chunks)
 }
 
-// parted tells which backups stay.
-func parted(all []Entry, o PruneOptions) (keep, drop []Entry, err error) {
+// partedCapsules is which capsules go, and what the others need.
+type partedCapsules struct {
+	drop    []CapsuleEntry
+	needed  map[string]string // backups, and the capsule that needs each
+	objects []string          // to be removed first
+}
+
+// capsulesParted tells which capsules stay. What is pending since ended is nobody's.
+func (r *Repo) capsulesParted(ctx context.Context, o PruneOptions, ended time.Time) (out partedCapsules, err error) {
+	// A capsule that is put between the two listings was pending at the first.
+	pending, err := r.listCapsules(ctx, pendingCapsulesDir)
+	if err != nil {
+		return out, err
+	}
+	all, err := r.Capsules(ctx)
+	if err != nil {
+		return out, err
+	}
+	if out.objects, err = r.older(ctx, pendingCapsulesDir, ended); err != nil {
+		return out, err
+	}
+	out.needed = map[string]string{}
+	keep := slices.DeleteFunc(pending, func(e CapsuleEntry) bool { return slices.Contains(out.objects, pendingCapsulesDir+e.ID) })
+	of := map[string][]CapsuleEntry{}
+	for _, e := range slices.Backward(all) { // newest first
+		switch {
+		case slices.Contains(o.Drop, e.ID):
+			out.drop = append(out.drop, e)
+		case e.Err != nil:
+			keep = append(keep, e)
+		default:
+			of[e.Host] = append(of[e.Host], e)
+		}
+	}
+	for _, g := range of {
+		times := make([]time.Time, len(g))
+		for i, e := range g {
+			times[i] = e.Created
+		}
+		for i, stays := range o.Rules.keep(times) {
+			if stays {
+				keep = append(keep, g[i])
+			} else {
+				out.drop = append(out.drop, g[i])
+			}
+		}
+	}
+	slices.SortFunc(out.drop, func(a, b CapsuleEntry) int { return strings.Compare(a.ID, b.ID) })
+	for _, e := range keep {
+		if e.Err != nil {
+			return out, fmt.Errorf("nothing is removed, because it cannot be told what a capsule needs: %w; `ripstop backup prune --drop %s` gives it up", e.Err, e.ID)
+		}
+		for _, id := range e.needs() {
+			out.needed[id] = e.ID
+		}
+	}
+	return out, nil
+}
+
+// parted tells which backups stay: what a capsule needs does, too.
+func parted(all []Entry, o PruneOptions, capsules partedCapsules) (keep, drop []Entry, err error) {
 	for _, id := range o.Drop {
-		if !slices.ContainsFunc(all, func(e Entry) bool { return e.ID == id }) {
+		if by, ok := capsules.needed[id]; ok {
+			return nil, nil, fmt.Errorf("capsule %s needs backup %s: give up both with --drop %s,%s", by, id, by, id)
+		}
+		if !slices.ContainsFunc(all, func(e Entry) bool { return e.ID == id }) &&
+			!slices.ContainsFunc(capsules.drop, func(e CapsuleEntry) bool { return e.ID == id }) {
 			return nil, nil, fmt.Errorf("there is no backup %s: `ripstop backup ls` lists them", id)
 		}
 	}
@@ -111,7 +185,7 @@ func parted(all []Entry, o PruneOptions) (keep, drop []Entry, err error) {
 			times[i] = e.Created
 		}
 		for i, stays := range o.Rules.keep(times) {
-			if stays {
+			if _, needed := capsules.needed[g[i].ID]; stays || needed {
 				keep = append(keep, g[i])
 			} else {
 				drop = append(drop, g[i])

@@ -174,3 +174,110 @@ func (r *Repo) checkChunk(ctx context.Context, n Name, data bool) error {
 	_, err := r.getChunk(ctx, n, r.chunk)
 	return err
 }
+
+// ReadSince calls yield for what differs of a disk from another one that is not
+// larger, ascending: n bytes at off are p, or zeros where p is nil. They are whole blocks of
+// 4096 bytes or reach to the end. Beyond the end of the other one all is zeros there. Every
+// chunk is compared with its name. p is yield's until it returns.
+func (r *Repo) ReadSince(ctx context.Context, since, b Backup, yield func(off, n int64, p []byte) error) error {
+	if since.Size > b.Size || since.Chunk != b.Chunk {
+		return fmt.Errorf("read backup %s of LUN %s since %s: that one is larger, or of other chunks", b.ID, b.LUN, since.ID)
+	}
+	for i := range b.Pages {
+		was, is := pageOf(since, int64(i)), pageOf(b, int64(i))
+		if was == is {
+			continue
+		}
+		if err := r.pageSince(ctx, int64(i), was, is, b.Size, yield); err != nil {
+			return fmt.Errorf("read backup %s of LUN %s: %w", b.ID, b.LUN, err)
+		}
+	}
+	return nil
+}
+
+// pageSince compares two pages of a disk of size bytes.
+func (r *Repo) pageSince(ctx context.Context, i int64, was, is Name, size int64, yield func(off, n int64, p []byte) error) error {
+	var old, now [pageNames]Name
+	for _, p := range []struct {
+		name Name
+		into *[pageNames]Name
+	}{{was, &old}, {is, &now}} {
+		if p.name.hole() {
+			continue
+		}
+		data, err := r.getChunk(ctx, p.name, pageSize)
+		if err != nil {
+			return err
+		}
+		decodePage(data, p.into[:])
+	}
+	for k := range now {
+		off := (i*pageNames + int64(k)) * int64(r.chunk)
+		if now[k] == old[k] {
+			continue
+		}
+		if off >= size {
+			return damaged(is.object(), "it names chunks after the end of the disk")
+		}
+		before, err := r.chunkOrHole(ctx, old[k])
+		if err != nil {
+			return fmt.Errorf("byte %d: %w", off, err)
+		}
+		after, err := r.chunkOrHole(ctx, now[k])
+		if err != nil {
+			return fmt.Errorf("byte %d: %w", off, err)
+		}
+		n := min(int64(r.chunk), size-off)
+		if err := differences(off, before[:n], after[:n], yield); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Repo) chunkOrHole(ctx context.Context, n Name) ([]byte, error) {
+	if n.hole() {
+		return make([]byte, r.chunk), nil
+	}
+	return r.getChunk(ctx, n, r.chunk)
+}
+
+// differences hands on the runs of blocks in which after is not before.
+func differences(off int64, before, after []byte, yield func(off, n int64, p []byte) error) error {
+	const (
+		same = iota
+		hole
+		data
+	)
+	kind := func(from, to int) int {
+		switch {
+		case bytes.Equal(before[from:to], after[from:to]):
+			return same
+		case bytes.Equal(after[from:to], zeros[:to-from]):
+			return hole
+		}
+		return data
+	}
+	for from := 0; from < len(after); {
+		to := min(from+len(zeros), len(after))
+		run := kind(from, to)
+		for to < len(after) {
+			next := min(to+len(zeros), len(after))
+			if kind(to, next) != run {
+				break
+			}
+			to = next
+		}
+		p := after[from:to]
+		if run == hole {
+			p = nil
+		}
+		if run != same {
+			if err := yield(off+int64(from), int64(to-from), p); err != nil {
+				return err
+			}
+		}
+		from = to
+	}
+	return nil
+}

@@ -57,6 +57,9 @@ const (
 	backupsDir = "backups/"
 	pendingDir = "pending/"
 	pruningDir = "pruning/"
+
+	capsulesDir        = "capsules/"
+	pendingCapsulesDir = "pending-capsules/"
 	// TmpDir is where a store may have what is not whole yet.
 	TmpDir = "tmp/"
 )

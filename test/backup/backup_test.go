@@ -243,3 +243,56 @@ func TestInterrupted(t *testing.T) {
 	}
 	nettest.Eventually(t, limit, "no task is left", func() bool { return !strings.Contains(h.run("ripstop", "get", "task"), "data") })
 }
+
+// TestTwoAtOnce: of two backups of one LUN at the same time the second waits for the first, so that
+// neither takes the other's snapshot, and the next one finds what it can compare with.
+func TestTwoAtOnce(t *testing.T) {
+	server := s3.Start(t)
+	proxy := s3.NewProxy(t, server.Address)
+	store := proxy.URL + "/" + s3.Bucket + "/a"
+	h := newHost(t, lab)
+	h.run("ripstop", "backup", "init", store)
+	h.io(0, "write -P 1 0 2M", "flush")
+	create := []string{"ripstop", "backup", "create", "data", "--to", store}
+	reached, gate := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	proxy.With(func(_ int64, _ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/chunks/") {
+			once.Do(func() { close(reached) })
+			<-gate
+		}
+		return false
+	})
+	first, second := h.command(create...), h.command(create...)
+	var said, out bytes.Buffer
+	first.Stdout, first.Stderr = &out, &out
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-reached
+	waits, err := second.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Stdout = &said
+	if err := second.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 4096)
+	if n, err := waits.Read(line); err != nil || !strings.Contains(string(line[:n]), "this one waits for it") {
+		t.Errorf("it says %q, %v", line[:n], err)
+	}
+	close(gate)
+	if err := first.Wait(); err != nil {
+		t.Errorf("the first: %v: %s", err, out.String())
+	}
+	if err := second.Wait(); err != nil || !strings.Contains(said.String(), "changes since") {
+		t.Errorf("the second: %v: %s", err, said.String())
+	}
+	if n := strings.Count(h.run("ripstop", "get", "snapshot"), "backup-"); n != 1 {
+		t.Errorf("%d snapshots are left", n)
+	}
+	if got := h.run(create...); !strings.Contains(got, "changes since") {
+		t.Error(got)
+	}
+}

@@ -40,6 +40,8 @@ type host struct {
 	dir string
 	env []string
 	cmd *exec.Cmd
+
+	netns string // "" is the test's own
 }
 
 // newHost starts a daemon with a file.
@@ -69,7 +71,20 @@ func (h *host) write(name, text string) {
 // serve starts the daemon and waits until all is well.
 func (h *host) serve() {
 	h.t.Helper()
-	h.cmd = h.command("ripstop", "serve", "--config", "lab.yaml")
+	h.start("--config", "lab.yaml")
+	nettest.Eventually(h.t, limit, "the daemon is ready", func() bool { return h.command("ripstop", "status").Run() == nil })
+}
+
+// serveNothing starts the daemon with what was applied last, and waits until it answers.
+func (h *host) serveNothing() {
+	h.t.Helper()
+	h.start()
+	nettest.Eventually(h.t, limit, "the daemon answers", func() bool { return h.command("ripstop", "version", "--daemon").Run() == nil })
+}
+
+func (h *host) start(flags ...string) {
+	h.t.Helper()
+	h.cmd = h.command(append([]string{"ripstop", "serve"}, flags...)...)
 	log := &bytes.Buffer{}
 	h.cmd.Stdout, h.cmd.Stderr = log, log
 	if err := h.cmd.Start(); err != nil {
@@ -80,7 +95,6 @@ func (h *host) serve() {
 			h.t.Logf("the daemon's log:\n%s", log.String())
 		}
 	})
-	nettest.Eventually(h.t, limit, "the daemon is ready", func() bool { return h.command("ripstop", "status").Run() == nil })
 }
 
 // end ends the daemon.
@@ -97,6 +111,9 @@ func (h *host) end(s syscall.Signal) {
 func (h *host) command(words ...string) *exec.Cmd {
 	if words[0] == "ripstop" {
 		words[0] = h.dir + "/bin/ripstop"
+	}
+	if h.netns != "" {
+		words = append([]string{"ip", "netns", "exec", h.netns}, words...)
 	}
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Dir, cmd.Env = h.dir, h.env
