@@ -89,7 +89,7 @@ func (c Cell) filtered() bool { return c.Load == "filter" || c.Load == "stateles
 // direct tells whether ends with nothing, or the least, between them can carry the
 // load.
 func (c Cell) direct() bool {
-	return c.Load == "fdb" || !strings.Contains(c.Ends, "vm") && !c.filtered() && c.floods() == (c.Ports > leastPorts)
+	return c.Load == "fdb" || c.floods() || !strings.Contains(c.Ends, "vm") && !c.filtered() && c.Ports <= leastPorts
 }
 
 func (c Cell) measure(l *lab, d time.Duration) (Sample, error) {
