@@ -300,7 +300,8 @@ func (s *saver) note(all ...backup.Backup) {
 	}
 }
 
-// ofBackups is the names of snapshots that backups made, of whatever store, and exports.
+// ofBackups is the names of snapshots that backups made, of whatever store, and exports:
+// they are of use where they are, as those of copies.
 var ofBackups = regexp.MustCompile(`^(backup-[0-9a-f]{8}|export)-[a-z2-7]+$`)
 
 // disk adds the snapshots of a LUN and the LUN.
@@ -311,7 +312,7 @@ func (s *saver) disk(ctx context.Context, w *backup.CapsuleWriter, l capsuleLUN,
 	}
 	s.snapshots = all
 	for _, x := range all { // in the order in which they were made
-		if x.LUN != l.Name || ofBackups.MatchString(x.Name) || x.Since.After(live.Created) {
+		if x.LUN != l.Name || ofBackups.MatchString(x.Name) || lun.IsCopyName(x.Name) || x.Since.After(live.Created) {
 			continue
 		}
 		b, ok := s.kept(x)

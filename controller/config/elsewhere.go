@@ -207,9 +207,19 @@ func (c *Config) SecretFiles() []string {
 	for _, p := range c.Pools {
 		all[p.Encryption.Key], all[p.Encryption.Former] = true, true
 	}
+	chap := func(both ...*CHAP) {
+		for _, c := range both {
+			if c != nil {
+				all[c.Secret] = true
+			}
+		}
+	}
 	for _, l := range c.LUNs {
 		if l.Encryption != nil {
 			all[l.Encryption.Key], all[l.Encryption.Former] = true, true
+		}
+		if l.Copy != nil {
+			chap(l.Copy.CHAP, l.Copy.Mutual)
 		}
 	}
 	for _, t := range c.Targets {
@@ -218,11 +228,7 @@ func (c *Config) SecretFiles() []string {
 			initiators = append(initiators, *t.Any)
 		}
 		for _, i := range initiators {
-			for _, chap := range []*CHAP{i.CHAP, i.Mutual} {
-				if chap != nil {
-					all[chap.Secret] = true
-				}
-			}
+			chap(i.CHAP, i.Mutual)
 		}
 	}
 	delete(all, "")

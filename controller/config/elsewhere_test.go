@@ -65,7 +65,8 @@ func TestSecretFiles(t *testing.T) {
 tunnels: {site: {listen: 1, address: [10.0.0.1/24], private-key: a, peers: {p: {public-key: "` + strings.Repeat("A", 42) + `E=", preshared-key: b, allowed-ips: [10.9.0.0/24]}}}}
 bgp: {asn: 1, router-id: 1.2.3.4, neighbors: {n: {address: 10.0.0.2, asn: 2, password: c}}}
 pools: {main: {path: x, size: 1GiB, encryption: {key: d, former: e}}}
-luns: {data: {pool: main, size: 1MiB, encryption: {key: f, former: g}}, plain: {pool: main, size: 1MiB, encryption: none}}
+luns: {data: {pool: main, size: 1MiB, encryption: {key: f, former: g}}, plain: {pool: main, size: 1MiB, encryption: none},
+  far: {pool: main, size: 1MiB, copy: {portal: "192.0.2.9:3260", target: "iqn.2026-11.org.example:far", luns: [0], initiator: "iqn.2026-11.org.example:me", every: 5m, chap: {user: u, secret: l, mutual: {user: v, secret: m}}}}}
 targets:
   "iqn.2026-11.org.example:t":
     portals: [{address: "127.0.0.1:3260"}]
@@ -77,8 +78,19 @@ targets:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(c.SecretFiles(), ""); got != "abcdefghijk" {
+	if got := strings.Join(c.SecretFiles(), ""); got != "abcdefghijklm" {
 		t.Errorf("got %s", got)
+	}
+	proofs := 0
+	for _, typ := range []reflect.Type{reflect.TypeFor[Initiator](), reflect.TypeFor[Copy](), reflect.TypeFor[LUN](), reflect.TypeFor[Target](), reflect.TypeFor[Config]()} {
+		for i := range typ.NumField() {
+			if typ.Field(i).Type == reflect.TypeFor[*CHAP]() {
+				proofs++
+			}
+		}
+	}
+	if proofs != 4 {
+		t.Errorf("%d places have a proof: what is new belongs into SecretFiles and here", proofs)
 	}
 	var fields []string
 	seen := map[reflect.Type]bool{}
