@@ -85,14 +85,14 @@ func (r *resolver) rules(rule config.Rule, vlan string, base vswitch.FilterRule)
 	return out
 }
 
-// members is the addresses of a group's ports in a VLAN, sorted: those that each
+// members is the addresses of a group's ports in a VLAN, on all hosts, sorted: those that each
 // may send from, or else those that its far end has.
 func (r *resolver) members(group, vlan string) []netip.Prefix {
 	key := group + " " + vlan
 	if list, ok := r.groups[key]; ok {
 		return list
 	}
-	var all []netip.Prefix
+	all := slices.Clone(r.cfg.Groups[group].Away[vlan])
 	for _, sw := range r.cfg.Switches {
 		for _, p := range sw.Ports {
 			if !slices.Contains(append([]string{p.VLAN, p.Native}, p.Trunk...), vlan) || !slices.Contains(r.cfg.GroupsIn(p, vlan), group) {

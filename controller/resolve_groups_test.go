@@ -2,6 +2,7 @@ package controller
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -69,5 +70,46 @@ switches:
 	}
 	if got := remotes(ports["db1"].Filters[10]); !slices.Equal(got, []string{"10.0.0.1/32", "10.0.1.0/24"}) {
 		t.Errorf("db1 knows %v as the addresses of web", got)
+	}
+}
+
+// TestGroupsAcrossHosts lets a rule mean the ports of a group on other hosts, too.
+func TestGroupsAcrossHosts(t *testing.T) {
+	const text = `
+version: 1
+hosts: {a: {}, b: {}, c: {}}
+vlans: {blue: {id: 10, groups: all}, red: {id: 20}}
+groups:
+  all: {rules: [{allow: out, protocol: udp, group: all}]}
+  web: {rules: [{allow: in, protocol: tcp, group: db}]}
+  db: {rules: [{allow: in, protocol: tcp, group: web}]}
+switches:
+  lab:
+    dataplane: ebpf
+    ports:
+      web: {vlan: blue, netns: web, address: 10.0.0.1/24, groups: web, on: a}
+      db1: {vlan: blue, netns: db1, address: 10.0.0.2/24, groups: db, on: a}
+      db2: {vlan: blue, tap: {}, allowed-ips: [10.0.0.3/32, 10.0.1.0/24], groups: db, on: b}
+      db3: {vlan: red, netns: db3, address: 10.0.0.4/24, groups: db, on: c}
+      up: {trunk: blue, native: red, tap: {}, allowed-ips: 10.0.2.0/24, groups: db, on: [b, c]}
+`
+	c, _, err := config.ParseFor([]config.File{{Name: "t.yaml", Data: []byte(text)}}, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, problems := Resolve(c, Host{StateDir: "/", Works: func(vswitch.Dataplane) error { return nil }})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	got := map[string][]string{}
+	for _, r := range d.VSwitch.Switches["lab"].Ports["web"].Filters[10].Rules {
+		got[r.Group] = append(got[r.Group], r.Remote.String())
+	}
+	want := map[string][]string{
+		"all": {"10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32", "10.0.1.0/24", "10.0.2.0/24"},
+		"web": {"10.0.0.2/32", "10.0.0.3/32", "10.0.1.0/24", "10.0.2.0/24"},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("web follows rules for\n%v\nwant\n%v", got, want)
 	}
 }

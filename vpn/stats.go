@@ -21,6 +21,7 @@ type TunnelStats struct {
 	PublicKey Key
 	Listen    uint16 // the UDP port in use
 	MTU       int    // bytes, as the device has it
+	Why       string // how the MTU comes about
 	Peers     []PeerStats
 }
 

@@ -84,6 +84,7 @@ type Tunnel struct {
 	Listen    int      `json:"listen"`
 	Addresses []string `json:"addresses"`
 	MTU       int      `json:"mtu"`
+	Why       string   `json:"why" doc:"how the MTU comes about"`
 	Peers     int      `json:"peers"`
 }
 

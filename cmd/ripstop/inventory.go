@@ -169,7 +169,7 @@ func (i inventory) tunnels(ctx context.Context) ([]v1.Tunnel, error) {
 	var all []v1.Tunnel
 	for _, t := range stats {
 		all = append(all, v1.Tunnel{
-			Name: t.Name, Engine: string(t.Engine), PublicKey: t.PublicKey.String(), Listen: int(t.Listen), MTU: t.MTU,
+			Name: t.Name, Engine: string(t.Engine), PublicKey: t.PublicKey.String(), Listen: int(t.Listen), MTU: t.MTU, Why: t.Why,
 			Addresses: texts(have.Tunnels[t.Name].Addresses), Peers: len(t.Peers),
 		})
 	}

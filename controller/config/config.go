@@ -52,6 +52,9 @@ type VLAN struct {
 type Group struct {
 	Log   bool
 	Rules []Rule // in the file's order, which has no meaning
+
+	// Away is the addresses of the group's ports on other hosts, by VLAN.
+	Away map[string][]netip.Prefix
 }
 
 // Rule is one rule of a group. What it does not name is any.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -42,6 +43,12 @@ func (c *Config) ForHost(name string) (*Config, error) {
 	part.check()
 	part.cfg.Host, part.cfg.Hosts = name, maps.Clone(c.Hosts)
 	part.cfg.meshPeers()
+	for group, away := range c.fabric.away(name) {
+		if g, ok := part.cfg.Groups[group]; ok {
+			g.Away = away
+			part.cfg.Groups[group] = g
+		}
+	}
 	return part.cfg, nil
 }
 
@@ -130,6 +137,52 @@ func (f *rawFile) forHost(host string) *rawFile {
 	}
 	out.self = host
 	return &out
+}
+
+// away is the addresses of ports that a host does not have, by group and VLAN: its
+// rules mean them as well where a VLAN spans hosts.
+func (f *rawFile) away(host string) map[string]map[string][]netip.Prefix {
+	out := map[string]map[string][]netip.Prefix{}
+	for _, sw := range f.Switches.all() {
+		for _, p := range sw.Ports.all() {
+			if sw.has(host) && p.has(host) {
+				continue
+			}
+			addresses := p.addresses()
+			for _, vlan := range append([]value[name]{p.VLAN, p.Native}, p.Trunk.items...) {
+				groups := p.Groups.items
+				if v := f.VLANs.items[string(vlan.v)]; v != nil {
+					groups = slices.Concat(groups, v.Groups.items)
+				}
+				for _, g := range groups {
+					of := string(g.v)
+					if vlan.ok && out[of] == nil {
+						out[of] = map[string][]netip.Prefix{}
+					}
+					if vlan.ok {
+						out[of][string(vlan.v)] = append(out[of][string(vlan.v)], addresses...)
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+// addresses is what a port may send from, as far as the file says.
+func (p *rawPort) addresses() []netip.Prefix {
+	var out []netip.Prefix
+	for v := range p.AllowedIPs.valid() {
+		out = append(out, netip.Prefix(v.v).Masked())
+	}
+	if len(out) > 0 {
+		return out
+	}
+	for v := range p.Address.valid() {
+		a := prefixOf(v).Addr()
+		out = append(out, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return out
 }
 
 // placed goes through the `on` of every object, and that of what it lies in.

@@ -98,12 +98,15 @@ func (h *host) endpointOf(peer string) string {
 // TestThreeHosts works on a LUN of host b in a VLAN of host a while everything
 // between them fails, one after the other.
 func TestThreeHosts(t *testing.T) {
-	w, a, b, _, file := hosts(t, "full")
+	w, a, b, c, file := hosts(t, "full")
 	d := newDisk(t, "web", lun)
 	d.goes("at first")
 	reaches(t, "web", "10.30.0.2")
 	reaches(t, "till", "10.30.0.2")
 	reaches(t, "till", "10.10.0.2")
+	if got, want := c.ripstop("get", "tunnel"), "the way to 192.0.2.2 carries 1500, and WireGuard takes 60"; !strings.Contains(got, "  1440 ") || !strings.Contains(strings.ReplaceAll(got, "192.0.2.1 ", "192.0.2.2 "), want) {
+		t.Errorf("the tunnel of c is\n%swant 1440, as %s", got, want)
+	}
 
 	steps := []struct {
 		name string

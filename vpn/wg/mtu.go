@@ -2,6 +2,7 @@ package wg
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -17,7 +18,13 @@ const (
 
 // fits is the MTU that the ways to the endpoints leave to a tunnel.
 func (d *Driver) fits(s seen) int {
-	mtu, asked, way := 0, map[netip.Addr]bool{}, ways{d.links, map[int]int{}}
+	mtu, _ := d.fit(s)
+	return mtu
+}
+
+// fit is that MTU, and the arithmetic of it.
+func (d *Driver) fit(s seen) (mtu int, why string) {
+	asked, way := map[netip.Addr]bool{}, ways{d.links, map[int]int{}}
 	for _, p := range s.device.Peers {
 		to := endpoint(p).Addr()
 		if !to.IsValid() || asked[to] {
@@ -29,16 +36,17 @@ func (d *Driver) fits(s seen) int {
 			continue
 		}
 		if inner := min(outer, largestIP) - overhead(to); mtu == 0 || inner < mtu {
-			mtu = inner
+			mtu, why = inner, fmt.Sprintf("the way to %s carries %d, and WireGuard takes %d", to, outer, overhead(to))
 		}
 	}
 	if mtu == 0 {
-		return defaultMTU
+		return defaultMTU, fmt.Sprintf("no endpoint is known: %d is what Ethernet carries, less %d", defaultMTU, overheadIPv6)
 	}
-	if slices.ContainsFunc(s.addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
-		return max(mtu, leastIPv6)
+	six := slices.ContainsFunc(s.addresses, func(p netip.Prefix) bool { return p.Addr().Is6() })
+	if six && mtu < leastIPv6 {
+		return leastIPv6, fmt.Sprintf("IPv6 needs %d, though %s", leastIPv6, why)
 	}
-	return mtu
+	return mtu, why
 }
 
 func overhead(outer netip.Addr) int {

@@ -224,6 +224,11 @@ func (d *Driver) Stats(context.Context) ([]vpn.TunnelStats, error) {
 		if isKernel(s.link) {
 			t.Engine = vpn.Kernel
 		}
+		if mtu, why := d.fit(s); mtu == t.MTU {
+			t.Why = why
+		} else {
+			t.Why = fmt.Sprintf("chosen; %d would fit: %s", mtu, why)
+		}
 		for _, p := range s.device.Peers {
 			if !d.memory.waits(s.name, vpn.Key(p.PublicKey)) {
 				t.Peers = append(t.Peers, d.peerStats(s.name, p))
