@@ -233,7 +233,22 @@ func (f far) Preempt(_ context.Context, key, victim uint64) error {
 // site is the target elsewhere.
 type site struct {
 	disks []*disk
-	away  error
+
+	mu   sync.Mutex
+	away error
+}
+
+// leave has nobody reach the target, for a reason.
+func (s *site) leave(why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = why
+}
+
+func (s *site) reach() (Session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s, s.away
 }
 
 func (s *site) Open(_ context.Context, n uint16) (Far, error) {
@@ -249,7 +264,7 @@ func (s *site) Close() error { return nil }
 func (h *house) driver(s *site) *Driver {
 	return New(slog.New(slog.DiscardHandler), Options{
 		Source: h, Memory: keep.New(filepath.Join(h.dir, "copies")), Host: "here", HostID: "id", Changed: func() {},
-		Dial: func(context.Context, lun.Copy, [6]byte) (Session, error) { return s, s.away },
+		Dial: func(context.Context, lun.Copy, [6]byte) (Session, error) { return s.reach() },
 	})
 }
 
@@ -532,7 +547,7 @@ func TestDriver(t *testing.T) {
 	if steps := lun.DiffCopies(lun.Copies{Of: map[string]lun.Copy{"db": c}}, have); len(steps) > 0 {
 		t.Error(steps)
 	}
-	s.away = errors.New("it is away")
+	s.leave(errors.New("it is away"))
 	if _, err := d.Now(ctx, "db", false); err == nil || !strings.Contains(err.Error(), "it is away") {
 		t.Errorf("%v", err)
 	}
