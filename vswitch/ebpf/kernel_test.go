@@ -1,6 +1,6 @@
 //go:build vm
 
-//suite:all but ^(TestConformance|TestRandom|TestGenerated)$
+//suite:all but ^(TestConformance|TestRandom|TestGenerated|TestDrift)$
 
 package ebpf
 
