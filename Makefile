@@ -1,5 +1,5 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: bench-backup bench-crypt bench-qos quickstart test build gen fuzz conformance bench-iscsi bench-store bench-switch bench-switch-vm bench-ports soak soak-kill soak-iscsi soak-switch soak-gap lint clean
+.PHONY: bench-evpn bench-backup bench-crypt bench-qos quickstart test build gen fuzz conformance bench-iscsi bench-store bench-switch bench-switch-vm bench-ports soak soak-kill soak-iscsi soak-switch soak-gap lint clean
 
 export CGO_ENABLED = 0
 
@@ -50,6 +50,10 @@ bench-switch-vm:
 # 1,000 ports made beside ip -batch, looked at again, and removed; by hand.
 bench-ports:
 	go test ./vswitch/ebpf -run xxx -bench BenchmarkPorts -benchtime 5x
+
+# How soon a host's FDB has 10,000 stations of another by EVPN, into docs/benchmarks; by hand.
+bench-evpn:
+	RIPSTOP_STATIONS=10000 RIPSTOP_ROUNDS=5 RIPSTOP_DOCS=$(CURDIR)/docs/benchmarks/evpn.md go test ./test/bench/evpn -run TestConvergence -count=1 -v
 
 # What limits, reservations and shares of LUNs are worth under contention, into docs/benchmarks; by hand.
 bench-qos:

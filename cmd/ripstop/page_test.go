@@ -19,6 +19,31 @@ func TestBGPPage(t *testing.T)         { page(t, "bgp") }
 func TestEncryptionPage(t *testing.T)  { page(t, "encryption") }
 func TestOffsitePage(t *testing.T)     { page(t, "offsite") }
 
+// TestEVPNPage has the page show the files that TestVXLAN and TestEVPN run.
+func TestEVPNPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/evpn.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scripts := ""
+	for _, name := range []string{"vxlan", "evpn"} {
+		b, err := os.ReadFile("testdata/" + name + ".txtar")
+		if err != nil {
+			t.Fatal(err)
+		}
+		scripts += string(b)
+	}
+	files := blocks(string(page), "yaml")
+	if len(files) == 0 {
+		t.Fatal("the page has no file")
+	}
+	for _, f := range files {
+		if !strings.Contains(scripts, "-- a.yaml --\n"+f) {
+			t.Errorf("no script has\n%s", f)
+		}
+	}
+}
+
 // page runs the commands of a page of docs over the page's files: its script has
 // each of them, in the page's order, and sees what comes of it.
 func page(t *testing.T, name string) { testscript.Run(t, pageParams(t, name)) }

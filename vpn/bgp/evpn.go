@@ -205,11 +205,20 @@ func (d *Driver) claim(claims map[vpn.Claim]bool) error {
 	}
 	place := func(c vpn.Claim) vpn.Claim { return vpn.Claim{StationKey: c.StationKey, IP: c.IP} }
 	now := map[vpn.Claim]bool{} // by what is the same route
+	var add, gone []*apiutil.Path
 	var errs []error
+	take := func(to *[]*apiutil.Path, c vpn.Claim, n vpn.Network, withdraw bool) {
+		p, err := d.engine.station(c, n, withdraw)
+		if err != nil {
+			errs = append(errs, err)
+			return
+		}
+		*to = append(*to, p)
+	}
 	for c := range claims {
 		now[place(c)] = true
 		if !d.evpn.claims[c] {
-			errs = append(errs, d.engine.station(c, d.have.Networks[c.VNI], false))
+			take(&add, c, d.have.Networks[c.VNI], false)
 		}
 	}
 	for c := range d.evpn.claims {
@@ -217,10 +226,10 @@ func (d *Driver) claim(claims map[vpn.Claim]bool) error {
 			if !ok {
 				continue // it went with its network
 			}
-			errs = append(errs, d.engine.station(c, n, true))
+			take(&gone, c, n, true)
 		}
 	}
-	err := errors.Join(errs...)
+	err := errors.Join(append(errs, d.engine.send(add, gone))...)
 	if err == nil {
 		d.evpn.claims = claims
 	}
@@ -261,42 +270,57 @@ func (e *engine) network(vni uint32, n vpn.Network, withdraw bool) error {
 	if err != nil {
 		return err
 	}
-	return e.tell(route, n.VTEP, withdraw, e.communities(vni),
-		bgp.NewPathAttributePmsiTunnel(bgp.PMSI_TUNNEL_TYPE_INGRESS_REPL, false, vni, id))
-}
-
-// station announces a route of type 2.
-func (e *engine) station(c vpn.Claim, n vpn.Network, withdraw bool) error {
-	rd, err := e.rd(n)
+	path, err := pathTo(route, n.VTEP, withdraw, e.communities(vni), bgp.NewPathAttributePmsiTunnel(bgp.PMSI_TUNNEL_TYPE_INGRESS_REPL, false, vni, id))
 	if err != nil {
 		return err
+	}
+	if withdraw {
+		return e.send(nil, []*apiutil.Path{path})
+	}
+	return e.send([]*apiutil.Path{path}, nil)
+}
+
+// station is a route of type 2.
+func (e *engine) station(c vpn.Claim, n vpn.Network, withdraw bool) (*apiutil.Path, error) {
+	rd, err := e.rd(n)
+	if err != nil {
+		return nil, err
 	}
 	esi := bgp.EthernetSegmentIdentifier{Type: bgp.ESI_ARBITRARY, Value: make([]byte, 9)}
 	route, err := bgp.NewEVPNMacIPAdvertisementRoute(rd, esi, 0, c.MAC.String(), c.IP, []uint32{c.VNI})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	with := e.communities(c.VNI)
 	if c.Seq > 0 || c.Fixed {
 		with = append(with, bgp.NewMacMobilityExtended(c.Seq, c.Fixed))
 	}
-	return e.tell(route, n.VTEP, withdraw, with)
+	return pathTo(route, n.VTEP, withdraw, with)
 }
 
-// tell announces or withdraws an EVPN route of this host.
-func (e *engine) tell(route *bgp.EVPNNLRI, vtep netip.Addr, withdraw bool, with []bgp.ExtendedCommunityInterface, more ...bgp.PathAttributeInterface) error {
+// pathTo is an EVPN route of this host.
+func pathTo(route *bgp.EVPNNLRI, vtep netip.Addr, withdraw bool, with []bgp.ExtendedCommunityInterface, more ...bgp.PathAttributeInterface) (*apiutil.Path, error) {
 	reach, err := bgp.NewPathAttributeMpReachNLRI(bgp.RF_EVPN, []bgp.PathNLRI{{NLRI: route}}, vtep)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	path := &apiutil.Path{Family: bgp.RF_EVPN, Nlri: route, Withdrawal: withdraw}
 	path.Attrs = append([]bgp.PathAttributeInterface{bgp.NewPathAttributeOrigin(0), reach, bgp.NewPathAttributeExtendedCommunities(with)}, more...)
-	if withdraw {
-		return e.srv.DeletePath(apiutil.DeletePathRequest{Paths: []*apiutil.Path{path}})
+	return path, nil
+}
+
+// send announces and withdraws many routes at once: each on its own waits for gobgp.
+func (e *engine) send(add, gone []*apiutil.Path) error {
+	var err error
+	if len(add) > 0 {
+		var answers []apiutil.AddPathResponse
+		answers, err = e.srv.AddPath(apiutil.AddPathRequest{Paths: add})
+		for _, a := range answers {
+			err = cmp.Or(err, a.Error)
+		}
 	}
-	answers, err := e.srv.AddPath(apiutil.AddPathRequest{Paths: []*apiutil.Path{path}})
-	for _, a := range answers {
-		err = cmp.Or(err, a.Error)
+	if len(gone) > 0 {
+		err = errors.Join(err, e.srv.DeletePath(apiutil.DeletePathRequest{Paths: gone}))
 	}
 	return err
 }
