@@ -70,6 +70,8 @@ func TestKill(t *testing.T) {
 
 // killing is a daemon with its LUNs and what they may hold.
 type killing struct {
+	keys int64 // bytes that a pool without LUNs may have, for keys of some that it had
+
 	*daemon
 	random  *rand.Rand // of the rounds, not of the workers
 	disks   []*disk
