@@ -209,11 +209,12 @@ func (r *resolver) lun() lun.State {
 	}
 	for _, name := range byName(r.cfg.LUNs) {
 		l := r.cfg.LUNs[name]
-		if _, ok := s.Pools[l.Pool]; !ok {
+		_, ok := s.Pools[l.Pool]
+		if _, other := s.Pools[l.Mirror]; !ok && !other {
 			r.problem("lun/"+name, fmt.Errorf("pool %q is out of service: see its own problem", l.Pool))
 			continue
 		}
-		s.LUNs[name] = lun.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block, Thick: l.Thick, Encryption: r.encryption(l)}
+		s.LUNs[name] = lun.LUN{Pool: l.Pool, Mirror: l.Mirror, Size: l.Size, Block: l.Block, Thick: l.Thick, Encryption: r.encryption(l)}
 	}
 	return s
 }

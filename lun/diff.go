@@ -62,10 +62,10 @@ func Change(name string, from, to LUN) []Step {
 	if from.Pool != to.Pool && from.Ready == to.Pool {
 		return []Step{SwitchLUN{name, from.Pool, to.Pool}}
 	}
-	if err := Unchangeable(name, from, to); err != nil {
+	steps, placed := changeLegs(name, from, to)
+	if err := Unchangeable(name, placed, to); err != nil {
 		return []Step{Refuse{"lun/" + name, "LUN " + name + ": " + err.Error()}}
 	}
-	var steps []Step
 	if from.Encryption != to.Encryption {
 		steps = append(steps, RekeyLUN{name, from.Encryption, to.Encryption})
 	}
@@ -77,6 +77,9 @@ func Change(name string, from, to LUN) []Step {
 	}
 	if to.Thick && !from.Thick {
 		steps = append(steps, ReserveLUN{name, to.Size, true})
+	}
+	if placed.Away != "" {
+		steps = append(steps, ReturnLeg{name, placed.Away})
 	}
 	return steps
 }
@@ -119,6 +122,17 @@ func (p Pool) limits() string {
 	return fmt.Sprintf("%s, %s%s, promised up to %g times", p.Kind, bytesText(p.Size), past, p.Overcommit)
 }
 
+// Waiting is the LUNs of which a leg is being brought up to date, by "lun/NAME".
+func (s State) Waiting() map[string]string {
+	out := map[string]string{}
+	for name, l := range s.LUNs {
+		if l.Syncing != "" {
+			out["lun/"+name] = "its leg in pool " + l.Syncing + " is being brought up to date: `ripstop get lun " + name + "` says how far that is"
+		}
+	}
+	return out
+}
+
 // Describe is one line for each object, by "pool/NAME" and "lun/NAME".
 func (s State) Describe() map[string]string {
 	out := make(map[string]string, len(s.Pools)+len(s.LUNs))
@@ -133,7 +147,11 @@ func (s State) Describe() map[string]string {
 		if l.Encryption.On() {
 			more += ", encrypted"
 		}
-		out["lun/"+name] = fmt.Sprintf("%s in pool %s, %d-byte blocks%s", bytesText(l.Size), l.Pool, l.Block, more)
+		in := "pool " + l.Pool
+		if l.Mirror != "" {
+			in = "pools " + l.Pool + " and " + l.Mirror
+		}
+		out["lun/"+name] = fmt.Sprintf("%s in %s, %d-byte blocks%s", bytesText(l.Size), in, l.Block, more)
 	}
 	return out
 }

@@ -142,7 +142,7 @@ func (f *front) WriteAt(ctx context.Context, p []byte, off int64, fua bool) erro
 	}
 	defer w.leave()
 	if w.move != nil {
-		return w.move.both(ctx, off, int64(len(p)), func(ctx context.Context, v Volume) error { return v.WriteAt(ctx, p, off, fua) })
+		return w.move.both(ctx, off, p, func(ctx context.Context, v Volume, p []byte) error { return v.WriteAt(ctx, p, off, fua) })
 	}
 	return w.volume.WriteAt(ctx, p, off, fua)
 }
@@ -155,7 +155,7 @@ func (f *front) Unmap(ctx context.Context, off, n int64) error {
 	}
 	defer w.leave()
 	if w.move != nil {
-		return w.move.both(ctx, off, n, func(ctx context.Context, v Volume) error { return v.Unmap(ctx, off, n) })
+		return w.move.change(ctx, off, n, func(ctx context.Context, v Volume) error { return v.Unmap(ctx, off, n) })
 	}
 	return w.volume.Unmap(ctx, off, n)
 }
@@ -168,7 +168,7 @@ func (f *front) WriteZeroes(ctx context.Context, off, n int64) error {
 	}
 	defer w.leave()
 	if w.move != nil {
-		return w.move.both(ctx, off, n, func(ctx context.Context, v Volume) error { return v.WriteZeroes(ctx, off, n) })
+		return w.move.change(ctx, off, n, func(ctx context.Context, v Volume) error { return v.WriteZeroes(ctx, off, n) })
 	}
 	return w.volume.WriteZeroes(ctx, off, n)
 }
@@ -182,7 +182,7 @@ func (f *front) CompareAndWrite(ctx context.Context, old, data []byte, off int64
 	defer w.leave()
 	if w.move != nil {
 		first := true
-		return w.move.both(ctx, off, int64(len(data)), func(ctx context.Context, v Volume) error {
+		return w.move.both(ctx, off, data, func(ctx context.Context, v Volume, data []byte) error {
 			if first {
 				first = false
 				return v.CompareAndWrite(ctx, old, data, off)
@@ -198,7 +198,7 @@ func (f *front) Flush(ctx context.Context) error {
 	w := f.enter()
 	defer w.leave()
 	if w.move != nil {
-		return w.move.both(ctx, 0, 0, func(ctx context.Context, v Volume) error { return v.Flush(ctx) })
+		return w.move.change(ctx, 0, 0, func(ctx context.Context, v Volume) error { return v.Flush(ctx) })
 	}
 	return w.volume.Flush(ctx)
 }

@@ -44,6 +44,16 @@ type ram struct {
 	open   bool
 	failed bool // it takes no more writes
 	snaps  []string
+	torn   map[int64][]byte // what blocks of 4 KiB were at the last flush, where somebody looks at that
+}
+
+// change notes what n bytes at off are before they change.
+func (r *ram) change(off, n int64) {
+	for i := off / 4096; r.torn != nil && i*4096 < off+n; i++ {
+		if _, known := r.torn[i]; !known {
+			r.torn[i] = bytes.Clone(r.b[i*4096 : (i+1)*4096])
+		}
+	}
 }
 
 var ids byte
@@ -280,6 +290,7 @@ func (r *ram) WriteAt(_ context.Context, p []byte, off int64, _ bool) error {
 }
 
 func (r *ram) put(p []byte, off int64) {
+	r.change(off, int64(len(p)))
 	copy(r.b[off:], p)
 	for i := off / 4096; i <= (off+int64(len(p))-1)/4096; i++ {
 		r.mapped[i] = true
@@ -291,6 +302,7 @@ func (r *ram) Unmap(_ context.Context, off, n int64) error {
 		return err
 	}
 	defer r.mu.Unlock()
+	r.change(off, n)
 	clear(r.b[off : off+n])
 	for i := off / 4096; i < (off+n)/4096; i++ {
 		r.mapped[i] = false
@@ -303,6 +315,7 @@ func (r *ram) WriteZeroes(ctx context.Context, off, n int64) error {
 		return err
 	}
 	defer r.mu.Unlock()
+	r.change(off, n)
 	clear(r.b[off : off+n])
 	return nil
 }
@@ -323,6 +336,7 @@ func (r *ram) Flush(context.Context) error {
 	if err := r.enter("flush", 0, 0); err != nil {
 		return err
 	}
+	clear(r.torn)
 	r.mu.Unlock()
 	return nil
 }

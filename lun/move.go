@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -15,6 +16,10 @@ const (
 	moveRegion = 64 << 10  // bytes under one lock
 	moveLocks  = 256
 	mostDirty  = 4096
+
+	// movePatience is how long the copy may take for what the LUN has done.
+	// Initiators give up after 30 s and more.
+	movePatience = 5 * time.Second
 )
 
 // Move is a LUN on its way to another pool. Until it is over the LUN is served
@@ -32,12 +37,16 @@ type Move struct {
 	front    *front
 	again    bool // there may be data of an earlier attempt in the copy
 
-	next  int64 // up to where it is copied
-	state atomic.Int32
-	mu    sync.Mutex // guards what follows
-	why   error
-	dirty []piece               // that the LUN may have and the copy has not
-	locks [moveLocks]sync.Mutex // of regions, by their number modulo moveLocks
+	patience time.Duration // that the copy has for what the LUN has done
+	failed   chan struct{} // closed when it has
+
+	next    int64 // up to where it is copied
+	state   atomic.Int32
+	decided atomic.Bool // it is recorded that the LUN is the copy
+	mu      sync.Mutex  // guards what follows
+	why     error
+	dirty   []piece               // that the LUN may have and the copy has not
+	locks   [moveLocks]sync.Mutex // of regions, by their number modulo moveLocks
 }
 
 // The states of a move.
@@ -60,6 +69,7 @@ func (m *Move) fail(why error) bool {
 	}
 	if m.state.CompareAndSwap(moveCopies, moveFailed) {
 		m.why = why
+		close(m.failed)
 	}
 	return true
 }
@@ -91,17 +101,26 @@ func (m *Move) Err() error {
 	return m.why
 }
 
-// both does to both volumes what changes n bytes at off. What the LUN could not do
-// is looked at again, and what the copy could not ends the move. It is not cut
+// change is both for what has no data.
+func (m *Move) change(ctx context.Context, off, n int64, do func(context.Context, Volume) error) error {
+	return m.twice(ctx, off, n, nil, func(ctx context.Context, v Volume, _ []byte) error { return do(ctx, v) })
+}
+
+// both does to both volumes what writes p at off. What the LUN could not do
+// is looked at again, and what the copy could not, or not in time, ends the move. It is not cut
 // short, or they might differ.
-func (m *Move) both(ctx context.Context, off, n int64, do func(context.Context, Volume) error) error {
+func (m *Move) both(ctx context.Context, off int64, p []byte, do func(context.Context, Volume, []byte) error) error {
+	return m.twice(ctx, off, int64(len(p)), p, do)
+}
+
+func (m *Move) twice(ctx context.Context, off, n int64, p []byte, do func(context.Context, Volume, []byte) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
 	m.each(off, n, (*sync.Mutex).Lock)
 	defer m.each(off, n, (*sync.Mutex).Unlock)
-	if err := do(ctx, m.from); err != nil {
+	if err := do(ctx, m.from, p); err != nil {
 		var differ *Miscompare
 		if !errors.Is(err, ErrRange) && !errors.As(err, &differ) { // of those nothing was done
 			m.differ(off, n)
@@ -111,11 +130,33 @@ func (m *Move) both(ctx context.Context, off, n int64, do func(context.Context, 
 	if m.state.Load() == moveFailed {
 		return nil
 	}
-	err := do(ctx, m.to)
+	mine := bytes.Clone(p) // who wrote p has it back before a disk that hangs has taken it
+	err := m.inTime(func() error { return do(ctx, m.to, mine) })
 	if err != nil && m.fail(fmt.Errorf("the copy in pool %s: %w", m.pools[1], err)) {
 		return nil
 	}
 	return err
+}
+
+// inTime has something done to the copy, and waits for it until the move has failed,
+// or it took so long that it does. A move that commits waits, whatever it takes:
+// nobody may be told of what is not in both.
+func (m *Move) inTime(do func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- do() }()
+	over := time.NewTimer(m.patience)
+	defer over.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-m.failed:
+		return m.Err()
+	case <-over.C:
+	}
+	if m.fail(fmt.Errorf("the copy in pool %s: %w", m.pools[1], ErrHangs)) {
+		return m.Err()
+	}
+	return <-ended
 }
 
 // each calls do for the locks of n bytes at off, always in the same order.
@@ -136,6 +177,8 @@ func (m *Move) each(off, n int64, do func(*sync.Mutex)) {
 // storage. Again, it copies what has come to differ since. progress is told up to
 // where it is, in bytes.
 func (m *Move) Run(ctx context.Context, progress func(done int64)) error {
+	// A piece that is being copied holds up writes: who ends the move ends that, too.
+	defer context.AfterFunc(ctx, func() { m.fail(context.Cause(ctx)) })()
 	buf := [2][]byte{make([]byte, movePiece), make([]byte, movePiece)}
 	for m.next < m.from.Info().Size {
 		n := min(moveWindow, m.from.Info().Size-m.next)
@@ -155,13 +198,28 @@ func (m *Move) Run(ctx context.Context, progress func(done int64)) error {
 			return m.broke(ctx, err)
 		}
 	}
-	if err := m.to.Flush(ctx); err != nil {
+	if err := m.flush(ctx); err != nil {
 		return m.broke(ctx, fmt.Errorf("the copy in pool %s: %w", m.pools[1], err))
 	}
 	if a, b := m.from.Info().Size, m.to.Info().Size; a != b {
 		return m.broke(ctx, fmt.Errorf("the copy in pool %s has %d bytes, and the LUN %d", m.pools[1], b, a))
 	}
 	return m.Err()
+}
+
+// flush puts the copy on stable storage, which may take as long as it likes: nobody
+// waits for it but who may cancel.
+func (m *Move) flush(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- m.to.Flush(context.WithoutCancel(ctx)) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-m.failed:
+		return m.Err()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // sound is why the LUN may lack what was written to it. In the other pool nobody would
@@ -257,15 +315,17 @@ func (m *Move) clear(ctx context.Context, p piece) error {
 	if !m.again {
 		return nil
 	}
-	there := false
-	err := m.to.Extents(ctx, p.off, p.n, func(_, _ int64, mapped bool) bool {
-		there = there || mapped
-		return !there
+	return m.inTime(func() error {
+		there := false
+		err := m.to.Extents(ctx, p.off, p.n, func(_, _ int64, mapped bool) bool {
+			there = there || mapped
+			return !there
+		})
+		if err == nil && there {
+			err = m.to.Unmap(ctx, p.off, p.n)
+		}
+		return err
 	})
-	if err == nil && there {
-		err = m.to.Unmap(ctx, p.off, p.n)
-	}
-	return err
 }
 
 // write copies data, unless the copy has them.
@@ -274,18 +334,21 @@ func (m *Move) write(ctx context.Context, p piece, buf [2][]byte) error {
 	if err := m.from.ReadAt(ctx, b, p.off); err != nil {
 		return fmt.Errorf("the LUN in pool %s: %w", m.pools[0], err)
 	}
-	if m.again {
-		is := buf[1][:p.n]
-		whole := true
-		err := m.to.Extents(ctx, p.off, p.n, func(_, _ int64, mapped bool) bool {
-			whole = whole && mapped
-			return whole
-		})
-		if err == nil && whole && m.to.ReadAt(ctx, is, p.off) == nil && bytes.Equal(b, is) {
-			return nil
+	err := m.inTime(func() error {
+		if m.again {
+			is := buf[1][:p.n]
+			whole := true
+			err := m.to.Extents(ctx, p.off, p.n, func(_, _ int64, mapped bool) bool {
+				whole = whole && mapped
+				return whole
+			})
+			if err == nil && whole && m.to.ReadAt(ctx, is, p.off) == nil && bytes.Equal(b, is) {
+				return nil
+			}
 		}
-	}
-	if err := m.to.WriteAt(ctx, b, p.off, false); err != nil {
+		return m.to.WriteAt(ctx, b, p.off, false)
+	})
+	if err != nil {
 		return fmt.Errorf("the copy in pool %s: %w", m.pools[1], err)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -45,6 +46,8 @@ type Deleted struct {
 	ID    [16]byte // of the LUN, zero when its metadata could not be read
 	Pool  string
 	Freed int64 // bytes
+
+	Other string // the pool of the other leg of a mirror, "" without one
 }
 
 // Mux is an Engine over one for each kind of pool: a step goes to the engine
@@ -58,13 +61,16 @@ type Mux struct {
 	moves  map[string]*Move // under way
 	snaps  map[string]int   // LUNs of which snapshots are being made, and how many
 	moved  map[string]Moved // committed, and something of it may be left to do
+
+	options MirrorOptions
+	mirrors map[string]*Mirror // in service
 }
 
 var _ Engine = (*Mux)(nil)
 
 // NewMux is a Mux over engines.
 func NewMux(engines map[Kind]Engine) *Mux {
-	return &Mux{engines: maps.Clone(engines), fronts: map[string]*front{}, moves: map[string]*Move{}, snaps: map[string]int{}, moved: map[string]Moved{}}
+	return &Mux{engines: maps.Clone(engines), fronts: map[string]*front{}, moves: map[string]*Move{}, snaps: map[string]int{}, moved: map[string]Moved{}, mirrors: map[string]*Mirror{}}
 }
 
 // all is the engines, always in the same order.
@@ -92,6 +98,7 @@ func (m *Mux) Observe(ctx context.Context) (State, error) {
 
 // seen is all without what moves hold apart.
 func (m *Mux) seen(all State) State {
+	m.seenMirrors(all)
 	type named struct {
 		name string
 		LUN
@@ -102,7 +109,7 @@ func (m *Mux) seen(all State) State {
 	}
 	all.LUNs = map[string]LUN{}
 	for _, l := range visible(m, luns, func(l *named) *string { return &l.name }) {
-		if v := m.moving(l.name); v != nil && v.state.Load() == moveDone {
+		if v := m.moving(l.name); v != nil && v.decided.Load() {
 			l.Pool, l.Ready = v.pools[0], v.pools[1]
 		}
 		all.LUNs[l.name] = l.LUN
@@ -113,6 +120,9 @@ func (m *Mux) seen(all State) State {
 // Do hands a step to the engine that it concerns.
 func (m *Mux) Do(ctx context.Context, step Step) error {
 	var e Engine
+	if ok, err := m.doMirror(ctx, step); ok || err != nil {
+		return err
+	}
 	switch s := step.(type) {
 	case OpenPool:
 		return m.openPool(ctx, s)
@@ -177,6 +187,9 @@ func (m *Mux) openPool(ctx context.Context, s OpenPool) error {
 	if err := m.settleIn(ctx, s.Name); err != nil {
 		return fmt.Errorf("open pool %s: finish moves of its LUNs: %w", s.Name, err)
 	}
+	if err := m.sweepPool(ctx, s.Name); err != nil {
+		return fmt.Errorf("open pool %s: delete what mirrors left: %w", s.Name, err)
+	}
 	return nil
 }
 
@@ -224,6 +237,9 @@ func (m *Mux) Keeps(lun string) (string, bool) {
 			return pool, true
 		}
 	}
+	if _, is := apart(lun); !is && m.options.Load != nil {
+		return m.Keeps(lun + legSuffix)
+	}
 	return "", false
 }
 
@@ -261,6 +277,7 @@ func (m *Mux) Stats() Stats {
 		s := e.Stats()
 		all.Pools, all.LUNs = append(all.Pools, s.Pools...), append(all.LUNs, s.LUNs...)
 	}
+	all.LUNs = m.mirrorStats(all.LUNs)
 	all.LUNs = visible(m, all.LUNs, func(l *LUNStats) *string { return &l.Name })
 	slices.SortFunc(all.Pools, func(a, b PoolStats) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(all.LUNs, func(a, b LUNStats) int { return cmp.Compare(a.Name, b.Name) })
@@ -274,6 +291,10 @@ func (m *Mux) Retained() []LUNStats {
 	for _, e := range m.all() {
 		all = append(all, e.Retained()...)
 	}
+	all = m.retainedMirrors(all)
+	for i := range all {
+		all[i].Name = strings.TrimSuffix(all[i].Name, legSuffix)
+	}
 	all = slices.DeleteFunc(all, func(l LUNStats) bool { _, is := apart(l.Name); return is })
 	slices.SortFunc(all, func(a, b LUNStats) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Pool, b.Pool))
@@ -285,6 +306,15 @@ func (m *Mux) Retained() []LUNStats {
 func (m *Mux) Delete(ctx context.Context, name string) (Deleted, error) {
 	if e := m.ofLUN(name); e != nil {
 		return e.Delete(ctx, name) // which refuses it
+	}
+	if m.mirrorOf(name) != nil {
+		return Deleted{}, fmt.Errorf("delete LUN %s: it is in service", name)
+	}
+	if d, ok, err := m.deleteMirror(ctx, name); ok || err != nil {
+		if err != nil {
+			err = fmt.Errorf("delete LUN %s: %w", name, err)
+		}
+		return d, err
 	}
 	all := m.all()
 	for i, e := range all { // who has the data goes first: a disk that hangs elsewhere is not asked
@@ -304,6 +334,9 @@ func (m *Mux) Delete(ctx context.Context, name string) (Deleted, error) {
 
 // Check reads all data of a LUN in service.
 func (m *Mux) Check(ctx context.Context, name string, read func(n int64)) ([]string, error) {
+	if mir := m.mirrorOf(name); mir != nil {
+		return m.checkMirror(ctx, mir, read)
+	}
 	e := m.ofLUN(name)
 	if e == nil {
 		return nil, fmt.Errorf("check LUN %s: %w", name, ErrClosed)
@@ -335,6 +368,10 @@ func (m *Mux) Close() error {
 	all := m.all()
 	errs := make([]error, len(all))
 	var group sync.WaitGroup
+	for _, mir := range m.allMirrors() {
+		group.Go(func() { _ = mir.close(mir.life) }) // a leg that hangs is left, and engines say so
+	}
+	group.Wait()
 	for i, e := range all {
 		group.Go(func() { errs[i] = e.Close() })
 	}

@@ -46,7 +46,7 @@ func (m *Mux) Expect(name string, moved Moved) {
 // BeginMove begins to keep a LUN in service in another pool, too. An earlier copy
 // there, which a crash left, is taken up.
 func (m *Mux) BeginMove(ctx context.Context, name, pool string) (*Move, error) {
-	v := &Move{name: name}
+	v := &Move{name: name, patience: movePatience, failed: make(chan struct{})}
 	if err := m.claimMove(name, v); err != nil {
 		return nil, fmt.Errorf("move LUN %s: %w", name, err)
 	}
@@ -130,6 +130,9 @@ func (m *Mux) movable(name, from, to string, source Engine) error {
 	}
 	if _, ok := target.(Renamer); !ok {
 		return fmt.Errorf("pool %s is of a kind that takes no LUN", to)
+	}
+	if err := m.freeOfMirror(name); err != nil {
+		return err
 	}
 	if s := m.SnapshotsOf(name); len(s) > 0 {
 		return fmt.Errorf("it has snapshots, which do not move: %s: delete them first", strings.Join(s, ", "))
@@ -222,19 +225,30 @@ func (m *Mux) CommitMove(_ context.Context, name string) error {
 	return v.Commit()
 }
 
-// Moved tells the Mux that the decision is on stable storage: the LUN is the copy.
-// Its accesses go there alone from now on.
-func (m *Mux) Moved(name string) {
+// Decided tells the Mux that the decision is on stable storage: the LUN is the copy. It
+// does not wait, and Moved is to follow.
+func (m *Mux) Decided(name string) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	v := m.moves[name]
 	m.moved[name] = Moved{v.pools[0], v.pools[1], v.front.id}
-	m.mu.Unlock()
+	v.decided.Store(true)
+}
+
+// Moved has the accesses of a LUN go to the copy alone, of which it is decided that it
+// is the LUN. It waits for those that are under way, which a disk that hangs keeps.
+func (m *Mux) Moved(name string) {
+	m.Decided(name)
+	v := m.moving(name)
 	v.front.turn(newWay(v.to, nil))
 	v.state.Store(moveDone)
 }
 
 // switchLUN carries a committed move out: the LUN goes by its name where it is now.
 func (m *Mux) switchLUN(ctx context.Context, s SwitchLUN) error {
+	if v := m.moving(s.Name); v != nil && v.state.Load() != moveDone {
+		return fmt.Errorf("switch LUN %s to pool %s: accesses in pool %s have not ended: %w: it goes on when that answers", s.Name, s.To, s.From, ErrHangs)
+	}
 	if err := m.settle(ctx, s.Name); err != nil {
 		return fmt.Errorf("switch LUN %s to pool %s: %w", s.Name, s.To, err)
 	}
@@ -375,15 +389,19 @@ func (m *Mux) into(pool string) string {
 // front is what users of a LUN in service see.
 func (m *Mux) front(name string) (*front, error) {
 	for {
-		move := m.moving(name)
+		move, mirror := m.moving(name), m.mirrorOf(name)
 		var v Volume
 		err := ErrClosed
+		if mirror != nil {
+			v, err = mirror, nil
+		}
 		for _, e := range m.all() {
-			if v, err = e.Volume(name); err == nil {
+			if err == nil {
 				break
 			}
+			v, err = e.Volume(name)
 		}
-		if f, now := m.frontOf(name, v, err == nil, move); now && f != nil {
+		if f, now := m.frontOf(name, v, err == nil, move, mirror); now && f != nil {
 			return f, nil
 		} else if now {
 			return nil, fmt.Errorf("LUN %s: %w", name, ErrClosed)
@@ -394,10 +412,10 @@ func (m *Mux) front(name string) (*front, error) {
 // frontOf is the front of a LUN whose engine has v, if there is one. It is too late
 // where move, which was there before v was looked for, has ended or another has begun:
 // v may be what that left behind.
-func (m *Mux) frontOf(name string, v Volume, there bool, move *Move) (f *front, now bool) {
+func (m *Mux) frontOf(name string, v Volume, there bool, move *Move, mirror *Mirror) (f *front, now bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.moves[name] != move {
+	if m.moves[name] != move || m.mirrors[name] != mirror {
 		return nil, false
 	}
 	f = m.fronts[name]

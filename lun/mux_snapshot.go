@@ -75,6 +75,11 @@ func (m *Mux) Snapshot(ctx context.Context, name string, luns ...string) error {
 	if len(luns) == 0 {
 		return fmt.Errorf("snapshot %s: of no LUN: %w", name, ErrUnknown)
 	}
+	for _, l := range luns {
+		if err := m.freeOfMirror(l); err != nil {
+			return fmt.Errorf("snapshot %s: %w", name, err)
+		}
+	}
 	release, err := m.claimSnapshots(luns)
 	if err != nil {
 		return fmt.Errorf("snapshot %s: %w", name, err)

@@ -52,7 +52,7 @@ func (s SetPool) apply(st *State) error {
 
 func (s ClosePool) apply(st *State) error {
 	for name, l := range st.LUNs {
-		if l.Pool == s.Name {
+		if l.Pool == s.Name || l.Mirror == s.Name && l.Away != s.Name {
 			return fmt.Errorf("close pool %s: LUN %s is in service in it", s.Name, name)
 		}
 	}
@@ -61,7 +61,8 @@ func (s ClosePool) apply(st *State) error {
 }
 
 func (s OpenLUN) apply(st *State) error {
-	if _, ok := st.Pools[s.LUN.Pool]; !ok {
+	_, ok := st.Pools[s.LUN.Pool]
+	if _, other := st.Pools[s.LUN.Mirror]; !ok && !other {
 		return fmt.Errorf("open LUN %s: pool %s is not in service", s.Name, s.LUN.Pool)
 	}
 	st.LUNs[s.Name] = s.LUN

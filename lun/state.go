@@ -39,16 +39,21 @@ type Pool struct {
 
 // LUN is one logical unit.
 type LUN struct {
-	Pool  string
-	Size  int64 // bytes, a multiple of Block
-	Block int   // logical block size: 512 or 4096
-	Thick bool  // room for all of its blocks is kept
+	Pool   string
+	Mirror string // the pool of its other leg, "" for a LUN in one pool alone
+	Size   int64  // bytes, a multiple of Block
+	Block  int    // logical block size: 512 or 4096
+	Thick  bool   // room for all of its blocks is kept
 
 	Encryption Encryption // of its data on the disk
 
 	// Ready is the pool in which the LUN as observed is already, after a move that
 	// has yet to be carried out: "" without one.
 	Ready string
+
+	// Away is the pool of the leg that the mirror as observed goes on without, Why the
+	// reason, and Syncing the one that is being brought up to date: "" without one.
+	Away, Why, Syncing string
 
 	// Fault is why the LUN as observed takes no more writes, and what to do about
 	// it: "" while it does.

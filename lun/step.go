@@ -7,7 +7,8 @@ import (
 )
 
 // Step is one change of the pools and LUNs in service. The set is closed:
-// OpenPool, SetPool, ClosePool, OpenLUN, GrowLUN, ReserveLUN, RekeyLUN, SwitchLUN, CloseLUN and Refuse. String is
+// OpenPool, SetPool, ClosePool, OpenLUN, GrowLUN, ReserveLUN, RekeyLUN, SwitchLUN,
+// AddLeg, ReturnLeg, DropLeg, OrderLegs, CloseLUN and Refuse. String is
 // a command of ripstop or the shell, or a comment where there is no command.
 type Step interface {
 	fmt.Stringer
@@ -107,6 +108,9 @@ func (s OpenLUN) String() string {
 	}
 	if s.LUN.Encryption.On() {
 		more += " # encrypted"
+	}
+	if s.LUN.Mirror != "" {
+		more += " # mirrored in pool " + s.LUN.Mirror
 	}
 	return fmt.Sprintf("ripstop lun create %s --pool %s --size %s --block %d%s",
 		s.Name, s.LUN.Pool, bytesText(s.LUN.Size), s.LUN.Block, more)

@@ -163,6 +163,8 @@ type LUNStats struct {
 
 	Encrypted bool // its data on the disk
 
+	Legs []LegStats // of a mirror, the one that is read first; none of any other LUN
+
 	// Exclusive is the bytes of the pool that deleting it gives back, and Shared
 	// what it uses together with snapshots and clones. Both count whole chunks.
 	Exclusive, Shared int64

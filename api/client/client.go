@@ -225,6 +225,11 @@ func (c *Client) Tasks(ctx context.Context) ([]v1.Task, error) {
 	return call[[]v1.Task](ctx, c, http.MethodGet, "get/task", nil)
 }
 
+// UseLeg has one leg of a mirror be the LUN.
+func (c *Client) UseLeg(ctx context.Context, l v1.UseLeg) (v1.Applied, error) {
+	return call[v1.Applied](ctx, c, http.MethodPost, "lun/mirror", l)
+}
+
 // ReopenPool opens a pool anew that takes no more writes.
 func (c *Client) ReopenPool(ctx context.Context, p v1.ReopenPool) (v1.Applied, error) {
 	return call[v1.Applied](ctx, c, http.MethodPost, "pool/reopen", p)

@@ -33,6 +33,7 @@ func register(api huma.API, b Backend) {
 	verb(api, "lun", "check", "read all data of a LUN, of a pool with its snapshots, or with an empty name of everything", b.CheckLUN)
 	verb(api, "lun", "move", "put a LUN into another pool while it is in use, or end that", b.MoveLUN)
 	verb(api, "lun", "copy", "bring a LUN up to date at the target to which the file has it copied, and answer when it is whole there", b.CopyLUN)
+	verb(api, "lun", "mirror", "have one leg of a mirror be the LUN, where nobody knows which is newer", b.UseLeg)
 	verb(api, "pool", "reopen", "open a pool anew that takes no more writes", b.ReopenPool)
 	verb(api, "lun", "snapshot", "keep the present of LUNs of one pool, all of the same moment", b.SnapshotLUNs)
 	verb(api, "lun", "clone", "make a LUN that begins as a snapshot", b.CloneLUN)

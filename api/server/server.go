@@ -53,6 +53,7 @@ type Backend struct {
 	CheckLUN   func(context.Context, v1.CheckLUN) ([]v1.CheckedLUN, error)
 	MoveLUN    func(context.Context, v1.MoveLUN) (v1.MovedLUN, error)
 	CopyLUN    func(context.Context, v1.CopyLUN) (v1.CopiedLUN, error)
+	UseLeg     func(context.Context, v1.UseLeg) (v1.Applied, error)
 	ReopenPool func(context.Context, v1.ReopenPool) (v1.Applied, error)
 
 	SnapshotLUNs func(context.Context, v1.NewSnapshot) ([]v1.Snapshot, error)

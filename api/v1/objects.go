@@ -179,12 +179,23 @@ type LUN struct {
 	Fault     string   `json:"fault,omitempty" doc:"why it takes no more writes, and what to do; absent while it does"`
 	Targets   []string `json:"targets" doc:"the targets that serve it, as IQN:NUMBER"`
 
+	Legs     []Leg     `json:"legs,omitempty" doc:"of a mirror, the one that is read first; absent for a LUN in one pool"`
 	Move     *Move     `json:"move,omitempty" doc:"to another pool, until nothing of it is left to do; absent without one"`
 	Copy     *LUNCopy  `json:"copy,omitempty" doc:"that is kept at a target elsewhere; absent without one"`
 	Schedule *Schedule `json:"schedule,omitempty" doc:"of its snapshots by time; absent without one"`
 	QoS      *QoS      `json:"qos,omitempty" doc:"what it is promised; absent where it has no limit, and nobody in its pool was promised anything"`
 
 	IO // of all sessions that see it
+}
+
+// Leg is one of the two pools of a LUN that is mirrored.
+type Leg struct {
+	Pool   string    `json:"pool"`
+	State  string    `json:"state" doc:"in-sync, syncing (it is being brought up to date) or away (the LUN goes on without it)"`
+	Since  time.Time `json:"since" doc:"when that began"`
+	Left   int64     `json:"left" doc:"bytes that are to be compared with the other leg and copied where they differ, at most"`
+	Used   int64     `json:"used" doc:"bytes of its blocks that are not holes"`
+	Reason string    `json:"reason,omitempty" doc:"why it is away, or is not done"`
 }
 
 // Move is a LUN on its way to another pool.

@@ -308,6 +308,13 @@ type CopiedLUN struct {
 	Taken    time.Time `json:"taken"`
 }
 
+// UseLeg asks for the leg of a mirror in a pool to be the LUN, whatever the other one
+// has. The LUN is out of service, because nobody knows which is newer.
+type UseLeg struct {
+	Name string `json:"name"`
+	Use  string `json:"use" doc:"the pool of the leg"`
+}
+
 // CheckedLUN is what a check of one LUN found, or of the rest of a pool.
 type CheckedLUN struct {
 	Name   string   `json:"name" doc:"empty for what of the pool is no LUN in service: snapshots, LUNs out of service, or all of a pool out of service"`

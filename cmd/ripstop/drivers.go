@@ -110,6 +110,8 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 		lun.Raw:  raw.New(log, raw.Options{StateDir: state, Ring: d.ring, OnResize: resized, OnFault: changed, OnEnded: changed}),
 		lun.Thin: d.thin,
 	}))
+	mirrors := keep.New(filepath.Join(state, "mirrors"))
+	d.lun.Mirrors(lun.MirrorOptions{Load: mirrors.Load, Save: mirrors.Save, OnResize: resized, OnChange: d.legChanged})
 	d.qos = qos.New()
 	d.accounts = &accounts{log: log, fill: d.lun.Fill}
 	d.kept = records{keep.New(filepath.Join(state, "reservations"))}
@@ -118,6 +120,12 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	})
 	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: d.kept, Reap: d.reap, Plug: d.plug, Unplug: d.unplug})
 	return d, nil
+}
+
+// legChanged tells of a leg of a mirror, and has the world looked at soon.
+func (d *drivers) legChanged(name, what string) {
+	d.log.Warn("mirror", "lun", name, "change", what)
+	d.awake()
 }
 
 // awake has the world looked at soon.
@@ -170,7 +178,7 @@ func (d *drivers) parts() []controller.Part {
 		}, d.vpn),
 		controller.Bind(controller.Subsystem[lun.State, lun.Step]{
 			Name: "lun", Pick: func(d controller.Desired) lun.State { return d.LUN },
-			Diff: lun.Diff, Describe: lun.State.Describe,
+			Diff: lun.Diff, Describe: lun.State.Describe, Waiting: lun.State.Waiting,
 		}, d.lun),
 		controller.Bind(controller.Subsystem[lun.Schedules, lun.ScheduleStep]{
 			Name: "snapshots", Pick: func(d controller.Desired) lun.Schedules { return d.Schedules },

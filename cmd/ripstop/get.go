@@ -36,7 +36,7 @@ var kinds = []kind{
 	{"route", []column{{"PREFIX", "prefix", nil}, {"DEVICE", "device", nil}, {"VIA", "via", nil}, {"TABLE", "table", nil}, {"NEXT HOP", "nextHop", nil}, {"AS PATH", "asPath", nil}, {"STATE", "state", nil}, {"WHY NOT", "why", nil}}},
 	{"neighbor", []column{{"NAME", "name", nil}, {"ADDRESS", "address", nil}, {"ASN", "asn", nil}, {"STATE", "state", nil}, {"SINCE", "since", ago}, {"SENT", "sent", nil}, {"RECEIVED", "received", nil}, {"ACCEPTED", "accepted", nil}, {"USED", "used", nil}, {"BFD", "bfd", nil}, {"WHY NOT", "why", nil}}},
 	{"pool", []column{{"NAME", "name", nil}, {"KIND", "kind", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"SNAPSHOTS", "snapshots", bytesOf}, {"PROVISIONED", "provisioned", bytesOf}, {"OVERCOMMIT", "overcommit", nil}, {"FULL", "full", in}, {"CACHE", "cache", nil}, {"PATH", "path", nil}}},
-	{"lun", []column{{"NAME", "name", nil}, {"POOL", "pool", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"EXCLUSIVE", "exclusive", bytesOf}, {"SHARED", "shared", bytesOf}, {"BLOCK", "block", nil}, {"ORIGIN", "origin", nil}, {"TARGETS", "targets", nil}, {"READ P99", "readLatencyNs.p99", lasting}, {"WRITE P99", "writeLatencyNs.p99", lasting}}},
+	{"lun", []column{{"NAME", "name", nil}, {"POOL", "pool", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"EXCLUSIVE", "exclusive", bytesOf}, {"SHARED", "shared", bytesOf}, {"BLOCK", "block", nil}, {"ORIGIN", "origin", nil}, {"TARGETS", "targets", nil}, {"READ P99", "readLatencyNs.p99", lasting}, {"WRITE P99", "writeLatencyNs.p99", lasting}, {"LEGS", "legs", legs}}},
 	{"snapshot", []column{{"NAME", "name", nil}, {"LUN", "lun", nil}, {"POOL", "pool", nil}, {"SINCE", "since", ago}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"EXCLUSIVE", "exclusive", bytesOf}, {"SHARED", "shared", bytesOf}, {"ORIGIN", "origin", nil}, {"TARGETS", "targets", nil}}},
 	{"copy", []column{{"NAME", "name", nil}, {"OF", "of", nil}, {"HOST", "host", nil}, {"WHOLE", "whole", nil}, {"TAKEN", "taken", ago}, {"SIZE", "size", bytesOf}, {"WRITTEN", "written", ago}}},
 	{"task", []column{{"VERB", "verb", nil}, {"NAME", "name", nil}, {"SINCE", "since", ago}, {"DONE", "done", bytesOf}, {"TOTAL", "total", bytesOf}}},
@@ -195,6 +195,21 @@ func lasting(v any) string {
 		unit *= 10
 	}
 	return d.Round(unit).String()
+}
+
+// legs prints how the two pools of a mirror stand.
+func legs(v any) string {
+	all, _ := v.([]any)
+	var out []string
+	for _, l := range all {
+		leg, _ := l.(map[string]any)
+		s := fmt.Sprint(leg["pool"], " ", leg["state"])
+		if left := int64(number(leg["left"])); left > 0 {
+			s += ", " + size(left) + " left"
+		}
+		out = append(out, s)
+	}
+	return strings.Join(out, "; ")
 }
 
 // in prints how long it is until a time.

@@ -354,7 +354,12 @@ func (i inventory) schedules(file *config.Config, now time.Time) map[string]*v1.
 func lunOf(l lun.LUNStats, origin v1.Origin, at []string) v1.LUN {
 	targets := append([]string{}, at...)
 	slices.Sort(targets)
+	var legs []v1.Leg
+	for _, s := range l.Legs {
+		legs = append(legs, v1.Leg{Pool: s.Pool, State: string(s.State), Since: s.Since.UTC(), Left: s.Left, Used: s.Used, Reason: s.Reason})
+	}
 	return v1.LUN{
+		Legs: legs,
 		Name: l.Name, Pool: l.Pool, Size: l.Size, Used: l.Used, Block: l.BlockSize, Thick: l.Thick, Encrypted: l.Encrypted, Exclusive: l.Exclusive, Shared: l.Shared,
 		ID: hex.EncodeToString(l.ID[:]), Origin: origin, Fault: l.Fault, Targets: targets,
 	}

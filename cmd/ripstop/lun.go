@@ -22,7 +22,7 @@ func newLUN(g *global) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newLUNCreate(g), newLUNResize(g), newLUNDelete(g), newLUNCheck(g),
-		newLUNSnapshot(g), newLUNClone(g), newLUNRestore(g), newLUNMove(g), newLUNCopy(g), newLUNExport(g), newLUNImport(g))
+		newLUNSnapshot(g), newLUNClone(g), newLUNRestore(g), newLUNMove(g), newLUNMirror(g), newLUNCopy(g), newLUNExport(g), newLUNImport(g))
 	return cmd
 }
 

@@ -226,11 +226,44 @@ func (d *daemon) copyLUN(ctx context.Context, name string, m beside.Move, x *mov
 		if err := v.Run(copying, o.done.Store); err != nil {
 			return fmt.Errorf("move LUN %s to pool %s: %w", name, m.To, err)
 		}
+		if err := d.carryKey(copying, name); err != nil {
+			return fmt.Errorf("move LUN %s: %w", name, err)
+		}
 		err := d.commitMove(copying, name, v)
-		if !errors.Is(err, lun.ErrDiffers) {
-			return d.insist(ctx, name, v, err)
+		if errors.Is(err, lun.ErrDiffers) {
+			continue
+		}
+		if err = d.insist(ctx, name, v, err); err == nil {
+			d.moved(ctx, name)
+		}
+		return err
+	}
+}
+
+// carryKey copies the sealed key of a LUN, and waits for pools that are busy: what was
+// copied is not given up for that.
+func (d *daemon) carryKey(ctx context.Context, name string) error {
+	for {
+		err := d.drivers.lun.CarryKey(ctx, name)
+		if !errors.Is(err, lun.ErrHangs) {
+			return err
+		}
+		d.log.Warn("a move waits", "lun", name, "because", err)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(moveEvery):
 		}
 	}
+}
+
+// moved has a LUN be where it is recorded to be. Accesses that a disk which hangs keeps
+// hold this up, and nothing else.
+func (d *daemon) moved(ctx context.Context, name string) {
+	d.drivers.lun.Moved(name)
+	d.change.Lock()
+	defer d.change.Unlock()
+	d.apply(context.WithoutCancel(ctx), d.config(), d.made(), controller.Keep)
 }
 
 // commitMove makes the copy the LUN: from the record on, after any crash.
@@ -243,7 +276,7 @@ func (d *daemon) commitMove(ctx context.Context, name string, v *lun.Move) error
 	if err := d.drivers.lun.CommitMove(ctx, name); err != nil {
 		return fmt.Errorf("move LUN %s: %w", name, err)
 	}
-	return d.recordMoved(ctx, name, v)
+	return d.recordMoved(name, v)
 }
 
 // insist records until it is known what is recorded. That long both are the LUN.
@@ -256,15 +289,14 @@ func (d *daemon) insist(ctx context.Context, name string, v *lun.Move, err error
 		case <-time.After(moveEvery):
 		}
 		d.change.Lock()
-		err = d.recordMoved(ctx, name, v)
+		err = d.recordMoved(name, v)
 		d.change.Unlock()
 	}
 	return err
 }
 
-// recordMoved keeps that the LUN is the copy, and has a pass carry it out. The caller
-// holds d.change.
-func (d *daemon) recordMoved(ctx context.Context, name string, v *lun.Move) error {
+// recordMoved keeps that the LUN is the copy. The caller holds d.change.
+func (d *daemon) recordMoved(name string, v *lun.Move) error {
 	former := d.made()
 	next := former.Moved(name, d.config(), v.ID())
 	if err := d.save(next); err != nil {
@@ -274,10 +306,9 @@ func (d *daemon) recordMoved(ctx context.Context, name string, v *lun.Move) erro
 		v.Revoke()
 		return fmt.Errorf("move LUN %s: %w", name, err)
 	}
-	d.drivers.lun.Moved(name)
+	d.drivers.lun.Decided(name)
 	m := next.Moves[name]
 	d.log.Info("LUN moved", "lun", name, "from", m.From, "pool", m.To)
-	d.apply(context.WithoutCancel(ctx), d.config(), next, controller.Keep)
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 
 func TestSnapshotsPage(t *testing.T)   { page(t, "snapshots") }
 func TestMoveAndCopyPage(t *testing.T) { page(t, "move-and-copy") }
+func TestMirrorPage(t *testing.T)      { page(t, "mirror") }
 func TestFiltersPage(t *testing.T)     { page(t, "filters") }
 func TestConfirmPage(t *testing.T)     { page(t, "confirm") }
 func TestBGPPage(t *testing.T)         { page(t, "bgp") }

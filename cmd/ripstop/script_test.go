@@ -34,6 +34,7 @@ func TestServe(t *testing.T)      { script(t, "serve") }
 func TestFaults(t *testing.T)     { script(t, "faults") }
 func TestMoves(t *testing.T)      { script(t, "moves") }
 func TestMigrate(t *testing.T)    { script(t, "migrate") }
+func TestMirror(t *testing.T)     { script(t, "mirror") }
 func TestLive(t *testing.T)       { script(t, "live") }
 func TestCrash(t *testing.T)      { script(t, "crash") }
 func TestHostile(t *testing.T)    { script(t, "hostile") }

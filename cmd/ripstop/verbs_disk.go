@@ -268,7 +268,10 @@ func (d *daemon) exportLUN(ctx context.Context, ask v1.ExportLUN, out *v1.DiskWr
 		return err
 	}
 	if have.Pools[l.Pool].Kind != lun.Thin {
-		return d.streamUnused(ctx, ask, out)
+		return d.streamUnused(ctx, ask, "its pool is raw, which takes no snapshots", out)
+	}
+	if len(l.Legs) > 0 {
+		return d.streamUnused(ctx, ask, "it is mirrored and takes no snapshots", out)
 	}
 	kept, err := d.keepForNow(ctx, l)
 	if err != nil {
@@ -303,14 +306,14 @@ func (d *daemon) keepForNow(ctx context.Context, l lun.LUNStats) (ref string, er
 	return ref, err
 }
 
-// streamUnused writes a LUN of a pool that takes no snapshots, if nobody sees it,
+// streamUnused writes a LUN that takes no snapshots for the reason given, if nobody sees it,
 // and lets nobody in that would see it until all is written.
-func (d *daemon) streamUnused(ctx context.Context, ask v1.ExportLUN, out *v1.DiskWriter) error {
+func (d *daemon) streamUnused(ctx context.Context, ask v1.ExportLUN, why string, out *v1.DiskWriter) error {
 	release, users := d.drivers.iscsi.Withhold(ask.Name)
 	defer release()
 	if len(users) > 0 {
-		return refused(http.StatusConflict, "export LUN %s: in use by %s, and its pool is raw, which takes no snapshots: log out there first, or keep the LUN in a pool of `kind: thin`",
-			ask.Name, describeUsers(users))
+		return refused(http.StatusConflict, "export LUN %s: in use by %s, and %s: log out there first, or keep the LUN in one pool of `kind: thin`",
+			ask.Name, describeUsers(users), why)
 	}
 	return d.stream(ctx, ask, ask.Name, out)
 }

@@ -90,6 +90,9 @@ func (d *daemon) movable(ask v1.MoveLUN, l lun.LUNStats) error {
 	if err := d.freeOfMoves("move", name); err != nil {
 		return err
 	}
+	if len(l.Legs) > 0 {
+		return refused(http.StatusConflict, "move LUN %s: the LUN is mirrored: write the new pool in its `pools:` instead of the one that it shall leave", name)
+	}
 	if s := d.snapshotsOf(name); len(s) > 0 {
 		return refused(http.StatusConflict, "move LUN %s: it has snapshots, which do not move: %s: delete them first, or move a clone: `ripstop lun clone %s NEW`", name, strings.Join(s, ", "), s[len(s)-1])
 	}

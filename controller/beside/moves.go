@@ -134,7 +134,7 @@ func (o Objects) placed(all map[string]config.LUN, c *config.Config) {
 func (o Objects) Stale(c *config.Config) map[string]Place {
 	out := map[string]Place{}
 	for n, p := range o.Places {
-		if l, ok := c.LUNs[n]; ok && l.Pool == p.Said {
+		if l, ok := c.LUNs[n]; ok && l.Mirror == "" && l.Pool == p.Said {
 			out[n] = p
 		}
 	}

@@ -31,21 +31,36 @@ func (c *checker) checkStore() {
 	promises, copied := map[string]*promise{}, map[string]spot{}
 	for n, l := range c.raw.LUNs.all() {
 		c.objectName(n, l.spot)
+		in := c.lunPools(l)
 		out := LUN{Pool: string(l.Pool.v), Size: int64(l.Size.v), Block: int(l.Block.or(4096)), Thick: bool(l.Thick.v)}
-		if out.Thick && c.cfg.Pools[out.Pool].Kind == "raw" {
-			c.errorf(l.Thick.spot, "pool %q is raw and keeps no room for a LUN: leave the key out, or take a pool of kind thin", out.Pool)
-		}
-		if known(c.report, c.raw.Pools, "pool", l.Pool) && l.Size.ok {
-			promises[out.Pool] = promises[out.Pool].add(n, l.Size.v)
+		for i, p := range in {
+			pool := string(p.v)
+			if i == 0 {
+				out.Pool = pool
+			} else {
+				out.Mirror = pool
+			}
+			if out.Thick && c.cfg.Pools[pool].Kind == "raw" {
+				c.errorf(l.Thick.spot, "pool %q is raw and keeps no room for a LUN: leave the key out, or take a pool of kind thin", pool)
+			}
+			if known(c.report, c.raw.Pools, "pool", p) && l.Size.ok {
+				promises[pool] = promises[pool].add(n, l.Size.v)
+			}
 		}
 		if l.Size.ok && out.Size%int64(out.Block) != 0 {
 			c.errorf(l.Size.spot, "%d bytes are not a multiple of the block of %d", out.Size, out.Block)
 		}
 		if s := l.Snapshots; s != nil {
 			c.takesSnapshots(s.spot, l.Pool)
+			if out.Mirror != "" {
+				c.errorf(s.spot, "a mirrored LUN takes no snapshots: leave the key out, or write one pool with `pool:`")
+			}
 			out.Snapshots = Schedule{Every: time.Duration(s.Every.v), Keep: int(s.Keep.v)}
 		}
 		out.Copy = c.copied(l, copied)
+		if out.Copy != nil && out.Mirror != "" {
+			c.errorf(l.Copy.spot, "a mirrored LUN takes no snapshots, by which it would be copied: leave the key out, or write one pool with `pool:`")
+		}
 		out.QoS = c.qos(&l.rawQoS)
 		out.Encryption = c.encryption(l.Encryption)
 		c.cfg.LUNs[n] = out
@@ -53,6 +68,32 @@ func (c *checker) checkStore() {
 	for n, p := range promises {
 		c.checkPromise(c.raw.Pools.items[n], p)
 	}
+}
+
+// lunPools is the pool of a LUN, or the two of one that is mirrored.
+func (c *checker) lunPools(l *rawLUN) []value[name] {
+	switch {
+	case l.Pool.given && l.Pools.given:
+		c.errorf(l.Pools.spot, "is given beside pool: write one of the two, pools for a LUN that is mirrored")
+		return []value[name]{l.Pool}
+	case !l.Pools.given && !l.Pool.given:
+		c.errorf(l.spot, "pool is missing")
+		return nil
+	case !l.Pools.given:
+		return []value[name]{l.Pool}
+	}
+	in := l.Pools.items
+	switch {
+	case !l.Pools.sound():
+		return nil
+	case len(in) > 2:
+		c.errorf(in[2].spot, "is a third pool: a LUN is in two at most")
+		in = in[:2]
+	case len(in) == 2 && in[0].v == in[1].v:
+		c.errorf(in[1].spot, "is the first pool, too: name another one")
+		in = in[:1]
+	}
+	return in
 }
 
 // encryption is nil where nothing is said.

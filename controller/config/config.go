@@ -184,10 +184,11 @@ type Pool struct {
 
 // LUN is one logical unit.
 type LUN struct {
-	Pool  string
-	Size  int64 // bytes, a multiple of Block
-	Block int   // 512 or 4096
-	Thick bool  // room for all of it is kept
+	Pool   string
+	Mirror string // the second pool of one that is mirrored, "" of any other
+	Size   int64  // bytes, a multiple of Block
+	Block  int    // 512 or 4096
+	Thick  bool   // room for all of it is kept
 
 	Encryption *Encryption // nil is as the pool says
 

@@ -292,7 +292,8 @@ type rawPool struct {
 type rawLUN struct {
 	spot
 	rawOn
-	Pool  value[name]    `yaml:"pool" jsonschema:"required" jsonschema_description:"The pool that it takes its space from."`
+	Pool  value[name]    `yaml:"pool" jsonschema_description:"The pool that it takes its space from. A LUN has either pool or pools."`
+	Pools many[name]     `yaml:"pools" jsonschema_description:"The two pools in which it is mirrored, the one that is read first."`
 	Size  value[size]    `yaml:"size" jsonschema:"required" jsonschema_description:"Bytes that initiators see, as 2GiB; a multiple of the block."`
 	Block value[block]   `yaml:"block" jsonschema_description:"Logical block size, 512 or 4096 (default)."`
 	Thick value[boolean] `yaml:"thick" jsonschema_description:"Keeps room of the pool, of kind thin, for all of its blocks."`

@@ -22,6 +22,8 @@ type Engine struct {
 	// sealed is the LUNs with a header, in service or not, of each pool of which that
 	// is known.
 	sealed map[string]map[string]bool
+	// carried is the pools to which the headers of LUNs that move were copied.
+	carried map[string]string
 }
 
 // unlocked is an encrypted LUN whose key is known.
@@ -41,7 +43,7 @@ var (
 
 // New is an engine over m.
 func New(log *slog.Logger, m *lun.Mux) *Engine {
-	return &Engine{Mux: m, log: log, open: map[string]*unlocked{}, sealed: map[string]map[string]bool{}}
+	return &Engine{Mux: m, log: log, open: map[string]*unlocked{}, sealed: map[string]map[string]bool{}, carried: map[string]string{}}
 }
 
 // Observe is the pools and LUNs in service, and for which keys those are sealed.
@@ -97,6 +99,8 @@ func (e *Engine) Do(ctx context.Context, step lun.Step) error {
 			return fmt.Errorf("exchange the key of LUN %s: %w", s.Name, err)
 		}
 		return nil
+	case lun.AddLeg, lun.ReturnLeg, lun.DropLeg:
+		return e.doLeg(ctx, step)
 	case lun.CloseLUN:
 		err := e.Mux.Do(ctx, step)
 		if !e.serves(s.Name) {
@@ -115,7 +119,7 @@ func (e *Engine) openLUN(ctx context.Context, s lun.OpenLUN) error {
 	}
 	if !e.serves(s.Name) {
 		e.survey(ctx, s.LUN.Pool)
-		if err := e.unlock(ctx, s.Name, s.LUN); err != nil {
+		if err := e.unlockLegs(ctx, s.Name, s.LUN); err != nil {
 			return fmt.Errorf("open LUN %s: %w", s.Name, err)
 		}
 	}
@@ -156,7 +160,7 @@ func (e *Engine) unlock(ctx context.Context, name string, want lun.LUN) error {
 	if want.Encryption.Missing != "" {
 		return errors.New(want.Encryption.Missing)
 	}
-	if pool, ok := e.Keeps(name); ok && pool != want.Pool || !e.HasPool(want.Pool) {
+	if pool, ok := e.Keeps(name); ok && pool != want.Pool && pool != want.Mirror || !e.HasPool(want.Pool) {
 		return nil // the Mux says what is wrong with that
 	}
 	_, data := e.Keeps(name)
@@ -252,7 +256,13 @@ func (e *Engine) rekey(ctx context.Context, name string, to lun.Encryption) erro
 	if u == nil {
 		return lun.ErrClosed
 	}
+	if home := e.Home(name); len(home) > 0 {
+		u.pool = home[0]
+	}
 	h, err := e.keep(ctx, u.pool, name, u.header, u.key, to)
+	if err == nil {
+		err = e.spread(ctx, name, u.pool, e.Home(name)...)
+	}
 	if err != nil {
 		return err
 	}
@@ -380,6 +390,9 @@ func (e *Engine) Delete(ctx context.Context, name string) (lun.Deleted, error) {
 	case err == nil:
 		if err = e.setRecord(ctx, d.Pool, name, nil); err != nil {
 			err = fmt.Errorf("delete LUN %s: the data are deleted, and its sealed key is not: run `ripstop lun delete %s` again: %w", name, name, err)
+		}
+		if e.HasPool(d.Other) {
+			err = errors.Join(err, e.dropRecord(ctx, d.Other, name))
 		}
 		return d, err
 	case errors.Is(err, lun.ErrUnknown):

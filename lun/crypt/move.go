@@ -11,8 +11,23 @@ import (
 // A move copies what lies on the disk, and the header goes with it: it is in both
 // pools from before the commit until what is left is destroyed.
 
-// CommitMove has both a LUN and its copy be the LUN.
+// CommitMove has both a LUN and its copy be the LUN. The header goes first, unless
+// CarryKey was called.
 func (e *Engine) CommitMove(ctx context.Context, name string) error {
+	e.mu.Lock()
+	carried := e.carried[name]
+	e.mu.Unlock()
+	if to := e.MovesTo(name); to == "" || carried != to {
+		if err := e.CarryKey(ctx, name); err != nil {
+			return err
+		}
+	}
+	return e.Mux.CommitMove(ctx, name)
+}
+
+// CarryKey copies the header of a LUN that moves to where it moves. It waits for both
+// pools, which may be busy for long: then it is lun.ErrHangs, and may be called again.
+func (e *Engine) CarryKey(ctx context.Context, name string) error {
 	e.mu.Lock()
 	u := e.open[name]
 	e.mu.Unlock()
@@ -34,11 +49,17 @@ func (e *Engine) CommitMove(ctx context.Context, name string) error {
 			return fmt.Errorf("remove the sealed key of another LUN of its name: %w", err)
 		}
 	}
-	return e.Mux.CommitMove(ctx, name)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.carried[name] = e.MovesTo(name)
+	return nil
 }
 
 // EndMove has a LUN stay where it is, and destroys the copy in a pool.
 func (e *Engine) EndMove(ctx context.Context, name, pool string) (bool, error) {
+	e.mu.Lock()
+	delete(e.carried, name)
+	e.mu.Unlock()
 	over, err := e.Mux.EndMove(ctx, name, pool)
 	if !over || err != nil {
 		return over, err
@@ -67,6 +88,7 @@ func (e *Engine) dropRecord(ctx context.Context, pool, name string) error {
 func (e *Engine) switched(name, pool string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	delete(e.carried, name)
 	if u := e.open[name]; u != nil {
 		u.pool = pool
 	}

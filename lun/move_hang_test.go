@@ -1,0 +1,106 @@
+package lun
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMoveWithoutADiskThatHangs: the LUN goes on after a moment, and the move is over; who
+// cancels it need not wait for that.
+func TestMoveWithoutADiskThatHangs(t *testing.T) {
+	for _, cancels := range []bool{false, true} {
+		s := newShip(t)
+		v := s.volume()
+		if err := v.WriteAt(t.Context(), bytes.Repeat([]byte{1}, 4096), 0, false); err != nil {
+			t.Fatal(err)
+		}
+		hang := make(chan struct{})
+		s.thin.fail(func(what string) error {
+			if strings.HasPrefix(what, "write ") {
+				<-hang
+			}
+			return nil
+		})
+		m, err := s.mux.BeginMove(t.Context(), "data", "new")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.patience = 50 * time.Millisecond
+		ctx, cancel := context.WithCancelCause(t.Context())
+		why := ErrHangs
+		if cancels {
+			m.patience = time.Hour
+			why = errors.New("cancelled")
+			time.AfterFunc(10*time.Millisecond, func() { cancel(why) })
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- m.Run(ctx, func(int64) {}) }()
+		p := bytes.Repeat([]byte{2}, 4096)
+		if err := v.WriteAt(t.Context(), p, 0, false); err != nil {
+			t.Errorf("a write: %v", err)
+		}
+		clear(p) // is the caller's again
+		if err := <-ended; !errors.Is(err, why) {
+			t.Errorf("the move ends with %v", err)
+		}
+		close(hang)
+		got := make([]byte, 4096)
+		if err := v.ReadAt(t.Context(), got, 0); err != nil || got[0] != 2 {
+			t.Errorf("it reads %d, %v", got[0], err)
+		}
+		if over, err := s.mux.EndMove(t.Context(), "data", "new"); !over || err != nil {
+			t.Errorf("end: %t, %v", over, err)
+		}
+		cancel(nil)
+	}
+}
+
+// TestMovedFromADiskThatHangs: deciding does not wait for what the former disk keeps, the
+// world says that the LUN is there, and it is switched when that has ended.
+func TestMovedFromADiskThatHangs(t *testing.T) {
+	s := newShip(t)
+	v := s.volume()
+	if err := v.WriteAt(t.Context(), bytes.Repeat([]byte{1}, 4096), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.mux.BeginMove(t.Context(), "data", "new")
+	if err == nil {
+		err = m.Run(t.Context(), func(int64) {})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	hang, hangs, read := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	s.raw.fail(func(what string) error {
+		if strings.HasPrefix(what, "read ") {
+			close(hangs)
+			<-hang
+		}
+		return nil
+	})
+	go func() { read <- v.ReadAt(context.Background(), make([]byte, 4096), 0) }()
+	<-hangs
+	if err := s.mux.CommitMove(t.Context(), "data"); err != nil {
+		t.Fatal(err)
+	}
+	s.mux.Decided("data")
+	have, err := s.mux.Observe(t.Context())
+	if l := have.LUNs["data"]; err != nil || l.Ready != "new" {
+		t.Errorf("observed %+v, %v", l, err)
+	}
+	if err := s.mux.Do(t.Context(), SwitchLUN{"data", "old", "new"}); !errors.Is(err, ErrHangs) {
+		t.Errorf("it is switched: %v", err)
+	}
+	moved := make(chan struct{})
+	go func() { s.mux.Moved("data"); close(moved) }()
+	close(hang)
+	<-moved
+	if err := <-read; err != nil {
+		t.Errorf("the read: %v", err)
+	}
+	s.do(SwitchLUN{"data", "old", "new"})
+}
