@@ -53,9 +53,9 @@ func (r *resolver) portals(portals []config.Portal) []iscsi.Portal {
 	for _, p := range portals {
 		switch {
 		case p.VLAN != "":
-			all = append(all, listen(r.cfg.VLANs[p.VLAN].Gateways, p.Port, p.VLAN, "vlan "+p.VLAN)...)
+			all = append(all, listen(r.cfg.VLANs[p.VLAN].Gateways, p.Port, iscsi.Portal{Device: p.VLAN, Via: "vlan " + p.VLAN})...)
 		case p.Tunnel != "":
-			all = append(all, listen(r.cfg.Tunnels[p.Tunnel].Addresses, p.Port, p.Tunnel, "tunnel "+p.Tunnel)...)
+			all = append(all, listen(r.cfg.Tunnels[p.Tunnel].Addresses, p.Port, iscsi.Portal{Device: p.Tunnel, Via: "tunnel " + p.Tunnel, User: p.User})...)
 		default:
 			all = append(all, iscsi.Portal{Address: p.Address, Via: "address"})
 		}
@@ -66,10 +66,12 @@ func (r *resolver) portals(portals []config.Portal) []iscsi.Portal {
 	return all
 }
 
-func listen(on []netip.Prefix, port uint16, device, via string) []iscsi.Portal {
+// listen is a portal like p on each address.
+func listen(on []netip.Prefix, port uint16, p iscsi.Portal) []iscsi.Portal {
 	all := make([]iscsi.Portal, len(on))
-	for i, p := range on {
-		all[i] = iscsi.Portal{Address: netip.AddrPortFrom(p.Addr(), port), Device: device, Via: via}
+	for i, a := range on {
+		p.Address = netip.AddrPortFrom(a.Addr(), port)
+		all[i] = p
 	}
 	return all
 }
@@ -77,8 +79,11 @@ func listen(on []netip.Prefix, port uint16, device, via string) []iscsi.Portal {
 // initiator reads its secrets. It is an error rather than an initiator without
 // authentication when one of them is unusable.
 func (r *resolver) initiator(i config.Initiator) (iscsi.Initiator, error) {
-	out := iscsi.Initiator{LUNs: slices.Clone(i.LUNs)}
+	out := iscsi.Initiator{LUNs: slices.Clone(i.LUNs), Addresses: slices.Clone(i.Addresses)}
 	var err error
+	if out.Places, err = r.places(i); err != nil {
+		return iscsi.Initiator{}, err
+	}
 	if out.CHAP, err = r.chap(i.CHAP); err != nil {
 		return iscsi.Initiator{}, fmt.Errorf("chap: %w", err)
 	}
@@ -89,6 +94,42 @@ func (r *resolver) initiator(i config.Initiator) (iscsi.Initiator, error) {
 		return iscsi.Initiator{}, errors.New("chap: both directions have one secret: write another one into one of the files")
 	}
 	return out, nil
+}
+
+// places is where an initiator may come from, nil for anywhere.
+func (r *resolver) places(i config.Initiator) ([]iscsi.Place, error) {
+	var all []iscsi.Place
+	for _, name := range i.Tunnels {
+		p := iscsi.Place{Device: name}
+		if i.Peer != "" {
+			peers := r.cfg.Tunnels[name].Peers
+			if _, ok := peers[i.Peer]; !ok {
+				return nil, fmt.Errorf("peer %q is none of tunnel %q on this host: name one that is (ripstop get peer)", i.Peer, name)
+			}
+			p.Peer = peerOf(peers, i.Peer)
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// peerOf is a peer with the prefixes from which it may send, and those in them that
+// are other peers'.
+func peerOf(peers map[string]config.Peer, name string) *iscsi.Peer {
+	is := peers[name]
+	out := &iscsi.Peer{Name: name, Key: [32]byte(is.PublicKey), Allowed: slices.Clone(is.AllowedIPs)}
+	for other, p := range peers {
+		if other == name {
+			continue
+		}
+		for _, theirs := range p.AllowedIPs {
+			if slices.ContainsFunc(is.AllowedIPs, func(ours netip.Prefix) bool { return ours.Bits() < theirs.Bits() && ours.Contains(theirs.Addr()) }) {
+				out.Others = append(out.Others, theirs)
+			}
+		}
+	}
+	slices.SortFunc(out.Others, netip.Prefix.Compare)
+	return out
 }
 
 func (r *resolver) chap(c *config.CHAP) (*iscsi.CHAP, error) {

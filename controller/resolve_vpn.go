@@ -27,6 +27,7 @@ func (r *resolver) vpn() vpn.State {
 			Addresses:  slices.Clone(t.Addresses),
 			PrivateKey: key,
 			MTU:        t.MTU,
+			User:       t.User,
 			Peers:      r.peers(name, t.Peers),
 		}
 	}

@@ -10,7 +10,7 @@ import (
 // gets two steps, the loss first.
 func Diff(want, have State) []Step {
 	var less, more []Step
-	for _, name := range slices.Sorted(maps.Keys(have.Targets)) {
+	for _, name := range sorted(have.Targets) {
 		from := have.Targets[name]
 		to, ok := want.Targets[name]
 		if !ok {
@@ -21,7 +21,7 @@ func Diff(want, have State) []Step {
 			less = append(less, SetTarget{name, from, m})
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(want.Targets)) {
+	for _, name := range sorted(want.Targets) {
 		to := want.Targets[name]
 		from, ok := have.Targets[name]
 		if !ok {
@@ -74,11 +74,14 @@ func (t Target) Equal(u Target) bool {
 		(t.Any == nil) == (u.Any == nil) && (t.Any == nil || t.Any.equal(*u.Any))
 }
 
-func (p Portal) same(q Portal) bool { return p.Address == q.Address && p.Device == q.Device }
+func (p Portal) same(q Portal) bool {
+	return p.Address == q.Address && p.Device == q.Device && p.User == q.User
+}
 
 func (i Initiator) equal(j Initiator) bool {
 	return i.CHAP.equal(j.CHAP) && i.Mutual.equal(j.Mutual) &&
-		(i.LUNs == nil) == (j.LUNs == nil) && slices.Equal(i.LUNs, j.LUNs)
+		(i.LUNs == nil) == (j.LUNs == nil) && slices.Equal(i.LUNs, j.LUNs) &&
+		i.sameOrigin(j)
 }
 
 func (c *CHAP) equal(d *CHAP) bool {
@@ -109,3 +112,6 @@ func (t Target) Visible(i Initiator) map[uint16]string {
 	}
 	return seen
 }
+
+// sorted is the keys of a map in their order.
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

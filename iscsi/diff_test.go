@@ -31,7 +31,40 @@ func randomInitiator(r *rand.Rand) Initiator {
 			}
 		}
 	}
+	if r.IntN(3) == 0 {
+		i.Places = []Place{randomPlace(r, "san")}
+		if r.IntN(2) == 0 {
+			i.Places = append(i.Places, randomPlace(r, "site"))
+		}
+	}
+	if r.IntN(3) == 0 {
+		i.Addresses = randomPrefixes(r)
+	}
 	return i
+}
+
+func randomPlace(r *rand.Rand, device string) Place {
+	if r.IntN(3) == 0 {
+		return Place{Device: device}
+	}
+	p := &Peer{Name: fmt.Sprint(r.IntN(2)), Key: [32]byte{byte(r.IntN(2))}, Allowed: randomPrefixes(r)}
+	if r.IntN(2) == 0 {
+		p.Others = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 99, 0, byte(r.IntN(4))}), 32)}
+	}
+	return Place{Device: device, Peer: p}
+}
+
+func randomPrefixes(r *rand.Rand) []netip.Prefix {
+	all := []string{"10.99.0.0/24", "10.99.0.0/31", "10.99.0.2/31", "10.99.0.2/32"}
+	return []netip.Prefix{netip.MustParsePrefix(all[r.IntN(len(all))])}
+}
+
+func randomOrigin(r *rand.Rand) Origin {
+	o := Origin{Device: []string{"", "san", "site"}[r.IntN(3)], Address: netip.AddrFrom4([4]byte{10, 99, 0, byte(r.IntN(4))})}
+	if r.IntN(2) == 0 {
+		o.Key = &[32]byte{byte(r.IntN(2))}
+	}
+	return o
 }
 
 func randomTarget(r *rand.Rand) Target {
@@ -95,6 +128,53 @@ func TestDiffLaws(t *testing.T) {
 	}
 }
 
+// TestDismissalsLaws: whoever may come and soon may not is asked to go first,
+// nobody else is, and what follows gives what was wanted all the same.
+func TestDismissalsLaws(t *testing.T) {
+	for seed := range uint64(3000) {
+		r := rand.New(rand.NewPCG(seed, 4))
+		want, have := randomState(r), randomState(r)
+		if s := Dismissals(have, have); len(s) != 0 {
+			t.Fatalf("seed %d: nothing changes, and %v", seed, s)
+		}
+		sim := NewSim(have)
+		first := Dismissals(want, have)
+		steps := append(first, Diff(want, have)...)
+		o := randomOrigin(r)
+		for n, s := range steps {
+			if n == len(first) {
+				checkDismissed(t, seed, want, have, sim.state, o)
+			}
+			if err := sim.Do(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			if d, ok := s.(Dismiss); ok && (d.Removes() || d.Object() != "target/"+d.Name || d.String() == "" || d.Disturbs() == "" && d.From.Any == nil) {
+				t.Fatalf("seed %d: %v disturbs %q", seed, d, d.Disturbs())
+			}
+		}
+		if !maps.EqualFunc(sim.state.Targets, want.Targets, Target.Equal) {
+			t.Fatalf("seed %d: did %v\n got %+v\nwant %+v", seed, steps, sim.state, want)
+		}
+	}
+}
+
+func checkDismissed(t *testing.T, seed uint64, want, have, now State, o Origin) {
+	t.Helper()
+	for iqn, from := range have.Targets {
+		for name, was := range from.Initiators {
+			is, there := now.Targets[iqn].Initiators[name]
+			to, stays := want.Targets[iqn].Initiators[name]
+			switch may := there && is.Refuses(o) == ""; {
+			case was.Refuses(o) != "":
+			case stays && to.Refuses(o) != "" && may:
+				t.Fatalf("seed %d: %s still may come to %s from %+v", seed, name, iqn, o)
+			case stays && to.Refuses(o) == "" && !may:
+				t.Fatalf("seed %d: %s was sent away from %s, coming from %+v", seed, name, iqn, o)
+			}
+		}
+	}
+}
+
 func checkSteps(t *testing.T, seed uint64, steps []Step) {
 	t.Helper()
 	added := false
@@ -119,10 +199,11 @@ func TestEndsIsAnnounced(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 2))
 		s := SetTarget{"iqn.2026-11.org.example:t", randomTarget(r), randomTarget(r)}
 		names := append(s.named(), "iqn.2026-11.org.example:stranger")
+		o := randomOrigin(r)
 		ends := false
 		for _, p := range s.From.Portals {
 			for _, name := range names {
-				if _, ok := s.From.Admit(name); ok && s.Ends(name, p) {
+				if i, ok := s.From.Admit(name); ok && i.Refuses(o) == "" && s.Ends(name, p, o) {
 					ends = true
 				}
 			}
@@ -243,7 +324,7 @@ func TestEnds(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := (SetTarget{"iqn.2026-11.org.example:data", from, tt.to}).Ends(tt.initiator, from.Portals[0]); got != tt.want {
+			if got := (SetTarget{"iqn.2026-11.org.example:data", from, tt.to}).Ends(tt.initiator, from.Portals[0], Origin{Device: "san"}); got != tt.want {
 				t.Errorf("ends %t, want %t", got, tt.want)
 			}
 		})

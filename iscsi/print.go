@@ -42,7 +42,10 @@ func (t Target) commands(name string, from Target) []string {
 // behind a comment sign.
 func (p Portal) arguments() string {
 	s := fmt.Sprintf("%s %d", p.Address.Addr(), p.Address.Port())
-	if p.Device != "" {
+	switch {
+	case p.User:
+		s += " # inside tunnel " + p.Device
+	case p.Device != "":
 		s += " # through " + p.Device
 	}
 	return s
@@ -71,6 +74,7 @@ func (i Initiator) commands(at, name string, was Initiator, had bool) []string {
 		was = Initiator{}
 	}
 	out = append(out, authCommands(acl, was, i)...)
+	out = append(out, i.places(acl, was)...)
 	if (was.LUNs == nil) == (i.LUNs == nil) && slices.Equal(was.LUNs, i.LUNs) {
 		return out
 	}
@@ -107,6 +111,18 @@ func authCommands(at string, was, now Initiator) []string {
 	return out
 }
 
+// places is where an initiator may come from, for which targetcli has no word.
+func (i Initiator) places(at string, was Initiator) []string {
+	if i.sameOrigin(was) {
+		return nil
+	}
+	from := i.origin()
+	if from == "" {
+		from = "from anywhere"
+	}
+	return []string{at + " ls # " + from}
+}
+
 func (c *CHAP) arguments(prefix string) string {
 	if c == nil {
 		return prefix + "userid= " + prefix + "password="
@@ -127,6 +143,7 @@ func anyCommands(at string, was, now *Initiator) []string {
 		out = append(out, at+" set attribute generate_node_acls=1")
 	}
 	out = append(out, authCommands(at, *was, *now)...)
+	out = append(out, now.places(at, *was)...)
 	if (was.LUNs == nil) != (now.LUNs == nil) || !slices.Equal(was.LUNs, now.LUNs) {
 		out = append(out, at+" ls # LUNs of any initiator: "+lunList(now.LUNs))
 	}

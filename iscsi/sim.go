@@ -58,7 +58,10 @@ func (t Target) clone() Target {
 }
 
 func (i Initiator) clone() Initiator {
-	return Initiator{CHAP: i.CHAP.clone(), Mutual: i.Mutual.clone(), LUNs: slices.Clone(i.LUNs)}
+	return Initiator{
+		CHAP: i.CHAP.clone(), Mutual: i.Mutual.clone(), LUNs: slices.Clone(i.LUNs),
+		Places: slices.Clone(i.Places), Addresses: slices.Clone(i.Addresses), // of values that never change
+	}
 }
 
 func (c *CHAP) clone() *CHAP {

@@ -23,6 +23,7 @@ type Target struct {
 type Portal struct {
 	Address netip.AddrPort
 	Device  string // the interface through which connections must come, "" for any
+	User    bool   // Device is a tunnel without an interface: connections end inside of it
 	Via     string // what the file calls it: "vlan san", "tunnel site" or "address"; a label, never compared
 }
 
@@ -31,6 +32,9 @@ type Initiator struct {
 	CHAP   *CHAP    // how it proves who it is; nil asks no proof
 	Mutual *CHAP    // how the target proves itself when asked; nil cannot
 	LUNs   []uint16 // the LUN numbers that it sees, sorted; nil is all
+
+	Places    []Place        // out of one of which it must come, sorted by device; nil is anywhere
+	Addresses []netip.Prefix // one of which its address must be in, sorted; nil is any
 }
 
 // CHAP is a name and the secret that proves it (RFC 7143 section 12.1.3).

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Step is one change of the targets. The set is closed: AddTarget, SetTarget
-// and DelTarget. String is written in the words of targetcli, secrets hidden.
+// Step is one change of the targets. The set is closed: AddTarget, SetTarget,
+// DelTarget and Dismiss. String is written in the words of targetcli, secrets hidden.
 type Step interface {
 	fmt.Stringer
 	// Object is "target/IQN".
@@ -39,6 +39,15 @@ type DelTarget struct {
 	Name string
 }
 
+// Dismiss asks initiators to log out that may not come any more from where they
+// are, and waits until they have, or for as long as they are given for it. It is
+// done before the tunnel changes through which they do it. To is From but for
+// where initiators may come from.
+type Dismiss struct {
+	Name     string
+	From, To Target
+}
+
 // String is the targetcli commands.
 func (s AddTarget) String() string {
 	lines := append([]string{"targetcli /iscsi create " + s.Name}, s.Target.commands(s.Name, Target{})...)
@@ -52,6 +61,18 @@ func (s SetTarget) String() string {
 
 // String is the targetcli command.
 func (s DelTarget) String() string { return "targetcli /iscsi delete " + s.Name }
+
+// String is the targetcli commands.
+func (s Dismiss) String() string { return strings.Join(s.To.commands(s.Name, s.From), "\n") }
+
+// Object is "target/IQN".
+func (s Dismiss) Object() string { return "target/" + s.Name }
+
+// Removes is false: nothing that is there goes, and it is not to wait for what comes.
+func (Dismiss) Removes() bool { return false }
+
+// Disturbs names the initiators whose sessions end.
+func (s Dismiss) Disturbs() string { return SetTarget(s).Disturbs() }
 
 // Object is "target/IQN".
 func (s AddTarget) Object() string { return "target/" + s.Name }
@@ -94,7 +115,7 @@ func (s SetTarget) Disturbs() string {
 		case ok && s.refuses(name):
 			out = append(out, "ends sessions of "+name)
 		case ok:
-			out = s.loses(out, name, from, to)
+			out = s.loses(binds(out, name, from, to), name, from, to)
 		}
 	}
 	if s.From.Any == nil {
@@ -103,7 +124,16 @@ func (s SetTarget) Disturbs() string {
 	if s.To.Any == nil || unproven(*s.From.Any, *s.To.Any) {
 		return strings.Join(append(out, "ends sessions of initiators that are not named"), "; ")
 	}
-	return strings.Join(s.loses(out, "initiators that are not named", *s.From.Any, *s.To.Any), "; ")
+	const others = "initiators that are not named"
+	return strings.Join(s.loses(binds(out, others, *s.From.Any, *s.To.Any), others, *s.From.Any, *s.To.Any), "; ")
+}
+
+// binds appends that sessions of who end which come from elsewhere than they now may.
+func binds(out []string, who string, from, to Initiator) []string {
+	if !narrows(from, to) {
+		return out
+	}
+	return append(out, "ends sessions of "+who+" that do not come "+to.origin())
 }
 
 // named is the initiators that the target names before or after the step.
@@ -124,12 +154,14 @@ func (s SetTarget) loses(out []string, who string, from, to Initiator) []string 
 	return out
 }
 
-// Ends tells whether a session of the named initiator through the portal ends
-// with the step: because the portal or the initiator's admission goes, or
-// because proof is asked now and was not before. A changed secret holds from
+// Ends tells whether a session of the named initiator, which came from o through
+// the portal, ends with the step: because the portal or the initiator's admission
+// goes, because it may not come from there any more, or because proof is asked now
+// and was not before. A changed secret holds from
 // the next login, so that both sides can be changed without a gap.
-func (s SetTarget) Ends(initiator string, through Portal) bool {
-	return !slices.ContainsFunc(s.To.Portals, through.same) || s.refuses(initiator)
+func (s SetTarget) Ends(initiator string, through Portal, o Origin) bool {
+	to, ok := s.To.Admit(initiator)
+	return !slices.ContainsFunc(s.To.Portals, through.same) || s.refuses(initiator) || ok && to.Refuses(o) != ""
 }
 
 func (s SetTarget) refuses(initiator string) bool {
@@ -143,3 +175,4 @@ func unproven(from, to Initiator) bool { return from.CHAP == nil && to.CHAP != n
 func (s AddTarget) apply(t map[string]Target) { t[s.Name] = s.Target.clone() }
 func (s SetTarget) apply(t map[string]Target) { t[s.Name] = s.To.clone() }
 func (s DelTarget) apply(t map[string]Target) { delete(t, s.Name) }
+func (s Dismiss) apply(t map[string]Target)   { t[s.Name] = s.To.clone() }

@@ -8,20 +8,22 @@ import (
 )
 
 // Diff is the steps that turn have into want: new guards and tunnels that go first, then each
-// tunnel that stays or comes, by name. Within a tunnel new peers come before
+// tunnel that stays or comes, by name. One that gets a device, or loses it, goes
+// and comes. Within a tunnel new peers come before
 // changed ones and those before the ones that go, and peers that gain allowed
 // IPs before those that only lose some, so that a prefix which moves between two
 // peers always has one of them. Guards go last. No step ends a session but that of a peer or
 // tunnel which goes.
 func Diff(want, have State) []Step {
 	want = want.followed(have)
+	have = have.Clone()
 	steps, unguard := guardSteps(want, have)
 	for _, name := range slices.Sorted(maps.Keys(have.Tunnels)) {
-		if _, ok := want.Tunnels[name]; !ok {
-			steps = append(steps, DelTunnel{name})
+		if to, ok := want.Tunnels[name]; !ok || to.User != have.Tunnels[name].User {
+			steps = append(steps, DelTunnel{name, have.Tunnels[name].User})
+			delete(have.Tunnels, name)
 		}
 	}
-	have = have.Clone()
 	for _, s := range yields(want, have) {
 		s.apply(have.Tunnels)
 		steps = append(steps, s)
@@ -172,6 +174,9 @@ func routeSteps(name string, want, have Tunnel) (add, del []Step) {
 // of its peers that its own addresses do not cover, but for 0.0.0.0/0 and ::/0.
 func (t Tunnel) Needs() []netip.Prefix {
 	var out []netip.Prefix
+	if t.User {
+		return nil
+	}
 	for _, peer := range t.Peers {
 		for _, p := range peer.AllowedIPs {
 			if p.Bits() > 0 && !t.covers(p) {

@@ -24,6 +24,9 @@ func (s State) guarded() map[netip.Prefix]string {
 			out[p] = name
 		}
 		for _, a := range s.Tunnels[name].Addresses {
+			if s.Tunnels[name].User {
+				break // the host sends nothing there
+			}
 			if !a.IsSingleIP() && !a.Addr().IsLinkLocalUnicast() {
 				out[a.Masked()] = name
 			}

@@ -45,7 +45,10 @@ type Tunnel struct {
 	Addresses  []netip.Prefix // sorted; host part kept
 	PrivateKey Secret
 	MTU        int // bytes; 0 is computed from the way to the endpoints
-	Peers      map[Key]Peer
+	// User is a tunnel without a device, addresses and routes on the host: this
+	// process has its own network stack at the end of it.
+	User  bool
+	Peers map[Key]Peer
 
 	// What only an observed tunnel has; Diff does not read it in a wanted one.
 	Routes []netip.Prefix // sorted; those into the tunnel that ripstop made

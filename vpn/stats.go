@@ -12,6 +12,7 @@ type Engine string
 const (
 	Kernel  Engine = "kernel"  // the kernel's WireGuard
 	Process Engine = "process" // WireGuard in this process, on a tun device
+	User    Engine = "user"    // WireGuard in this process, which ends the connections as well
 )
 
 // TunnelStats is what one tunnel is doing: a copy, taken at one moment.

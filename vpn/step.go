@@ -38,6 +38,7 @@ type SetTunnel struct {
 // DelTunnel removes a tunnel with its peers and routes.
 type DelTunnel struct {
 	Name string
+	User bool // it has no device
 }
 
 // AddPeer adds a peer. Allowed IPs that another peer of the tunnel has go over

@@ -9,7 +9,7 @@ import (
 
 // String is the ip and wg commands.
 func (s AddTunnel) String() string {
-	lines := []string{"ip link add " + s.Name + " type wireguard"}
+	lines := []string{s.Tunnel.host("ip link add " + s.Name + " type wireguard")}
 	return strings.Join(append(lines, s.Tunnel.commands(s.Name, Tunnel{Down: true})...), "\n")
 }
 
@@ -17,7 +17,7 @@ func (s AddTunnel) String() string {
 func (s SetTunnel) String() string { return strings.Join(s.To.commands(s.Name, s.From), "\n") }
 
 // String is the ip command.
-func (s DelTunnel) String() string { return "ip link del " + s.Name }
+func (s DelTunnel) String() string { return Tunnel{User: s.User}.host("ip link del " + s.Name) }
 
 // commands is what an operator would type to make t of from: new addresses
 // before the old ones go.
@@ -34,18 +34,26 @@ func (t Tunnel) commands(name string, from Tunnel) []string {
 		out = append(out, "wg set "+name+set)
 	}
 	for _, a := range without(t.Addresses, from.Addresses) {
-		out = append(out, fmt.Sprintf("ip address add %s dev %s", a, name))
+		out = append(out, t.host(fmt.Sprintf("ip address add %s dev %s", a, name)))
 	}
 	for _, a := range without(from.Addresses, t.Addresses) {
-		out = append(out, fmt.Sprintf("ip address del %s dev %s", a, name))
+		out = append(out, t.host(fmt.Sprintf("ip address del %s dev %s", a, name)))
 	}
 	if t.MTU != from.MTU {
-		out = append(out, "ip link set "+name+" mtu "+mtuText(t.MTU))
+		out = append(out, t.host("ip link set "+name+" mtu "+mtuText(t.MTU)))
 	}
 	if from.Down {
-		out = append(out, "ip link set "+name+" up")
+		out = append(out, t.host("ip link set "+name+" up"))
 	}
 	return out
+}
+
+// host is a command about the tunnel's device, which not every tunnel has.
+func (t Tunnel) host(command string) string {
+	if t.User {
+		return "# inside ripstop: " + command
+	}
+	return command
 }
 
 func mtuText(mtu int) string {
@@ -224,6 +232,9 @@ func (t Tunnel) describe() string {
 	}
 	if t.Down {
 		out += ", down"
+	}
+	if t.User {
+		out += ", no interface"
 	}
 	return out
 }

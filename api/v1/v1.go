@@ -222,9 +222,10 @@ type MadePeer struct {
 
 // NewTrace asks what would become of a frame: of the one given, or of one made of
 // the rest. What is left open there is taken from the port that sends and the one
-// that has the address To.
+// that has the address To. With Initiator and Target it asks whether the one may log
+// in to the other from the address From.
 type NewTrace struct {
-	Port     string `json:"port" doc:"the port or gateway at which the frame comes in"`
+	Port     string `json:"port,omitempty" doc:"the port or gateway at which the frame comes in"`
 	Frame    string `json:"frame,omitempty" doc:"the frame with its tags and without FCS, in hexadecimal digits"`
 	VLAN     int    `json:"vlan,omitempty" doc:"the id in an 802.1Q tag; 0 is no tag"`
 	Src      string `json:"src,omitempty" doc:"Ethernet address of the sender"`
@@ -234,12 +235,17 @@ type NewTrace struct {
 	To       string `json:"to,omitempty" doc:"IP address of the receiver"`
 	FromPort int    `json:"fromPort,omitempty" doc:"of tcp and udp"`
 	ToPort   int    `json:"toPort,omitempty" doc:"of tcp and udp"`
+
+	Initiator string `json:"initiator,omitempty" doc:"iSCSI name of who would log in"`
+	Target    string `json:"target,omitempty" doc:"iSCSI name of the target"`
+	Through   string `json:"through,omitempty" doc:"the tunnel or VLAN out of which the initiator comes; without it the one that has its address"`
 }
 
-// Trace is what a switch would do with a frame.
+// Trace is what a switch would do with a frame, or a target with a login; of that,
+// Switch to Frame are empty.
 type Trace struct {
-	Reaches   bool       `json:"reaches" doc:"whether anybody hears the frame"`
-	Reason    string     `json:"reason,omitempty" doc:"why nobody does, as a port's drops are called"`
+	Reaches   bool       `json:"reaches" doc:"whether anybody hears the frame, or the initiator may log in and sees a LUN"`
+	Reason    string     `json:"reason,omitempty" doc:"why not: of a frame as a port's drops are called, of a login for people"`
 	Switch    string     `json:"switch"`
 	Dataplane string     `json:"dataplane"`
 	Port      string     `json:"port"`
@@ -251,7 +257,7 @@ type Trace struct {
 
 // Decision is one thing that a switch finds out or decides about a frame.
 type Decision struct {
-	Stage  string `json:"stage" doc:"limit, filter, ingress, guard, learn, fdb or egress; new ones may come"`
+	Stage  string `json:"stage" doc:"limit, filter, ingress, guard, learn, fdb or egress, and of a login tunnel, portal, initiator, origin, chap or luns; new ones may come"`
 	Result string `json:"result" doc:"for people"`
 	Rule   string `json:"rule,omitempty" doc:"the key of the file behind it, as switches.lab.ports.web.allowed-macs"`
 }

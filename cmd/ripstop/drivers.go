@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -118,7 +119,7 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	d.copies = copies.New(log, copies.Options{
 		Source: copySource{d.lun, d.deleteSnapshot}, Memory: keep.New(filepath.Join(state, "copies")), Host: hostName(), HostID: id, Dial: dialFar, Changed: d.awake,
 	})
-	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, Keeper: d.kept, Reap: d.reap, Plug: d.plug, Unplug: d.unplug})
+	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, PeerKey: d.peerKey, Listen: d.vpn.Listen, Keeper: d.kept, Reap: d.reap, Plug: d.plug, Unplug: d.unplug})
 	return d, nil
 }
 
@@ -166,8 +167,13 @@ func hostID(path string) (string, error) {
 
 // parts is the order in which the subsystems build on each other: portals stand
 // on gateways and tunnels, targets serve LUNs, and what is announced is there.
+// Before all of them, initiators that lose the way to a target are asked to leave.
 func (d *drivers) parts() []controller.Part {
 	return []controller.Part{
+		controller.Bind(controller.Subsystem[iscsi.State, iscsi.Step]{
+			Name: "dismissal", Pick: func(d controller.Desired) iscsi.State { return d.ISCSI },
+			Diff: iscsi.Dismissals, Describe: func(iscsi.State) map[string]string { return nil },
+		}, d.iscsi),
 		controller.Bind(controller.Subsystem[vswitch.State, vswitch.Step]{
 			Name: "vswitch", Pick: func(d controller.Desired) vswitch.State { return d.VSwitch },
 			Diff: vswitch.Diff, Describe: vswitch.State.Describe,
@@ -394,6 +400,12 @@ func (d *drivers) closeRing() error {
 		}
 	}
 	return d.ring.Close()
+}
+
+// peerKey is whose packets have an address in a tunnel.
+func (d *drivers) peerKey(tunnel string, from netip.Addr) ([32]byte, error) {
+	key, err := d.vpn.PeerKey(tunnel, from)
+	return key, err
 }
 
 // unit gives a LUN in service to the target.

@@ -51,6 +51,8 @@ func TestPromises(t *testing.T)   { script(t, "promises") }
 func TestSecurity(t *testing.T)   { script(t, "security") }
 func TestAdopt(t *testing.T)      { script(t, "adopt") }
 func TestTrace(t *testing.T)      { script(t, "trace") }
+func TestBound(t *testing.T)      { script(t, "bound") }
+func TestUserStack(t *testing.T)  { script(t, "userstack") }
 func TestCapture(t *testing.T)    { script(t, "capture") }
 func TestConfirm(t *testing.T)    { script(t, "confirm") }
 func TestLoop(t *testing.T)       { script(t, "loop") }

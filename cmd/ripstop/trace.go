@@ -21,17 +21,21 @@ func newTrace(g *global) *cobra.Command {
 	var ask v1.NewTrace
 	var frame string
 	cmd := &cobra.Command{
-		Use:   "trace --port PORT (--frame HEX|FILE | --to IP [--proto PROTO])",
-		Short: "Tell what a switch would do with a frame, and why",
+		Use:   "trace --port PORT (--frame HEX|FILE | --to IP [--proto PROTO]) | --initiator IQN --target IQN --from IP",
+		Short: "Tell what a switch would do with a frame, or a target with a login, and why",
 		Long: "The frame runs through the program that the port's frames run through, over its own tables, or\n" +
 			"through the guard and the state of the bridge. Nothing is sent, learned or counted.\n" +
 			"Without --frame one is made: of the port's own addresses and those of the port that has --to,\n" +
 			"unless others are given. A file holds the frame as bytes, or as hexadecimal digits.\n" +
-			"Exit status: 0 somebody hears the frame, 4 nobody does.",
+			"With --initiator and --target it tells whether the one may log in to the other from the address --from,\n" +
+			"and which LUNs it sees: by which key its packets come, the portal, the initiators of the file.\n" +
+			"Exit status: 0 somebody hears the frame or the login succeeds, 4 not.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if ask.Frame, err = readFrame(frame); err != nil {
-				return err
+			if ask.Target == "" {
+				if ask.Frame, err = readFrame(frame); err != nil {
+					return err
+				}
 			}
 			t, err := client.New(g.socket).Trace(cmd.Context(), ask)
 			if err != nil {
@@ -57,9 +61,12 @@ func newTrace(g *global) *cobra.Command {
 	f.StringVar(&ask.To, "to", "", "the receiver's IP address")
 	f.IntVar(&ask.FromPort, "sport", 0, "the sender's TCP or UDP port")
 	f.IntVar(&ask.ToPort, "dport", 0, "the receiver's TCP or UDP port")
-	if err := cmd.MarkFlagRequired("port"); err != nil {
-		panic(err) // the flag is defined above
-	}
+	f.StringVar(&ask.Initiator, "initiator", "", "iSCSI name of who would log in")
+	f.StringVar(&ask.Target, "target", "", "iSCSI name of the target")
+	f.StringVar(&ask.Through, "through", "", "the tunnel or VLAN out of which the initiator comes, where its address does not tell")
+	cmd.MarkFlagsRequiredTogether("initiator", "target")
+	cmd.MarkFlagsOneRequired("port", "target")
+	cmd.MarkFlagsMutuallyExclusive("port", "target")
 	return cmd
 }
 
@@ -106,7 +113,12 @@ func traceTable(w io.Writer, t v1.Trace) error {
 		to = append(to, e.Port)
 	}
 	end := "reaches " + strings.Join(to, ", ")
-	if !t.Reaches {
+	switch {
+	case len(to) == 0 && t.Reaches:
+		end = "may log in"
+	case t.Port == "" && t.Frame == "":
+		end = "may not log in: " + t.Reason
+	case !t.Reaches:
 		end = "reaches nobody: " + t.Reason
 	}
 	_, err := fmt.Fprintf(w, "%s\n", end)

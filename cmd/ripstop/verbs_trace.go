@@ -18,8 +18,14 @@ import (
 	"ripstop/vswitch"
 )
 
-// trace tells what a switch would do with a frame.
+// trace tells what a switch would do with a frame, or a target with a login.
 func (d *daemon) trace(ctx context.Context, ask v1.NewTrace) (v1.Trace, error) {
+	if ask.Target != "" && ask.Initiator != "" {
+		return d.traceLogin(ctx, ask)
+	}
+	if ask.Port == "" {
+		return v1.Trace{}, refused(http.StatusUnprocessableEntity, "trace: %v", errAskWhat)
+	}
 	have, err := d.drivers.vswitch.Observe(ctx)
 	if err != nil {
 		return v1.Trace{}, err

@@ -28,6 +28,7 @@ func (c *checker) checkTargets() {
 		}
 	}
 	c.checkListeners()
+	c.checkStacks()
 	c.checkShared(targets)
 }
 
@@ -54,6 +55,94 @@ func (c *checker) checkListeners() {
 		}
 		if clash {
 			c.errorf(p.Address.spot, "%s is listened on already, for %s at %s: leave one of the two out", at, other.path, other.spot)
+		}
+	}
+}
+
+// checkStacks refuses host and user portals of one tunnel.
+func (c *checker) checkStacks() {
+	user := map[name]*rawPortal{}
+	for p := range c.eachPortal() {
+		if p.Tunnel.ok && bool(p.Stack.v) {
+			user[p.Tunnel.v] = p
+		}
+	}
+	for p := range c.eachPortal() {
+		if other := user[p.Tunnel.v]; p.Tunnel.ok && other != nil && !bool(p.Stack.v) {
+			c.errorf(p.spot, "tunnel %q has no interface on the host, for %s at %s says `stack: user`: say it here, too, or there no more", p.Tunnel.v, other.path, other.Stack.spot)
+		}
+	}
+	for n := range user {
+		if t, ok := c.cfg.Tunnels[string(n)]; ok {
+			t.User = true
+			c.cfg.Tunnels[string(n)] = t
+		}
+	}
+}
+
+// origin is where an initiator must come from.
+func (c *checker) origin(t *rawTarget, i *rawInitiator, out *Initiator) {
+	if i.Peer.given && !i.Tunnel.given {
+		c.errorf(i.Peer.spot, "is a peer of no tunnel: name the tunnel as well, as in {tunnel: site, peer: branch}")
+	}
+	for v := range i.Tunnel.valid() {
+		if !known(c.report, c.raw.Tunnels, "tunnel", v) {
+			continue
+		}
+		if slices.Contains(out.Tunnels, string(v.v)) {
+			c.errorf(v.spot, "tunnel %q is given twice", v.v)
+			continue
+		}
+		out.Tunnels = append(out.Tunnels, string(v.v))
+		if !slices.ContainsFunc(t.Portals.items, func(p *rawPortal) bool { return !p.Tunnel.ok && p.Tunnel.given || p.Tunnel.v == v.v }) {
+			c.errorf(v.spot, "the target has no portal in tunnel %q, so that this initiator could never log in: give it one", v.v)
+		}
+		c.peerOf(string(v.v), i.Peer)
+	}
+	slices.Sort(out.Tunnels)
+	out.Peer = string(i.Peer.v)
+	for v := range i.Address.valid() {
+		p := netip.Prefix(v.v).Masked()
+		if p != netip.Prefix(v.v) {
+			c.warnf(v.spot, "%s has bits behind its prefix length: it is taken as %s", netip.Prefix(v.v), p)
+		}
+		out.Addresses = append(out.Addresses, p)
+	}
+	slices.SortFunc(out.Addresses, comparePrefix)
+	out.Addresses = slices.Compact(out.Addresses)
+	c.checkSources(i, out)
+}
+
+// peerOf demands that a tunnel has the peer, or that the mesh may make it one.
+func (c *checker) peerOf(tunnel string, peer value[name]) {
+	if !peer.ok || c.broken {
+		return
+	}
+	if t := c.raw.Tunnels.items[tunnel]; t.Mesh != nil && slices.Contains(t.hosts(c.raw.Hosts.order), string(peer.v)) {
+		return
+	}
+	known(c.report, c.raw.Tunnels.items[tunnel].Peers, "peer of tunnel "+strconv.Quote(tunnel), peer)
+}
+
+// checkSources refuses addresses that the peer may not send from.
+func (c *checker) checkSources(i *rawInitiator, out *Initiator) {
+	if c.broken || out.Peer == "" {
+		return
+	}
+	for v := range i.Address.valid() {
+		p := netip.Prefix(v.v).Masked()
+		for _, tunnel := range out.Tunnels {
+			peer := c.raw.Tunnels.items[tunnel].Peers.items[out.Peer]
+			if peer == nil {
+				return
+			}
+			reaches := false
+			for a := range peer.AllowedIPs.valid() {
+				reaches = reaches || netip.Prefix(a.v).Overlaps(p)
+			}
+			if !reaches && len(out.Tunnels) == 1 {
+				c.errorf(v.spot, "peer %q of tunnel %q may not send from %s, so that this initiator could never log in: see its allowed-ips", out.Peer, tunnel, p)
+			}
 		}
 	}
 }
@@ -108,6 +197,7 @@ func (c *checker) portals(t *rawTarget) []Portal {
 			VLAN:    string(p.VLAN.v),
 			Tunnel:  string(p.Tunnel.v),
 			Address: netip.AddrPort(p.Address.v),
+			User:    bool(p.Stack.v),
 		}
 		c.checkPortal(p)
 		if !p.Address.given {
@@ -134,6 +224,9 @@ func (c *checker) checkPortal(p *rawPortal) {
 	}
 	if p.Address.given && p.Port.given {
 		c.errorf(p.Port.spot, "goes with vlan and tunnel: an address has its port behind the colon")
+	}
+	if p.Stack.given && !p.Tunnel.given {
+		c.errorf(p.Stack.spot, "goes with a tunnel: other portals are the host's")
 	}
 	if p.Address.ok && netip.AddrPort(p.Address.v).Addr().IsUnspecified() {
 		c.warnf(p.Address.spot, "listens on every address of the host: whoever reaches one of them reaches the target")
@@ -211,6 +304,7 @@ func (c *checker) initiator(t *rawTarget, i *rawInitiator) Initiator {
 		seen[n] = true
 	}
 	slices.Sort(out.LUNs)
+	c.origin(t, i, &out)
 	if i.CHAP == nil {
 		return out
 	}

@@ -124,6 +124,7 @@ type Tunnel struct {
 	MTU        int     // bytes, 0 computes it
 	Peers      map[string]Peer
 	Mesh       Mesh
+	User       bool // no interface on the host: portals are served inside of it
 }
 
 // Mesh is how the hosts of a fabric are the tunnel's peers.
@@ -235,6 +236,7 @@ type Portal struct {
 	VLAN    string // on every gateway address of the VLAN
 	Tunnel  string // on every address of the tunnel
 	Port    uint16 // TCP port of a VLAN's or a tunnel's portal
+	User    bool   // the tunnel has no interface: connections end inside of it
 	Address netip.AddrPort
 }
 
@@ -243,6 +245,10 @@ type Initiator struct {
 	CHAP   *CHAP
 	Mutual *CHAP    // how the target proves itself
 	LUNs   []uint16 // LUN numbers, sorted; nil is all
+
+	Tunnels   []string       // out of one of which it must come, sorted; nil is anywhere
+	Peer      string         // of each of the tunnels, from which it must come; "" is any
+	Addresses []netip.Prefix // one of which its address must be in, masked, sorted; nil is any
 }
 
 // CHAP is a name and the file that holds its secret.

@@ -363,12 +363,17 @@ type rawPortal struct {
 	Tunnel  value[name]       `yaml:"tunnel" jsonschema_description:"The addresses of this tunnel, for connections out of it."`
 	Address value[addrPort]   `yaml:"address" jsonschema_description:"An address and TCP port, as 192.0.2.1:3260, for connections from anywhere."`
 	Port    value[portNumber] `yaml:"port" jsonschema_description:"TCP port of a VLAN's or a tunnel's portal, 3260 unless set."`
+	Stack   value[netStack]   `yaml:"stack" jsonschema_description:"Who ends the connections of a tunnel's portal: host (default), the kernel, or user, this process, inside the tunnel. A tunnel of which one portal says user has no interface on the host, and is that of all its portals."`
 }
 
 type rawInitiator struct {
 	spot
 	CHAP *rawCHAP        `yaml:"chap" jsonschema_description:"How the initiator proves who it is. Without it it is not asked."`
 	LUNs many[lunNumber] `yaml:"luns" jsonschema_description:"LUN numbers of the target that it sees, all unless set."`
+
+	Tunnel  many[name]   `yaml:"tunnel" jsonschema_description:"The tunnel out of which alone it may log in; one or a list."`
+	Peer    value[name]  `yaml:"peer" jsonschema_description:"The peer of the tunnel, and so the key, from which alone it may log in. Of several tunnels, in each the peer of this name."`
+	Address many[source] `yaml:"address" jsonschema_description:"Addresses or prefixes from which alone it may log in; one or a list."`
 }
 
 type rawCHAP struct {

@@ -361,3 +361,30 @@ func (v *keepalive) parse(s string) error {
 	*v = keepalive(d)
 	return nil
 }
+
+// source is an address, or a prefix of them, from which somebody comes.
+type source netip.Prefix
+
+func (v *source) parse(s string) error {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
+			return fmt.Errorf("%s is neither an address nor a prefix: write it as 10.99.0.2 or 10.99.0.0/24", quoted(s))
+		}
+		p = netip.PrefixFrom(a, a.BitLen())
+	}
+	if p.Addr().Is4In6() {
+		return fmt.Errorf("%s is an IPv4 address inside IPv6: write the IPv4 address", s)
+	}
+	*v = source(p)
+	return nil
+}
+
+// netStack is true for user.
+type netStack bool
+
+func (v *netStack) parse(s string) error {
+	*v = s == "user"
+	return oneOf(s, "host", "user")
+}

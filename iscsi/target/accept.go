@@ -12,7 +12,7 @@ import (
 )
 
 // accept starts serving a connection, when there is room for it.
-func (s *Server) accept(l *listener, nc *net.TCPConn) {
+func (s *Server) accept(l *listener, nc net.Conn) {
 	c := newConn(s, l, nc)
 	if why := s.admit(c); why != "" {
 		s.refuse(l, nc, why)
@@ -117,7 +117,7 @@ func (s *Server) loggedIn(c *conn) {
 }
 
 // refuse closes a connection before a byte of it is read.
-func (s *Server) refuse(l *listener, nc *net.TCPConn, why string) {
+func (s *Server) refuse(l *listener, nc net.Conn, why string) {
 	s.refused.warn(s.log, "refused connection", "address", nc.RemoteAddr().String(), "portal", l.at.String(), "reason", why)
 	if err := nc.Close(); err != nil {
 		s.log.Debug("close refused connection", "error", err)

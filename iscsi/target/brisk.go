@@ -68,7 +68,7 @@ type wire struct {
 	threads *threads
 
 	mu    sync.Mutex   // guards what follows; held only for what does not wait
-	nc    *net.TCPConn // nil while brisk
+	nc    net.Conn     // nil while brisk
 	fresh bool         // nc has no deadline for writing
 	iov   []unix.Iovec // of one write
 	msg   unix.Msghdr  // likewise
@@ -123,8 +123,13 @@ func (w *wire) crowded(now time.Time) bool {
 	return true
 }
 
-// detach takes the socket out of the poller. Nobody may be writing.
+// detach takes the socket out of the poller. Nobody may be writing. What is no
+// socket of the kernel's stays.
 func (w *wire) detach() {
+	nc, ok := w.nc.(*net.TCPConn)
+	if !ok {
+		return
+	}
 	if !w.threads.take() {
 		w.waits = 0
 		return
@@ -132,7 +137,7 @@ func (w *wire) detach() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	fd := -1
-	raw, err := w.nc.SyscallConn()
+	raw, err := nc.SyscallConn()
 	if err == nil {
 		err = raw.Control(func(s uintptr) { fd, _ = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0) })
 	}
@@ -174,7 +179,7 @@ func (w *wire) attach() error {
 	if err != nil {
 		return err
 	}
-	w.nc, w.fresh = nc.(*net.TCPConn), true
+	w.nc, w.fresh = nc, true
 	return nil
 }
 
@@ -233,7 +238,7 @@ func (w *wire) read(p []byte) (int, error) {
 // write writes what a brisk socket takes without waiting, and takes it back
 // into the poller for the rest. It gives the connection in the poller, nil while
 // brisk, and whether that has no deadlines yet.
-func (w *wire) write(p *net.Buffers) (nc *net.TCPConn, fresh bool, err error) {
+func (w *wire) write(p *net.Buffers) (nc net.Conn, fresh bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.nc != nil {

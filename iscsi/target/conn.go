@@ -65,6 +65,8 @@ type conn struct {
 	response pdu.SCSIResponse
 
 	// reader
+	from     iscsi.Origin // as the login found it
+	askedKey bool
 	in       reader
 	deadline time.Time // of the login
 	readBy   time.Time // the deadline that is set
@@ -81,7 +83,7 @@ type conn struct {
 	coder    pdu.Coder
 }
 
-func newConn(s *Server, l *listener, nc *net.TCPConn) *conn {
+func newConn(s *Server, l *listener, nc net.Conn) *conn {
 	now := time.Now()
 	c := &conn{srv: s, lis: l, wire: wire{threads: &s.threads, nc: nc, fd: -1}, local: addrPort(nc.LocalAddr()), remote: addrPort(nc.RemoteAddr()),
 		done: make(chan struct{}), wake: make(chan struct{}, 1), stop: make(chan struct{}),
@@ -92,6 +94,24 @@ func newConn(s *Server, l *listener, nc *net.TCPConn) *conn {
 	c.in = reader{read: c.read, digest: digest, maxData: loginData}
 	c.out = writer{write: c.write, digest: digest, buffers: &s.buffers}
 	return c
+}
+
+// origin is where the connection comes from. Whose key its packets come by is
+// asked once, at the login: a tunnel that gives the address to another key takes
+// the way from the connection.
+func (c *conn) origin() iscsi.Origin {
+	if !c.askedKey {
+		c.askedKey = true
+		c.from = iscsi.Origin{Device: c.lis.at.device, Address: c.remote.Addr()}
+		if c.from.Device != "" && c.srv.opts.PeerKey != nil && c.srv.table.Load().bound(c.from.Device) {
+			key, err := c.srv.opts.PeerKey(c.from.Device, c.from.Address)
+			if err != nil {
+				c.log.Debug("peer not found", "error", err)
+			}
+			c.from.Key = &key
+		}
+	}
+	return c.from
 }
 
 // errEnd is why end ended a connection.
@@ -368,8 +388,16 @@ func (c *conn) write(p *net.Buffers) error {
 		return cause
 	}
 	c.startAll()
+	if v, ok := nc.(buffersWriter); ok {
+		return v.WriteBuffers(p)
+	}
 	_, err = p.WriteTo(nc)
 	return err
+}
+
+// buffersWriter is a connection that writes several pieces at once in its own way.
+type buffersWriter interface {
+	WriteBuffers(*net.Buffers) error
 }
 
 func (c *conn) nextTag() uint32 {

@@ -26,11 +26,11 @@ const portalGroup = 1
 func (c *conn) logIn() bool {
 	m := login.New(login.Policy{
 		Admit: func(initiator, target string) (iscsi.Initiator, error) {
-			_, i, err := c.srv.table.Load().admit(initiator, target, c.lis.at)
+			_, i, err := c.srv.table.Load().admit(initiator, target, c.lis.at, c.origin())
 			return i, err
 		},
 		Discover: func(initiator string) ([]iscsi.Initiator, error) {
-			return c.srv.table.Load().discover(initiator, c.lis.at)
+			return c.srv.table.Load().discover(initiator, c.lis.at, c.origin())
 		},
 		Challenge: func(n int) []byte {
 			p := make([]byte, n)
@@ -40,6 +40,7 @@ func (c *conn) logIn() bool {
 		Challenges: &c.srv.challenges,
 		TSIH:       c.srv.newTSIH(), PortalGroup: portalGroup, MaxConns: maxConns,
 		Join: func(id login.SessionID, cid uint16) (login.Session, error) {
+			c.origin() // which may wait, before the lock
 			c.srv.mu.Lock()
 			defer c.srv.mu.Unlock()
 			n, account, err := c.srv.joined(c, id, cid)
@@ -140,7 +141,7 @@ func (c *conn) found(r *login.Result) error {
 		return err
 	}
 	for r.Target != "" {
-		e, account, err := s.table.Load().admit(r.Initiator, r.Target, c.lis.at)
+		e, account, err := s.table.Load().admit(r.Initiator, r.Target, c.lis.at, c.origin())
 		if err != nil {
 			return err
 		}
@@ -210,7 +211,7 @@ func (s *Server) joined(c *conn, id login.SessionID, cid uint16) (*nexus, iscsi.
 			strings.ToLower(n.id.Target) != id.Target {
 			continue
 		}
-		_, account, err := s.table.Load().admit(id.Initiator, id.Target, c.lis.at)
+		_, account, err := s.table.Load().admit(id.Initiator, id.Target, c.lis.at, c.origin())
 		switch {
 		case err != nil:
 			return nil, account, err

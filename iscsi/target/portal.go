@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,9 +21,10 @@ import (
 type where struct {
 	addr   netip.AddrPort
 	device string
+	user   bool // device is a tunnel without an interface
 }
 
-func placeOf(p iscsi.Portal) where { return where{p.Address, p.Device} }
+func placeOf(p iscsi.Portal) where { return where{p.Address, p.Device, p.User} }
 
 // String is the portal's notation.
 func (w where) String() string { return iscsi.Portal{Address: w.addr, Device: w.device}.String() }
@@ -37,9 +39,10 @@ type listener struct {
 	at     where
 	index  int // of the interface when the socket was bound to it, 0 for none
 	door   bool
-	nl     *net.TCPListener
+	nl     net.Listener
 	ctx    context.Context
 	closed chan struct{}
+	gone   atomic.Bool // with the tunnel
 }
 
 // listen makes sure that there is a listener at a place, and a door when it is
@@ -53,6 +56,9 @@ func (s *Server) listen(ctx context.Context, at where) error {
 		if err := l.close(); err != nil {
 			return err
 		}
+	}
+	if at.user {
+		return s.listenInside(ctx, at)
 	}
 	if !s.knows(at.addr) {
 		if err := probe(at.addr); err != nil {
@@ -78,6 +84,19 @@ func (s *Server) listen(ctx context.Context, at where) error {
 	return nil
 }
 
+// listenInside listens in a tunnel without an interface, where nobody else does.
+func (s *Server) listenInside(ctx context.Context, at where) error {
+	nl, err := s.opts.Listen(at.device, at.addr)
+	if err != nil {
+		return err
+	}
+	l := &listener{srv: s, at: at, nl: nl, ctx: context.WithoutCancel(ctx), closed: make(chan struct{})}
+	s.running.Go(l.serve)
+	s.listeners[at] = l
+	s.log.Debug("listening", "portal", at.String())
+	return nil
+}
+
 // knows tells whether the server itself listens where a socket at addr would be
 // in the way.
 func (s *Server) knows(addr netip.AddrPort) bool { return len(s.beside(addr)) > 0 }
@@ -86,7 +105,7 @@ func (s *Server) knows(addr netip.AddrPort) bool { return len(s.beside(addr)) > 
 func (s *Server) beside(addr netip.AddrPort) []*listener {
 	var out []*listener
 	for at, l := range s.listeners {
-		if overlap(at.addr, addr) {
+		if !at.user && overlap(at.addr, addr) {
 			out = append(out, l)
 		}
 	}
@@ -106,12 +125,12 @@ func overlap(a, b netip.AddrPort) bool {
 // openDoor opens the door of an address that is listened on through devices
 // only, unless it stands already.
 func (s *Server) openDoor(ctx context.Context, addr netip.AddrPort) error {
-	if s.doors[addr] != nil || s.listeners[where{addr, ""}] != nil {
+	if s.doors[addr] != nil || s.listeners[where{addr: addr}] != nil {
 		return nil
 	}
-	l, err := s.open(ctx, where{addr, ""}, true)
+	l, err := s.open(ctx, where{addr: addr}, true)
 	if err != nil {
-		return explain(where{addr, ""}, err)
+		return explain(where{addr: addr}, err)
 	}
 	s.doors[addr] = l
 	return nil
@@ -125,7 +144,7 @@ func (s *Server) closeUnused(ctx context.Context) error {
 	for _, e := range *s.table.Load() {
 		for _, p := range e.target.Portals {
 			used[placeOf(p)] = true
-			bound[p.Address] = bound[p.Address] || p.Device != ""
+			bound[p.Address] = bound[p.Address] || p.Device != "" && !p.User
 		}
 	}
 	var errs []error
@@ -176,7 +195,7 @@ func (s *Server) open(ctx context.Context, at where, door bool) (*listener, erro
 	if err != nil {
 		return nil, errors.Join(err, s.share(at.addr, false))
 	}
-	l := &listener{srv: s, at: at, index: index, door: door, nl: nl.(*net.TCPListener), ctx: context.WithoutCancel(ctx), closed: make(chan struct{})}
+	l := &listener{srv: s, at: at, index: index, door: door, nl: nl, ctx: context.WithoutCancel(ctx), closed: make(chan struct{})}
 	if err := errors.Join(l.share(false), s.share(at.addr, false)); err != nil {
 		return nil, errors.Join(err, l.close())
 	}
@@ -199,6 +218,9 @@ func indexOf(device string) (int, error) {
 // stale tells whether the listener hears nothing any more: a socket stays
 // bound to an interface that was deleted, whatever takes its name.
 func (l *listener) stale() bool {
+	if l.at.user {
+		return l.gone.Load()
+	}
 	index, err := indexOf(l.at.device)
 	return err != nil || index != l.index
 }
@@ -217,7 +239,7 @@ func (s *Server) share(addr netip.AddrPort, on bool) error {
 }
 
 func (l *listener) share(on bool) error {
-	raw, err := l.nl.SyscallConn()
+	raw, err := l.nl.(*net.TCPListener).SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -302,9 +324,10 @@ const retryAccept = 100 * time.Millisecond
 
 func (l *listener) serve() {
 	for {
-		nc, err := l.nl.AcceptTCP()
+		nc, err := l.nl.Accept()
 		switch {
 		case errors.Is(err, net.ErrClosed):
+			l.gone.Store(true)
 			return
 		case err != nil:
 			l.srv.refused.warn(l.srv.log, "cannot accept connections", "portal", l.at.String(), "error", err)

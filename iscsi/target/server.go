@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -26,6 +27,14 @@ type Options struct {
 	// LookupUnit gives the device of a LUN by its name in the file. As long as
 	// the LUN stays in service it gives the same, comparable value.
 	LookupUnit func(name string) (scsi.Device, error)
+
+	// PeerKey, when set, gives the public key of the peer by which packets from an
+	// address come out of a tunnel now, zero when none has it.
+	PeerKey func(tunnel string, from netip.Addr) ([32]byte, error)
+
+	// Listen listens inside a tunnel that has no interface on the host. Its Accept
+	// says net.ErrClosed when the tunnel has gone.
+	Listen func(tunnel string, at netip.AddrPort) (net.Listener, error)
 
 	// Reap, when set, ends what devices have completed. It is called where a
 	// connection's thread wakes, perhaps for that, and must not wait.
@@ -145,6 +154,10 @@ func (s *Server) Do(ctx context.Context, step iscsi.Step) error {
 		return ErrClosed
 	}
 	switch step := step.(type) {
+	case iscsi.Dismiss:
+		err := s.set(ctx, step.Name, step.To)
+		s.awaitLeaving(ctx, step.Name)
+		return err
 	case iscsi.AddTarget:
 		return s.set(ctx, step.Name, step.Target)
 	case iscsi.SetTarget:
@@ -161,6 +174,26 @@ func (s *Server) set(ctx context.Context, name string, want iscsi.Target) error 
 	e, err := s.prepare(ctx, name, want)
 	next[strings.ToLower(name)] = e
 	return errors.Join(err, s.publish(ctx, next, e))
+}
+
+// awaitLeaving waits, without the lock, until the connections to a target have ended
+// that were asked to.
+func (s *Server) awaitLeaving(ctx context.Context, name string) {
+	var leaving []*conn
+	for c := range s.conns {
+		if c.leaving != nil && c.nexus != nil && strings.EqualFold(c.nexus.id.Target, name) {
+			leaving = append(leaving, c)
+		}
+	}
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	for _, c := range leaving {
+		select {
+		case <-c.done: // at the end of LogoutWait, if not before
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // del takes the named target away. The caller holds the lock.
@@ -266,7 +299,7 @@ func (n *nexus) revise(step iscsi.SetTarget, e *entry) {
 	account, ok := e.target.Admit(n.id.Initiator)
 	stays := false
 	for _, c := range n.conns {
-		if !ok || step.Ends(n.id.Initiator, c.portal) {
+		if !ok || step.Ends(n.id.Initiator, c.portal, c.from) {
 			c.retire("the target is no longer open to it")
 		}
 		stays = stays || c.leaving == nil

@@ -47,9 +47,9 @@ func (e *entry) visible(i iscsi.Initiator) map[uint16]*unit {
 	return seen
 }
 
-// admit is how the target serves an initiator at a listener. Its error is a
-// login.Refusal.
-func (t table) admit(initiator, target string, at where) (*entry, iscsi.Initiator, error) {
+// admit is how the target serves an initiator that comes from somewhere to a
+// listener. Its error is a login.Refusal.
+func (t table) admit(initiator, target string, at where, from iscsi.Origin) (*entry, iscsi.Initiator, error) {
 	e, ok := t[strings.ToLower(target)]
 	if !ok {
 		return nil, iscsi.Initiator{}, login.Refuse(login.NotFound, "there is no such target")
@@ -61,14 +61,32 @@ func (t table) admit(initiator, target string, at where) (*entry, iscsi.Initiato
 	if !ok {
 		return nil, i, login.Refuse(login.Forbidden, "the target is not open to this initiator")
 	}
+	if why := i.Refuses(from); why != "" {
+		return nil, iscsi.Initiator{}, login.Refuse(login.Forbidden, "%s", why)
+	}
 	return e, i, nil
 }
 
+// bound tells whether somebody may come from one peer of the tunnel alone.
+func (t table) bound(device string) bool {
+	for _, e := range t {
+		for _, i := range e.target.Initiators {
+			if i.Bound(device) {
+				return true
+			}
+		}
+		if e.target.Any != nil && e.target.Any.Bound(device) {
+			return true
+		}
+	}
+	return false
+}
+
 // discover is the accounts of an initiator at the targets of a listener.
-func (t table) discover(initiator string, at where) ([]iscsi.Initiator, error) {
+func (t table) discover(initiator string, at where, from iscsi.Origin) ([]iscsi.Initiator, error) {
 	var accounts []iscsi.Initiator
 	for _, name := range slices.Sorted(maps.Keys(t)) {
-		if _, i, err := t.admit(initiator, name, at); err == nil {
+		if _, i, err := t.admit(initiator, name, at, from); err == nil {
 			accounts = append(accounts, i)
 		}
 	}

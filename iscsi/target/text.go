@@ -122,7 +122,7 @@ func (c *conn) sendTargets(what string) []byte {
 	var out []byte
 	t := *c.srv.table.Load()
 	for _, key := range slices.Sorted(maps.Keys(t)) {
-		e, account, err := t.admit(c.login.Initiator, key, c.lis.at)
+		e, account, err := t.admit(c.login.Initiator, key, c.lis.at, c.origin())
 		if err != nil || c.login.Proof != nil && !opens(account, c.login.Proof) {
 			continue
 		}
@@ -132,7 +132,9 @@ func (c *conn) sendTargets(what string) []byte {
 		}
 		out = pdu.AppendText(out, "TargetName", e.name)
 		for _, p := range e.target.Portals {
-			if a, ok := c.sees(p); ok {
+			from := c.from
+			from.Device = p.Device
+			if a, ok := c.sees(p); ok && account.Refuses(from) == "" {
 				out = pdu.AppendText(out, "TargetAddress", a.String()+","+strconv.Itoa(portalGroup))
 			}
 		}

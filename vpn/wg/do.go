@@ -34,6 +34,9 @@ func (d *Driver) Do(ctx context.Context, step vpn.Step) error {
 }
 
 func (d *Driver) do(step vpn.Step, to *net.UDPAddr) error {
+	if ok, err := d.doUser(step); ok {
+		return err
+	}
 	switch s := step.(type) {
 	case vpn.AddTunnel:
 		return d.addTunnel(s.Name, s.Tunnel)
@@ -187,6 +190,11 @@ func (d *Driver) raise(e engine, link netlink.Link, port uint16) error {
 			return refused(name, port, err)
 		}
 	}
+	return d.openPort(e, name, port)
+}
+
+// openPort opens the port of a tunnel that has been set up.
+func (d *Driver) openPort(e engine, name string, port uint16) error {
 	if err := e.up(name); err != nil {
 		return refused(name, port, err)
 	}
@@ -228,6 +236,9 @@ func (d *Driver) delTunnel(name string) error {
 
 // carrier is the engine of a tunnel that is ours.
 func (d *Driver) carrier(name string) (engine, error) {
+	if d.user.has(name) {
+		return d.user, nil
+	}
 	link, err := d.links.own(name)
 	if err != nil {
 		return nil, err

@@ -32,7 +32,7 @@ func (d *Driver) fit(s seen) (mtu int, why string) {
 		}
 		asked[to] = true
 		device, outer, ok := way.to(to)
-		if !ok || device == s.link.Attrs().Index {
+		if !ok || device == s.index() {
 			continue
 		}
 		if inner := min(outer, largestIP) - overhead(to); mtu == 0 || inner < mtu {
@@ -71,6 +71,10 @@ func (d *Driver) fitMTUs() error {
 			d.memory.saw(s.name, s.device.Peers)
 		}
 		if known, ok := d.memory.tunnel(s.name); ok && known.MTU == 0 {
+			if s.user != nil {
+				s.user.setMTU(d.fits(s))
+				continue
+			}
 			err = errors.Join(err, d.links.setMTU(s.link, d.fits(s)))
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -18,6 +19,7 @@ import (
 type seen struct {
 	name      string
 	link      netlink.Link
+	user      *stackTun // in place of link, of a tunnel without a device
 	device    *wgtypes.Device
 	addresses []netip.Prefix
 	routes    []netip.Prefix
@@ -75,6 +77,16 @@ func (d *Driver) look() ([]seen, error) {
 		}
 		out = append(out, s)
 	}
+	for _, name := range slices.Sorted(maps.Keys(d.user.devices)) {
+		s, ok, err := d.seenUsers(name)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			out = append(out, s)
+		}
+	}
+	slices.SortFunc(out, func(a, b seen) int { return strings.Compare(a.name, b.name) })
 	return out, nil
 }
 
@@ -111,8 +123,8 @@ func (d *Driver) Observe(ctx context.Context) (vpn.State, error) {
 func (d *Driver) tunnel(s seen) (vpn.Tunnel, []silentPeer) {
 	t := vpn.Tunnel{
 		Listen: uint16(s.device.ListenPort), Addresses: s.addresses, Routes: s.routes,
-		PrivateKey: vpn.NewSecret(vpn.Key(s.device.PrivateKey)), Down: !isUp(s.link),
-		MTU: s.link.Attrs().MTU, Peers: make(map[vpn.Key]vpn.Peer, len(s.device.Peers)),
+		PrivateKey: vpn.NewSecret(vpn.Key(s.device.PrivateKey)), User: s.user != nil, Down: s.user == nil && !isUp(s.link),
+		MTU: s.mtu(), Peers: make(map[vpn.Key]vpn.Peer, len(s.device.Peers)),
 	}
 	known, _ := d.memory.tunnel(s.name)
 	if known.MTU == 0 && t.MTU == d.fits(s) {
@@ -218,11 +230,8 @@ func (d *Driver) Stats(context.Context) ([]vpn.TunnelStats, error) {
 	out := make([]vpn.TunnelStats, 0, len(all))
 	for _, s := range all {
 		t := vpn.TunnelStats{
-			Name: s.name, Engine: vpn.Process, PublicKey: vpn.Key(s.device.PublicKey),
-			Listen: uint16(s.device.ListenPort), MTU: s.link.Attrs().MTU,
-		}
-		if isKernel(s.link) {
-			t.Engine = vpn.Kernel
+			Name: s.name, Engine: s.engine(), PublicKey: vpn.Key(s.device.PublicKey),
+			Listen: uint16(s.device.ListenPort), MTU: s.mtu(),
 		}
 		if mtu, why := d.fit(s); mtu == t.MTU {
 			t.Why = why

@@ -15,6 +15,7 @@ import (
 // processEngine carries tunnels in this process.
 type processEngine struct {
 	log     *slog.Logger
+	open    func(name string, mtu int) (tun.Device, error) // the tunnel's inner end
 	devices map[string]*processDevice
 }
 
@@ -28,7 +29,7 @@ func (e *processEngine) make(name string, mtu int) error {
 	if err := e.remove(name); err != nil {
 		return err
 	}
-	t, err := tun.CreateTUN(name, mtu)
+	t, err := e.open(name, mtu)
 	if err != nil {
 		return fmt.Errorf("make tun device %s: %w", name, err)
 	}

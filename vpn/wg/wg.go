@@ -6,6 +6,7 @@
 //	vpn.Step ─► Driver ─┬─ links ──► device, alias, addresses, MTU, routes
 //	                    ├─ engine ─┬─ kernel ──► wgctrl
 //	                    │          └─ process ─► tun device ◄─ wg show (/run/wireguard/NAME.sock)
+//	                    │           └ users: tun.Device ─► TCP/IP of this process, no device on the host
 //	                    └─ memory ─► names and endpoints of peers, in a file
 //
 // A tunnel's device carries the alias "ripstop tunnel=NAME"; devices without it,
@@ -58,6 +59,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.zx2c4.com/wireguard/tun"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"ripstop/vpn"
@@ -103,6 +105,7 @@ type Driver struct {
 	links   *links
 	kernel  *kernelEngine // nil where the kernel has no WireGuard
 	process *processEngine
+	user    *users
 	memory  *memory
 	waiting map[next]vpn.Secret // next keys of peers, and the pre-shared keys that go with them
 	awaits  chan struct{}       // something waits that did not
@@ -117,8 +120,9 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 	}
 	d := &Driver{
 		log: log, choice: o.Engine, resolve: newResolver(), now: time.Now, links: l,
-		process: &processEngine{log: log, devices: map[string]*processDevice{}},
 		waiting: map[next]vpn.Secret{}, awaits: make(chan struct{}, 1),
+		process: &processEngine{log: log, open: tun.CreateTUN, devices: map[string]*processDevice{}},
+		user:    newUsers(&processEngine{log: log, devices: map[string]*processDevice{}}),
 	}
 	if err := d.choose(); err != nil {
 		l.close()
@@ -238,6 +242,10 @@ func (d *Driver) end() error {
 			d.memory.saw(name, is.Peers)
 		}
 		err = errors.Join(err, d.process.remove(name))
+		d.memory.drop(name)
+	}
+	for name := range d.user.devices {
+		err = errors.Join(err, d.user.remove(name))
 		d.memory.drop(name)
 	}
 	err = errors.Join(err, d.memory.save())
