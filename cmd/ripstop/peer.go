@@ -54,7 +54,7 @@ func newPeerAdd(g *global) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&p.Tunnel, "tunnel", "", "the tunnel")
-	f.StringVar(&p.Endpoint, "endpoint", "", "where the peer reaches this host; the port is the tunnel's unless written")
+	f.StringVar(&p.Endpoint, "endpoint", "", "where the peer reaches this host; the port is the tunnel's unless written (in a fabric's mesh the host's endpoint)")
 	f.StringSliceVar(&p.Addresses, "address", nil, "the peer's address in the tunnel, as 10.99.0.3; several by commas (the lowest free one)")
 	f.StringSliceVar(&p.AllowedIPs, "allowed-ips", nil, "further prefixes behind the peer, as 10.60.0.0/16; several by commas")
 	far.flags(f)

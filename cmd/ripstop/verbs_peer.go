@@ -50,6 +50,9 @@ func (d *daemon) addPeer(ctx context.Context, ask v1.NewPeer) (v1.MadePeer, erro
 		return v1.MadePeer{}, unfit(err)
 	}
 	peer := beside.Peer{Tunnel: ask.Tunnel, Peer: p}
+	if ask.Endpoint == "" && slices.Contains(t.Mesh.Hosts, all.Host) {
+		ask.Endpoint = all.Hosts[all.Host].Endpoint
+	}
 	if peer.At, err = d.endpointOf(ctx, ask.Tunnel, t, ask.Endpoint); err != nil {
 		return v1.MadePeer{}, unfit(err)
 	}
@@ -233,7 +236,8 @@ func networksBehind(c *config.Config, t config.Tunnel, endpoint string) []netip.
 }
 
 // endpointOf is where a tunnel is reached, which no host knows of itself: what was
-// asked for, with the tunnel's port unless it has one.
+// asked for, or what a fabric's file says of the host, with the tunnel's port unless
+// it has one.
 func (d *daemon) endpointOf(ctx context.Context, name string, t config.Tunnel, asked string) (string, error) {
 	if asked == "" {
 		return "", errors.New("nobody said where it reaches this host: write --endpoint HOST or HOST:PORT")
