@@ -30,7 +30,7 @@ import (
 type capsuleHost struct {
 	Revision int           `json:"revision"`
 	Name     string        `json:"name,omitempty"` // in a fabric's files
-	Files    []v1.File     `json:"files"` // of the configuration
+	Files    []v1.File     `json:"files"`          // of the configuration
 	Pools    []capsulePool `json:"pools"`
 	LUNs     []capsuleLUN  `json:"luns"`
 	Ports    []v1.NewPort  `json:"ports,omitempty"` // that verbs attached
