@@ -1,6 +1,6 @@
 //go:build vm
 
-//suite:all but ^(TestConformance|TestRandom|TestGenerated|TestDrift)$
+//suite:also ^(TestUnicast|TestLearn|TestExpire|TestClassify|TestUnknownPort|TestWhatAPortLeaves|TestInherit|TestBefore|TestProbe|TestGroupsChangeAtOnce)$
 
 package ebpf
 
