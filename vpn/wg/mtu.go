@@ -67,7 +67,7 @@ func (d *Driver) fitMTUs() error {
 		return err
 	}
 	for _, s := range all {
-		if !isKernel(s.link) {
+		if s.user != nil || !isKernel(s.link) {
 			d.memory.saw(s.name, s.device.Peers)
 		}
 		if known, ok := d.memory.tunnel(s.name); ok && known.MTU == 0 {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
 	"ripstop/internal/nettest"
 	"ripstop/vpn"
 )
@@ -152,5 +154,27 @@ func TestSocketClosesUnderItsUser(t *testing.T) {
 func TestEngineThatIsNone(t *testing.T) {
 	if _, err := New(quiet(t), Options{Engine: "steam"}); err == nil || !strings.Contains(err.Error(), `engine "steam"`) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A tunnel without a device has its MTU computed as others have, and its peers noted.
+func TestUserTunnel(t *testing.T) {
+	d := newDriver(t, Options{Engine: vpn.Process})
+	s := want(spec{Name: "inner", Key: newKeys(t).private, Addresses: []string{"10.98.0.1/24"}})
+	inner := s.Tunnels["inner"]
+	inner.User = true
+	s.Tunnels["inner"] = inner
+	if steps, err := apply(t.Context(), d, s); err != nil || len(steps) != 1 {
+		t.Fatalf("error %v, steps %q", err, steps)
+	}
+	d.memory.saw("inner", []wgtypes.Peer{{Endpoint: net.UDPAddrFromAddrPort(addr("192.0.2.2:5")), LastHandshakeTime: time.Now()}})
+	if steps, err := apply(t.Context(), d, s); err != nil || len(steps) != 0 {
+		t.Errorf("second pass: error %v, steps %q", err, steps)
+	}
+	if steps, err := apply(t.Context(), d, want()); err != nil || len(steps) != 1 {
+		t.Errorf("the end: error %v, steps %q", err, steps)
+	}
+	if len(d.memory.Seen) != 0 {
+		t.Errorf("of a tunnel that is gone, %v is kept", d.memory.Seen)
 	}
 }

@@ -59,6 +59,7 @@ func (d *Driver) doUser(step vpn.Step) (ok bool, err error) {
 			return false, nil
 		}
 		d.memory.drop(s.Name)
+		d.memory.forget(s.Name)
 		return true, d.user.remove(s.Name)
 	}
 	return false, nil

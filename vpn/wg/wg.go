@@ -245,6 +245,9 @@ func (d *Driver) end() error {
 		d.memory.drop(name)
 	}
 	for name := range d.user.devices {
+		if is, seeErr := d.user.device(name); seeErr == nil {
+			d.memory.saw(name, is.Peers)
+		}
 		err = errors.Join(err, d.user.remove(name))
 		d.memory.drop(name)
 	}
