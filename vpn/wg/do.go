@@ -258,8 +258,14 @@ func (d *Driver) addPeer(s vpn.AddPeer, to *net.UDPAddr) error {
 	if is.PublicKey == wgtypes.Key(s.Key) {
 		return fmt.Errorf("peer %s of tunnel %s: it has the tunnel's own key: give it the public key of the other end", s.Peer.Name, s.Tunnel)
 	}
-	psk, keepalive := wgtypes.Key(s.Peer.PresharedKey.Reveal()), s.Peer.Keepalive
 	d.memory.dropPeer(s.Tunnel, s.Key)
+	if d.memory.over(s.Tunnel, s.Key, s.Peer.Next) {
+		s.Key, s.Peer.PresharedKey = s.Peer.Next, s.Peer.NextPresharedKey
+		s.Peer.Next, s.Peer.NextPresharedKey = vpn.Key{}, vpn.Secret{}
+		d.memory.dropPeer(s.Tunnel, s.Key)
+	}
+	d.memory.stays(s.Tunnel, s.Key)
+	psk, keepalive := wgtypes.Key(s.Peer.PresharedKey.Reveal()), s.Peer.Keepalive
 	// The other end holds a session with the process that was here before, and
 	// would miss an answer for 15 s before it asked for a new one.
 	was, known := d.memory.Seen[s.Tunnel][s.Key]

@@ -27,6 +27,10 @@ type memory struct {
 	// Seen is where peers of tunnels in a process were heard from last. The next
 	// process greets them there, so that nobody waits until the other end misses it.
 	Seen map[string]map[vpn.Key]netip.AddrPort `json:"seen,omitempty"`
+
+	// Over is the next keys that peers have gone over to, by tunnel and former key. It
+	// outlives tunnels: the former keys are refused whatever the next process makes.
+	Over map[string]map[vpn.Key]vpn.Key `json:"over,omitempty"`
 }
 
 type tunnelMemory struct {
@@ -136,6 +140,33 @@ func (m *memory) saw(tunnel string, peers []wgtypes.Peer) {
 func (m *memory) forget(tunnel string) {
 	if _, ok := m.Seen[tunnel]; ok {
 		delete(m.Seen, tunnel)
+		m.dirty = true
+	}
+}
+
+// goesOver notes that a peer has its next key. Those that it had before its former
+// one are in no file any more.
+func (m *memory) goesOver(tunnel string, former, next vpn.Key) {
+	if m.Over == nil {
+		m.Over = map[string]map[vpn.Key]vpn.Key{}
+	}
+	if m.Over[tunnel] == nil {
+		m.Over[tunnel] = map[vpn.Key]vpn.Key{}
+	}
+	maps.DeleteFunc(m.Over[tunnel], func(_, to vpn.Key) bool { return to == former })
+	m.Over[tunnel][former], m.dirty = next, true
+}
+
+// over tells whether a peer has gone over from one key to the other.
+func (m *memory) over(tunnel string, former, next vpn.Key) bool {
+	to, ok := m.Over[tunnel][former]
+	return ok && to == next
+}
+
+// stays notes that a key is a peer's, whatever was before.
+func (m *memory) stays(tunnel string, k vpn.Key) {
+	if _, ok := m.Over[tunnel][k]; ok {
+		delete(m.Over[tunnel], k)
 		m.dirty = true
 	}
 }

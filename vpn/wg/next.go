@@ -48,6 +48,7 @@ func (d *Driver) await(e engine, tunnel string, k vpn.Key, p vpn.Peer) error {
 	delete(d.waiting, next{tunnel, k, known.Next})
 	known.Next = p.Next
 	d.memory.setPeer(tunnel, k, known)
+	d.memory.stays(tunnel, k)
 	if p.Next == (vpn.Key{}) {
 		return nil
 	}
@@ -133,6 +134,9 @@ func (d *Driver) admit(n next, seen map[string]*wgtypes.Device) error {
 func (d *Driver) follow(e engine, n next, former, knocks *wgtypes.Peer) error {
 	psk, keepalive := wgtypes.Key(d.waiting[n].Reveal()), former.PersistentKeepaliveInterval
 	kick := max(keepalive, time.Second)
+	// Before it is done: nobody shall have to find out again who was refused already.
+	d.memory.goesOver(n.tunnel, n.key, n.next)
+	noted := d.memory.save()
 	err := e.configure(n.tunnel, wgtypes.Config{Peers: []wgtypes.PeerConfig{
 		{PublicKey: wgtypes.Key(n.next), Remove: true},
 		{PublicKey: wgtypes.Key(n.next), PresharedKey: &psk, Endpoint: knocks.Endpoint, PersistentKeepaliveInterval: &kick, AllowedIPs: former.AllowedIPs},
@@ -144,7 +148,7 @@ func (d *Driver) follow(e engine, n next, former, knocks *wgtypes.Peer) error {
 		}})
 	}
 	if err != nil {
-		return err
+		return errors.Join(noted, err)
 	}
 	known, _ := d.memory.peer(n.tunnel, n.key)
 	known.Next = vpn.Key{}
@@ -152,5 +156,5 @@ func (d *Driver) follow(e engine, n next, former, knocks *wgtypes.Peer) error {
 	d.memory.setPeer(n.tunnel, n.next, known)
 	delete(d.waiting, n)
 	d.log.Info("peer has gone over to its next key", "tunnel", n.tunnel, "peer", known.Name)
-	return d.memory.save()
+	return errors.Join(noted, d.memory.save())
 }

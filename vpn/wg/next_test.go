@@ -3,11 +3,14 @@ package wg
 import (
 	"context"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
+	"testing"
 
 	"ripstop/internal/nettest"
+	"ripstop/vpn"
 )
 
 // serve runs what lets next keys in until the test ends.
@@ -135,4 +138,44 @@ func testNextPresharedKey(l *lab) {
 	l.far.ask(request{Verb: "apply"})
 	l.far.ask(request{Verb: "apply", Specs: []spec{l.site2}})
 	nettest.Run(l, "ip", "netns", "exec", "far", "ping", "-c", "1", "-W", "9", "10.99.0.1")
+}
+
+// TestFormerKeyIsRefusedAfterARestart: the file, which still names both keys, does not
+// bring the former one back.
+func TestFormerKeyIsRefusedAfterARestart(t *testing.T) {
+	l := newLab(t, vpn.Process, vpn.Process)
+	o := Options{Engine: vpn.Process, Memory: filepath.Join(t.TempDir(), "tunnels.json")}
+	l.driver = newDriver(t, o)
+	l.serve()
+	l.both()
+	l.reaches("10.50.0.1")
+	first, k := l.site.Peers[0].Key, newKeys(t)
+	l.site.Peers[0].Next = k.public
+	l.apply(l.site)
+	l.site2.Key = k.private
+	l.far.ask(request{Verb: "apply", Specs: []spec{l.site2}})
+	peers := func() string { return nettest.Run(t, "wg", "show", "site", "peers") }
+	nettest.Eventually(t, patience, "the peer has its next key", func() bool {
+		_ = exec.Command("ip", "netns", "exec", "far", "ping", "-c1", "-W1", "10.99.0.1").Run()
+		return peers() == k.public+"\n"
+	})
+	if err := l.driver.Release(); err != nil {
+		t.Fatal(err)
+	}
+	l.driver = newDriver(t, o)
+	l.apply(l.site)
+	if got := peers(); got != k.public+"\n" {
+		t.Errorf("after a restart the peers are %q, want %q alone", got, k.public)
+	}
+	l.reaches("10.50.0.1")
+
+	// A file that names the former key alone means it, and it may go over again.
+	l.site.Peers[0].Next = ""
+	l.apply(l.site)
+	if got := peers(); got != first+"\n" {
+		t.Errorf("the peers are %q, want %q", got, first)
+	}
+	if d := l.driver; d.memory.over("site", key(first), key(k.public)) {
+		t.Error("the key that the file names is refused still")
+	}
 }
