@@ -307,3 +307,29 @@ func TestTooManyPorts(t *testing.T) {
 		}
 	}
 }
+
+// TestResolveGuardsBlockedTunnels: what belongs into a tunnel leaves by no other way
+// because a key cannot be read.
+func TestResolveGuardsBlockedTunnels(t *testing.T) {
+	d, ps := Resolve(parse(t, `version: 1
+tunnels:
+  down:
+    private-key: bad.key
+    address: 10.99.0.1/24
+    peers:
+      branch: {public-key: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=, allowed-ips: [10.50.0.0/16]}
+  up:
+    private-key: /keys/up.key
+    peers:
+      absent: {public-key: TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=, preshared-key: absent.psk, allowed-ips: [10.60.0.0/16]}
+`), fakeHost(nil))
+	if len(ps) != 2 {
+		t.Errorf("problems %q", problems(ps))
+	}
+	if got := fmt.Sprint(d.VPN.Guarded()); got != "[10.50.0.0/16 10.60.0.0/16 10.99.0.0/24]" {
+		t.Errorf("guarded is %s", got)
+	}
+	if got := byName(d.VPN.Tunnels); !slices.Equal(got, []string{"up"}) {
+		t.Errorf("tunnels are %q", got)
+	}
+}

@@ -9,29 +9,47 @@ import (
 )
 
 func (r *resolver) vpn() vpn.State {
-	s := vpn.State{Tunnels: map[string]vpn.Tunnel{}}
+	s := vpn.State{Tunnels: map[string]vpn.Tunnel{}, Blocked: map[string]vpn.Tunnel{}}
 	for _, name := range byName(r.cfg.Tunnels) {
-		t := r.cfg.Tunnels[name]
-		key, err := r.host.PrivateKey(r.path(t.PrivateKey))
-		if err != nil {
-			r.problem("tunnel/"+name, fmt.Errorf("private key: %w", err))
-			continue
+		told := len(r.problems)
+		if t, ok := r.tunnel(name, r.cfg.Tunnels[name]); ok {
+			s.Tunnels[name] = t
 		}
-		if public := key.Public(); t.PublicKey != (vpn.Key{}) && public != t.PublicKey && public != t.Next {
-			r.problem("tunnel/"+name, fmt.Errorf("private key %s has the public key %s, and the file says %s of host %s: write the former into the file, or bring the private key of the latter here",
-				r.path(t.PrivateKey), public, t.PublicKey, r.cfg.Host))
-			continue
-		}
-		s.Tunnels[name] = vpn.Tunnel{
-			Listen:     t.Listen,
-			Addresses:  slices.Clone(t.Addresses),
-			PrivateKey: key,
-			MTU:        t.MTU,
-			User:       t.User,
-			Peers:      r.peers(name, t.Peers),
+		if len(r.problems) > told {
+			s.Blocked[name] = withoutKeys(r.cfg.Tunnels[name])
 		}
 	}
 	return s
+}
+
+func (r *resolver) tunnel(name string, t config.Tunnel) (vpn.Tunnel, bool) {
+	key, err := r.host.PrivateKey(r.path(t.PrivateKey))
+	if err != nil {
+		r.problem("tunnel/"+name, fmt.Errorf("private key: %w", err))
+		return vpn.Tunnel{}, false
+	}
+	if public := key.Public(); t.PublicKey != (vpn.Key{}) && public != t.PublicKey && public != t.Next {
+		r.problem("tunnel/"+name, fmt.Errorf("private key %s has the public key %s, and the file says %s of host %s: write the former into the file, or bring the private key of the latter here",
+			r.path(t.PrivateKey), public, t.PublicKey, r.cfg.Host))
+		return vpn.Tunnel{}, false
+	}
+	return vpn.Tunnel{
+		Listen:     t.Listen,
+		Addresses:  slices.Clone(t.Addresses),
+		PrivateKey: key,
+		MTU:        t.MTU,
+		User:       t.User,
+		Peers:      r.peers(name, t.Peers),
+	}, true
+}
+
+// withoutKeys is a tunnel as far as no key's file is needed for it.
+func withoutKeys(t config.Tunnel) vpn.Tunnel {
+	out := vpn.Tunnel{Addresses: slices.Clone(t.Addresses), User: t.User, Peers: map[vpn.Key]vpn.Peer{}}
+	for name, p := range t.Peers {
+		out.Peers[p.PublicKey] = vpn.Peer{Name: name, AllowedIPs: slices.Clone(p.AllowedIPs)}
+	}
+	return out
 }
 
 // peers leaves out whose pre-shared key cannot be read: without it the tunnel

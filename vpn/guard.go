@@ -8,7 +8,7 @@ import (
 )
 
 // Guarded is the prefixes that have to be guarded, sorted: those that are routed
-// into a tunnel, and the networks of its addresses. A guard is a route of the
+// into a tunnel, and the networks of its addresses, whether or not it can be made. A guard is a route of the
 // highest metric that refuses packets: they go nowhere else while the tunnel is
 // away, whatever default route the host has. Networks on the link and single
 // addresses, which are the host's own, need none.
@@ -16,20 +16,28 @@ func (s State) Guarded() []netip.Prefix {
 	return slices.SortedFunc(maps.Keys(s.guarded()), netip.Prefix.Compare)
 }
 
-// guarded is a tunnel for each prefix that has to be guarded: the first by name.
+// guarded is a tunnel for each prefix that has to be guarded: the first by name, and
+// blocked ones last.
 func (s State) guarded() map[netip.Prefix]string {
 	out := map[netip.Prefix]string{}
-	for _, name := range slices.Backward(slices.Sorted(maps.Keys(s.Tunnels))) {
-		for _, p := range s.Tunnels[name].Needs() {
-			out[p] = name
+	for _, tunnels := range []map[string]Tunnel{s.Blocked, s.Tunnels} {
+		for _, name := range slices.Backward(slices.Sorted(maps.Keys(tunnels))) {
+			for _, p := range tunnels[name].guarded() {
+				out[p] = name
+			}
 		}
-		for _, a := range s.Tunnels[name].Addresses {
-			if s.Tunnels[name].User {
-				break // the host sends nothing there
-			}
-			if !a.IsSingleIP() && !a.Addr().IsLinkLocalUnicast() {
-				out[a.Masked()] = name
-			}
+	}
+	return out
+}
+
+func (t Tunnel) guarded() []netip.Prefix {
+	if t.User {
+		return nil // the host sends nothing there
+	}
+	out := t.Needs()
+	for _, a := range t.Addresses {
+		if !a.IsSingleIP() && !a.Addr().IsLinkLocalUnicast() {
+			out = append(out, a.Masked())
 		}
 	}
 	return out

@@ -37,6 +37,10 @@ type State struct {
 	// Guards is for observed states alone: the prefixes that are guarded, sorted.
 	// Those that a wanted state has follow from its tunnels (Guarded).
 	Guards []netip.Prefix
+
+	// Blocked is for wanted states alone: tunnels that cannot be made, or not with all
+	// of their peers. Nothing is done about them, but their prefixes are guarded.
+	Blocked map[string]Tunnel
 }
 
 // Tunnel is one WireGuard interface.

@@ -219,6 +219,10 @@ func (s State) Clone() State {
 	for name, t := range s.Tunnels {
 		c.Tunnels[name] = t.clone()
 	}
+	c.Blocked = maps.Clone(s.Blocked)
+	for name, t := range c.Blocked {
+		c.Blocked[name] = t.clone()
+	}
 	return c
 }
 

@@ -345,6 +345,13 @@ func TestGuards(t *testing.T) {
 	if len(gone) != 5 || gone[0].String() != "ip link del site" || gone[4].Object() != "tunnel/site" || !gone[4].Removes() || gone[4].Disturbs() != "" {
 		t.Errorf("going: %v", gone)
 	}
+	blocked := State{Blocked: map[string]Tunnel{"site": wide}}
+	if steps := Diff(blocked, State{Guards: want.Guarded()}); len(steps) != 0 {
+		t.Errorf("a tunnel that cannot be made loses its guards: %v", steps)
+	}
+	if steps := Diff(blocked, State{}); len(steps) != 4 || steps[0].Object() != "tunnel/site" || steps[0].Removes() {
+		t.Errorf("a tunnel that cannot be made: %v", steps)
+	}
 }
 
 func stateOf(t Tunnel) State {
