@@ -101,9 +101,9 @@ func (d *daemon) rotatePeer(ctx context.Context, ask v1.RotatePeer) (v1.MadePeer
 	unfit := func(err error) error {
 		return refused(http.StatusUnprocessableEntity, "rotate peer %s: %v", ask.Name, err)
 	}
-	next, err := vpn.ParseKey(ask.PublicKey)
+	next, err := publicKey(ask.PublicKey)
 	if err != nil {
-		return v1.MadePeer{}, unfit(fmt.Errorf("public %w", err))
+		return v1.MadePeer{}, unfit(err)
 	}
 	if _, err := vpn.ParseKey(ask.PresharedKey); ask.PresharedKey != "" && err != nil {
 		return v1.MadePeer{}, unfit(fmt.Errorf("pre-shared %w", err))
@@ -173,11 +173,23 @@ func (d *daemon) madePeer(verb, name string) (beside.Peer, error) {
 	return p, refused(http.StatusNotFound, "%s peer %s: there is none%s", verb, name, hintOr(name, slices.Collect(maps.Keys(all)), "peer"))
 }
 
+// publicKey reads a peer's. Nobody has the zero key, which means none elsewhere.
+func publicKey(text string) (vpn.Key, error) {
+	k, err := vpn.ParseKey(text)
+	if err != nil {
+		return k, fmt.Errorf("public %w", err)
+	}
+	if k == (vpn.Key{}) {
+		return k, errors.New("public key is the zero key: no peer has it")
+	}
+	return k, nil
+}
+
 // peerOfVerb is a peer in the words of the file, and the addresses that it gets.
 func peerOfVerb(t config.Tunnel, ask v1.NewPeer) (p config.Peer, addresses []netip.Prefix, err error) {
 	p.Keepalive = keepalivePeer
-	if p.PublicKey, err = vpn.ParseKey(ask.PublicKey); err != nil {
-		return p, nil, fmt.Errorf("public %w", err)
+	if p.PublicKey, err = publicKey(ask.PublicKey); err != nil {
+		return p, nil, err
 	}
 	if ask.PresharedKey != "" {
 		if _, err := vpn.ParseKey(ask.PresharedKey); err != nil {
