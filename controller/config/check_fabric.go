@@ -371,8 +371,11 @@ func (c *checker) checkMeshes() {
 
 // checkMembersOf demands what a host of a mesh must have.
 func (c *checker) checkMembersOf(n string, t *rawTunnel, hosts []string) {
-	keys := map[publicKey]string{}
+	keys, owners := map[publicKey]string{}, map[netip.Prefix][]string{}
 	for _, h := range hosts {
+		for _, own := range c.cfg.Hosts[h].prefixes() {
+			owners[own] = append(owners[own], h)
+		}
 		host := c.raw.Hosts.items[h]
 		if !host.PublicKey.given {
 			c.errorf(host.spot, "public-key is missing, as the host is in the mesh of tunnel %q: write what `ripstop key %s` prints there", n, t.PrivateKey.v)
@@ -387,18 +390,18 @@ func (c *checker) checkMembersOf(n string, t *rawTunnel, hosts []string) {
 			c.errorf(p.spot, "is called as a host of the mesh, which is a peer: choose another name, or leave it out")
 		}
 		keys[host.PublicKey.v] = h
+		keys[host.Next.v] = h
 	}
 	for _, p := range t.Peers.all() {
-		if h, clash := keys[p.PublicKey.v]; p.PublicKey.ok && clash {
-			c.errorf(p.PublicKey.spot, "is the key of host %q, which the mesh makes a peer: leave this one out", h)
+		for _, v := range []value[publicKey]{p.PublicKey, p.Next} {
+			if h, clash := keys[v.v]; v.ok && clash {
+				c.laterf(v.spot, "is the key of host %q, which the mesh makes a peer: leave this one out", h)
+			}
 		}
 		for v := range p.AllowedIPs.valid() {
-			for _, h := range hosts {
-				for _, own := range c.cfg.Hosts[h].prefixes() {
-					if own == netip.Prefix(v.v).Masked() {
-						c.errorf(v.spot, "%s is that of host %q, which the mesh makes a peer: a prefix has one peer", own, h)
-					}
-				}
+			own := netip.Prefix(v.v).Masked()
+			for _, h := range owners[own] {
+				c.errorf(v.spot, "%s is that of host %q, which the mesh makes a peer: a prefix has one peer", own, h)
 			}
 		}
 	}

@@ -264,3 +264,21 @@ func TestFabricBounds(t *testing.T) {
 		t.Errorf("got %d faults, first %v", len(faults), faults[0])
 	}
 }
+
+// TestMeshKeys: no peer beside the hosts has a key of theirs, nor one that a host goes
+// over to.
+func TestMeshKeys(t *testing.T) {
+	next, other := vpn.Key{9}.String(), vpn.Key{10}.String()
+	text := strings.Replace(fourHosts("{hub: a}"), "d: {", "d: {next-public-key: "+next+", ", 1)
+	part(t, text, "a")
+	text = strings.Replace(text, "mesh: {hub: a}}", fmt.Sprintf("mesh: {hub: a}, peers: {x: {public-key: %s, on: a}, y: {public-key: %s, next-public-key: %s, on: a}}}", next, other, keys[1]), 1)
+	_, _, err := Parse([]File{{"t.yaml", []byte(text)}})
+	for _, part := range []string{
+		`tunnels.mesh.peers.x.public-key: is the key of host "d"`,
+		`tunnels.mesh.peers.y.next-public-key: is the key of host "b"`,
+	} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("error %v, want %q", err, part)
+		}
+	}
+}
