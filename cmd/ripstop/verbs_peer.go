@@ -332,7 +332,14 @@ func writeSecret(path, secret string) error {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("keep a secret: %w", err)
 	}
-	if err := os.Rename(draft, path); err != nil {
+	err = os.Rename(draft, path)
+	// What names the file is on stable storage soon: the file shall be there before.
+	for _, dir := range []string{filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {
+		if err == nil {
+			err = syncDir(dir)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("keep a secret: %w", err)
 	}
 	return nil
