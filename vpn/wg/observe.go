@@ -145,6 +145,10 @@ func (d *Driver) tunnel(s seen) (vpn.Tunnel, []silentPeer) {
 	return t, silent
 }
 
+// forgotten stands for the pre-shared key that goes with a next key which another
+// process let wait: nobody's, so that Diff has it wait anew, or go.
+var forgotten = vpn.NewSecret(vpn.Key{0: 1, vpn.KeyLen - 1: 1})
+
 // peer is a peer with the endpoint that was configured last; silent when it is
 // not heard from, so that somebody has to ask where it should be.
 func (d *Driver) peer(tunnel string, p wgtypes.Peer) (peer vpn.Peer, silent bool) {
@@ -155,6 +159,8 @@ func (d *Driver) peer(tunnel string, p wgtypes.Peer) (peer vpn.Peer, silent bool
 	}
 	if psk, ok := d.waiting[next{tunnel, vpn.Key(p.PublicKey), known.Next}]; ok {
 		peer.Next, peer.NextPresharedKey = known.Next, psk
+	} else if known.Next != (vpn.Key{}) {
+		peer.Next, peer.NextPresharedKey = known.Next, forgotten
 	}
 	at := endpoint(p)
 	heard := d.now().Sub(p.LastHandshakeTime) < vpn.Silence

@@ -78,6 +78,23 @@ func TestObservedEndpoint(t *testing.T) {
 	}
 }
 
+// TestNextKeyOfAnotherProcess: a next key that waits in the kernel since before is made
+// to wait anew, and taken away when nothing wants it.
+func TestNextKeyOfAnotherProcess(t *testing.T) {
+	d, k, n := blind(t, nil), vpn.Key{7}, vpn.Key{8}
+	d.memory.setPeer("site", k, peerMemory{Name: "branch", Next: n})
+	have, _ := d.peer("site", wgtypes.Peer{PublicKey: wgtypes.Key(k)})
+	for name, want := range map[string]vpn.Peer{"wanted": {Next: n}, "wanted, with a key": {Next: n, NextPresharedKey: secret(vpn.Key{9}.String())}, "not wanted": {}} {
+		if !want.Awaits(have) {
+			t.Errorf("%s: no step for %+v", name, have)
+		}
+	}
+	d.waiting = map[next]vpn.Secret{{"site", k, n}: {}}
+	if have, _ := d.peer("site", wgtypes.Peer{PublicKey: wgtypes.Key(k)}); (vpn.Peer{Next: n}).Awaits(have) {
+		t.Errorf("it waits, and is %+v", have)
+	}
+}
+
 func TestResolve(t *testing.T) {
 	r := newResolver()
 	now, asked := time.Unix(1e9, 0), 0
