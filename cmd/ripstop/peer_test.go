@@ -8,11 +8,36 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"ripstop/controller/beside"
+	"ripstop/controller/config"
+	"ripstop/vpn"
 )
 
 func TestPeers(t *testing.T) { testscript.Run(t, withWireGuard(scriptParams("peers"))) }
 
 func TestLaptopPage(t *testing.T) { testscript.Run(t, withWireGuard(pageParams(t, "laptop"))) }
+
+func TestGoneOver(t *testing.T) {
+	former, next := vpn.Key{1}, vpn.Key{2}
+	p := beside.Peer{Tunnel: "site", Peer: config.Peer{PublicKey: former, Next: next}}
+	for _, tt := range []struct {
+		name        string
+		tunnel      string
+		has         vpn.Key
+		gone, known bool
+	}{
+		{"not yet", "site", former, false, true},
+		{"gone over", "site", next, true, true},
+		{"neither", "site", vpn.Key{3}, false, false},
+		{"no tunnel", "other", former, false, false},
+	} {
+		have := vpn.State{Tunnels: map[string]vpn.Tunnel{tt.tunnel: {Peers: map[vpn.Key]vpn.Peer{tt.has: {}}}}}
+		if gone, known := goneOver(have, p); gone != tt.gone || known != tt.known {
+			t.Errorf("%s: %t, %t", tt.name, gone, known)
+		}
+	}
+}
 
 // withWireGuard is a script that finds a wireguard-go, which wg-quick(8) uses where
 // the kernel has no WireGuard: the far end is nothing of ours.

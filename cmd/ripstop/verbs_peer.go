@@ -109,7 +109,7 @@ func (d *daemon) rotatePeer(ctx context.Context, ask v1.RotatePeer) (v1.MadePeer
 		return v1.MadePeer{}, unfit(fmt.Errorf("pre-shared %w", err))
 	}
 	was := p
-	if gone, err := d.hasGoneOver(ctx, p); err != nil {
+	if gone, err := d.hasGoneOver(ctx, ask.Name, p); err != nil {
 		return v1.MadePeer{}, err
 	} else if gone {
 		p.PublicKey, p.PresharedKey = p.Next, p.NextPSK
@@ -145,8 +145,9 @@ func (d *daemon) rotatePeer(ctx context.Context, ask v1.RotatePeer) (v1.MadePeer
 	return out, d.forgetSecrets(old...)
 }
 
-// hasGoneOver tells whether a peer uses its next key already.
-func (d *daemon) hasGoneOver(ctx context.Context, p beside.Peer) (bool, error) {
+// hasGoneOver tells whether a peer uses its next key already. Where its tunnel is away
+// nobody knows, and to guess would let its former key in again, or lock it out.
+func (d *daemon) hasGoneOver(ctx context.Context, name string, p beside.Peer) (bool, error) {
 	if p.Next == (vpn.Key{}) {
 		return false, nil
 	}
@@ -154,8 +155,19 @@ func (d *daemon) hasGoneOver(ctx context.Context, p beside.Peer) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	_, gone := have.Tunnels[p.Tunnel].Peers[p.Next]
+	gone, known := goneOver(have, p)
+	if !known {
+		return false, refused(http.StatusConflict, "rotate peer %s: it has a next key, and tunnel %s, which knows whether that is in use, is away: put right what `ripstop status` says of it first", name, p.Tunnel)
+	}
 	return gone, nil
+}
+
+// goneOver is hasGoneOver for what the host has; known is false when it has neither key.
+func goneOver(have vpn.State, p beside.Peer) (gone, known bool) {
+	peers := have.Tunnels[p.Tunnel].Peers
+	_, gone = peers[p.Next]
+	_, former := peers[p.PublicKey]
+	return gone, gone || former
 }
 
 // madePeer is a peer that add made, or why it is none.
