@@ -52,15 +52,16 @@ func withoutKeys(t config.Tunnel) vpn.Tunnel {
 	return out
 }
 
-// peers leaves out whose pre-shared key cannot be read: without it the tunnel
-// would be weaker than the file says.
+// peers leaves out whose pre-shared key, or that of the next key, cannot be read:
+// without it the tunnel would be weaker than the file says, and a peer that has gone
+// over would get its former key back. One that runs goes on.
 func (r *resolver) peers(tunnel string, peers map[string]config.Peer) map[vpn.Key]vpn.Peer {
 	out := map[vpn.Key]vpn.Peer{}
 	for _, name := range byName(peers) {
-		p := peers[name]
+		p, object := peers[name], "peer/"+tunnel+"/"+name
 		psk, err := r.presharedKey(p.PresharedKey)
 		if err != nil {
-			r.problem("tunnel/"+tunnel, fmt.Errorf("peer %q: pre-shared key: %w", name, err))
+			r.problem(object, fmt.Errorf("pre-shared key: %w", err))
 			continue
 		}
 		peer := vpn.Peer{
@@ -74,8 +75,8 @@ func (r *resolver) peers(tunnel string, peers map[string]config.Peer) map[vpn.Ke
 			peer.Next, peer.NextPresharedKey = p.Next, psk
 			if p.NextPSK != "" {
 				if peer.NextPresharedKey, err = r.presharedKey(p.NextPSK); err != nil {
-					r.problem("tunnel/"+tunnel, fmt.Errorf("peer %q: pre-shared key of its next key: %w", name, err))
-					peer.Next = vpn.Key{}
+					r.problem(object, fmt.Errorf("pre-shared key of its next key: %w", err))
+					continue
 				}
 			}
 		}
