@@ -17,6 +17,7 @@ import (
 
 	"ripstop/api/client"
 	v1 "ripstop/api/v1"
+	"ripstop/controller/beside"
 	"ripstop/controller/config"
 	"ripstop/lun/backup"
 )
@@ -113,7 +114,7 @@ func (o *opener) restore(ctx context.Context, ref string, by backup.Sealer, e co
 		if err := o.luns(ctx); err != nil {
 			return restoredHost{}, fmt.Errorf("%w: what is whole stays: run this again, it goes on", err)
 		}
-		done, err = o.apply(ctx, o.files, fmt.Sprintf("restored from capsule %s of host %s", o.capsule.ID, o.capsule.Host))
+		done, err = o.apply(ctx, o.files, o.comment())
 		if err != nil {
 			return restoredHost{}, fmt.Errorf("all LUNs are there, and the configuration is not applied: put that right and run this again: %w", err)
 		}
@@ -130,6 +131,11 @@ func (o *opener) restore(ctx context.Context, ref string, by backup.Sealer, e co
 		return restoredHost{}, fmt.Errorf("all but peers that verbs added is there: %w", err)
 	}
 	return restoredHost{capsuleRowOf(backup.CapsuleEntry{Capsule: o.capsule}), done.Revision}, nil
+}
+
+// comment is that of the revision that is the capsule's configuration.
+func (o *opener) comment() string {
+	return fmt.Sprintf("restored from capsule %s of host %s", o.capsule.ID, o.capsule.Host)
 }
 
 // peers adds the peers that verbs had added, unless an interrupted restore has.
@@ -192,15 +198,16 @@ func (o *opener) open(ctx context.Context, ref string, by backup.Sealer, e confi
 	for _, f := range files {
 		o.files = append(o.files, v1.File{Name: f.Name, Data: string(f.Data)})
 	}
-	o.first, err = poolsAlone(o.config, o.host.Pools)
+	o.first, err = poolsAlone(o.capsule.ID, o.config, o.host.Pools)
 	return secrets, err
 }
 
-// poolsAlone is a configuration of the pools, each of the kind that it was.
-func poolsAlone(c *config.Config, kinds []capsulePool) ([]v1.File, error) {
+// poolsAlone is a configuration of the pools, each of the kind that it was. It names the
+// capsule: what another one left is not gone on with, its LUNs are of another moment.
+func poolsAlone(capsule string, c *config.Config, kinds []capsulePool) ([]v1.File, error) {
 	want := &config.Config{Pools: map[string]config.Pool{}}
 	var b strings.Builder
-	b.WriteString("# The pools of a host that is being restored; the rest follows when its LUNs are there.\nversion: 1\npools:\n")
+	fmt.Fprintf(&b, "# The pools of a host that is being restored from capsule %s; the rest follows when its LUNs are there.\nversion: 1\npools:\n", capsule)
 	for _, k := range kinds {
 		p := c.Pools[k.Name]
 		p.Kind = k.Kind
@@ -259,14 +266,32 @@ func (o *opener) mayBegin(ctx context.Context) error {
 		return err
 	}
 	o.revision = st.Revision
-	o.applied = slices.Equal(is.Files, o.files)
+	// The comment says of which capsule its LUNs are.
+	o.applied = slices.Equal(is.Files, o.files) && is.Revision.Comment == o.comment()
 	if o.resumed = slices.Equal(is.Files, o.first); o.resumed || o.applied {
 		return nil
 	}
 	if c, _, err := config.ParseFor(unpack(is.Files), st.Host); o.replace || err == nil && reflect.DeepEqual(c, nothing()) {
-		return nil
+		return o.noOther()
 	}
 	return fmt.Errorf("this host has a configuration, revision %d: start a daemon with an empty state directory, or write --replace to put the capsule's in its place", st.Revision)
+}
+
+// noOther refuses a host with LUNs of verbs that have names of the capsule's, also while
+// their pools are out of service: they would be taken for what an interrupted restore
+// has brought.
+func (o *opener) noOther() error {
+	made, err := beside.Open(filepath.Join(o.state, "verbs")).Load()
+	if err != nil {
+		return err
+	}
+	for _, l := range o.host.LUNs {
+		_, there := made.LUNs[l.Name]
+		if _, unfinished := made.Unfinished[l.Name]; there && !unfinished {
+			return fmt.Errorf("LUN %s is there, and it is not known to be of this capsule: go on with the capsule that was begun, or put its pool into service and run `ripstop lun delete %s`", l.Name, l.Name)
+		}
+	}
+	return nil
 }
 
 // nothing is the configuration of an empty file.

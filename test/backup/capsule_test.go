@@ -315,6 +315,9 @@ func TestCapsuleRefuses(t *testing.T) {
 	}
 	isWorker(b)
 	b.run(restore...) // what is there is there
+	// A later capsule's LUNs are of another moment, also where its files are the same.
+	a.run("ripstop", "capsule", "save", store, "--key", "key", "--passphrase", "phrase")
+	refuses(b, "this host has a configuration", restore...)
 
 	// A host that has something.
 	refuses(a, "this host has a configuration", "ripstop", "capsule", "restore", store, "--key", "key", "--passphrase", "phrase", "--pool", "main=x")
