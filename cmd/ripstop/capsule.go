@@ -19,6 +19,7 @@ import (
 	"ripstop/controller/config"
 	"ripstop/lun"
 	"ripstop/lun/backup"
+	"ripstop/vpn"
 	"ripstop/vswitch"
 )
 
@@ -34,7 +35,16 @@ type capsuleHost struct {
 	Pools    []capsulePool `json:"pools"`
 	LUNs     []capsuleLUN  `json:"luns"`
 	Ports    []v1.NewPort  `json:"ports,omitempty"` // that verbs attached
-	Peers    []v1.NewPeer  `json:"peers,omitempty"` // that verbs added, without their keys
+	Peers    []capsulePeer `json:"peers,omitempty"` // that verbs added, without their keys
+}
+
+// capsulePeer is a peer with the files of its pre-shared keys, which are among the secrets,
+// and the key that it was going over to.
+type capsulePeer struct {
+	v1.NewPeer
+	Secret     string `json:"secret,omitempty"`
+	Next       string `json:"next,omitempty"`
+	NextSecret string `json:"nextSecret,omitempty"`
 }
 
 type capsulePool struct {
@@ -234,8 +244,11 @@ func portAsked(name string, p beside.Port) v1.NewPort {
 }
 
 // peerAsked is a peer in the words in which a verb asks for it.
-func peerAsked(name string, p beside.Peer) v1.NewPeer {
-	n := v1.NewPeer{Name: name, Tunnel: p.Tunnel, PublicKey: p.PublicKey.String()}
+func peerAsked(name string, p beside.Peer) capsulePeer {
+	n := capsulePeer{NewPeer: v1.NewPeer{Name: name, Tunnel: p.Tunnel, PublicKey: p.PublicKey.String(), Endpoint: p.At}, Secret: p.PresharedKey}
+	if p.Next != (vpn.Key{}) {
+		n.Next, n.NextSecret = p.Next.String(), p.NextPSK
+	}
 	for _, ip := range p.AllowedIPs {
 		if ip.IsSingleIP() {
 			n.Addresses = append(n.Addresses, ip.Addr().String())
@@ -244,6 +257,24 @@ func peerAsked(name string, p beside.Peer) v1.NewPeer {
 		}
 	}
 	return n
+}
+
+// ask is how verbs make the peer: with its keys, and then what it goes over to. A peer
+// is never made without a pre-shared key that it had.
+func (p capsulePeer) ask(s capsuleSecrets) (add v1.NewPeer, rotate v1.RotatePeer, err error) {
+	psk := func(file string) string {
+		key := strings.TrimSpace(string(s[file]))
+		if file != "" && key == "" && err == nil {
+			err = fmt.Errorf("peer %s: the capsule does not have its pre-shared key, %s: take another capsule, or make the peer with `ripstop peer add`", p.Name, file)
+		}
+		return key
+	}
+	add, rotate = p.NewPeer, v1.RotatePeer{Name: p.Name, PublicKey: p.Next, PresharedKey: psk(p.NextSecret)}
+	add.PresharedKey = psk(p.Secret)
+	if add.Endpoint == "" {
+		add.Endpoint = "unknown.invalid:51820" // of the answer alone: the peer has been told
+	}
+	return add, rotate, err
 }
 
 // renames is `--rename eth0=ens3 --pool main=/dev/vdb`.

@@ -20,6 +20,7 @@ import (
 	"ripstop/controller/beside"
 	"ripstop/controller/config"
 	"ripstop/lun/backup"
+	"ripstop/vpn"
 )
 
 func newCapsuleRestore(g *global) *cobra.Command {
@@ -140,18 +141,25 @@ func (o *opener) comment() string {
 
 // peers adds the peers that verbs had added, unless an interrupted restore has.
 func (o *opener) peers(ctx context.Context, secrets capsuleSecrets) error {
-	have, err := get[v1.Peer](ctx, o.c, "peer")
+	made, err := beside.Open(filepath.Join(o.state, "verbs")).Load()
 	if err != nil {
 		return err
 	}
 	for _, p := range o.host.Peers {
-		if slices.ContainsFunc(have, func(x v1.Peer) bool { return x.Name == p.Name && x.Tunnel == p.Tunnel }) {
-			continue
-		}
-		p.PresharedKey = strings.TrimSpace(string(secrets[filepath.Join("peers", p.Name+".psk")]))
-		p.Endpoint = "unknown.invalid:51820" // of the answer alone: the peer has been told
-		if _, err := o.c.AddPeer(ctx, p); err != nil {
+		add, rotate, err := p.ask(secrets)
+		if err != nil {
 			return err
+		}
+		have, there := made.Peers[p.Name]
+		if !there {
+			if _, err := o.c.AddPeer(ctx, add); err != nil {
+				return err
+			}
+		}
+		if rotate.PublicKey != "" && (!there || have.Next == (vpn.Key{}) && have.PublicKey.String() == p.PublicKey) {
+			if _, err := o.c.RotatePeer(ctx, rotate); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -1,13 +1,48 @@
 package main
 
 import (
+	"encoding/json"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
+	v1 "ripstop/api/v1"
 	"ripstop/controller/beside"
 	"ripstop/controller/config"
+	"ripstop/vpn"
 )
+
+// TestPeersOfACapsule: a peer comes back with the pre-shared keys that it had, and with what
+// it was going over to, or not at all.
+func TestPeersOfACapsule(t *testing.T) {
+	p := peerAsked("laptop", beside.Peer{Tunnel: "site", At: "vpn.example:51820", Peer: config.Peer{
+		PublicKey: vpn.Key{1}, PresharedKey: "peers/laptop-01000000.psk", Next: vpn.Key{2}, NextPSK: "peers/laptop-02000000.psk",
+		AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.99.0.3/32"), netip.MustParsePrefix("10.60.0.0/16")},
+	}})
+	text, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back capsulePeer
+	if err := json.Unmarshal(text, &back); err != nil {
+		t.Fatal(err)
+	}
+	add, rotate, err := back.ask(capsuleSecrets{"peers/laptop-01000000.psk": []byte("one\n"), "peers/laptop-02000000.psk": []byte("two\n")})
+	if err != nil || add.PresharedKey != "one" || add.PublicKey != (vpn.Key{1}).String() || add.Endpoint != "vpn.example:51820" || !slices.Equal(add.AllowedIPs, []string{"10.60.0.0/16"}) || !slices.Equal(add.Addresses, []string{"10.99.0.3"}) {
+		t.Errorf("it is made as %+v, %v", add, err)
+	}
+	if rotate != (v1.RotatePeer{Name: "laptop", PublicKey: (vpn.Key{2}).String(), PresharedKey: "two"}) {
+		t.Errorf("it goes over to %+v", rotate)
+	}
+	if _, _, err := back.ask(capsuleSecrets{"peers/laptop-01000000.psk": []byte("one\n")}); err == nil || !strings.Contains(err.Error(), "peers/laptop-02000000.psk") {
+		t.Errorf("without a key: %v", err)
+	}
+	plain := peerAsked("phone", beside.Peer{Tunnel: "site", Peer: config.Peer{PublicKey: vpn.Key{3}}})
+	if add, rotate, err := plain.ask(nil); err != nil || add.PresharedKey != "" || rotate.PublicKey != "" || add.Endpoint == "" {
+		t.Errorf("without pre-shared keys: %+v, %+v, %v", add, rotate, err)
+	}
+}
 
 // TestARestoreIsOfOneCapsule: what another capsule left, or a verb made, is not taken for
 // LUNs that this one has brought.

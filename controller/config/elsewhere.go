@@ -196,7 +196,7 @@ func (c *Config) SecretFiles() []string {
 	for _, t := range c.Tunnels {
 		all[t.PrivateKey] = true
 		for _, p := range t.Peers {
-			all[p.PresharedKey] = true
+			all[p.PresharedKey], all[p.NextPSK] = true, true
 		}
 	}
 	if c.BGP != nil {

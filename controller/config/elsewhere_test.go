@@ -81,6 +81,10 @@ targets:
 	if got := strings.Join(c.SecretFiles(), ""); got != "abcdefghijklm" {
 		t.Errorf("got %s", got)
 	}
+	rotated := Config{Tunnels: map[string]Tunnel{"t": {Peers: map[string]Peer{"p": {PresharedKey: "a", NextPSK: "b"}}}}} // a verb's
+	if got := strings.Join(rotated.SecretFiles(), ""); got != "ab" {
+		t.Errorf("of a peer that goes over to another key: %s", got)
+	}
 	proofs := 0
 	for _, typ := range []reflect.Type{reflect.TypeFor[Initiator](), reflect.TypeFor[Copy](), reflect.TypeFor[LUN](), reflect.TypeFor[Target](), reflect.TypeFor[Config]()} {
 		for i := range typ.NumField() {
