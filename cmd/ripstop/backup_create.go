@@ -177,7 +177,7 @@ func (m *maker) all(ctx context.Context, names []string) (made []backup.Backup, 
 			made = append(made, b)
 		} else if m.thinPool(name) != "" {
 			group = append(group, name)
-		} else { // a raw pool, or none: the daemon says so
+		} else { // a raw pool, a mirror, or none: the daemon says so
 			b, err := m.one(ctx, m.now(name))
 			if err != nil {
 				return made, err
@@ -195,10 +195,11 @@ func (m *maker) all(ctx context.Context, names []string) (made []backup.Backup, 
 // now is a LUN as it is, without a snapshot.
 func (m *maker) now(name string) source { return source{ref: name, lun: name, created: time.Now()} }
 
-// thinPool is the pool of a LUN that takes snapshots.
+// thinPool is the pool of a LUN that takes snapshots: one in two pools takes none, whatever
+// they are.
 func (m *maker) thinPool(name string) string {
 	for _, l := range m.luns {
-		if l.Name != name {
+		if l.Name != name || len(l.Legs) > 0 {
 			continue
 		}
 		for _, p := range m.pools {

@@ -13,6 +13,20 @@ import (
 	"ripstop/vpn"
 )
 
+// TestMirrorsTakeNoSnapshots: a backup asks for none of a LUN in two pools, which would fail
+// that of all others.
+func TestMirrorsTakeNoSnapshots(t *testing.T) {
+	m := maker{
+		pools: []v1.Pool{{Name: "main", Kind: "thin"}, {Name: "second", Kind: "thin"}, {Name: "old", Kind: "raw"}},
+		luns:  []v1.LUN{{Name: "a", Pool: "main"}, {Name: "b", Pool: "main", Legs: []v1.Leg{{Pool: "main"}, {Pool: "second"}}}, {Name: "c", Pool: "old"}},
+	}
+	for name, want := range map[string]string{"a": "main", "b": "", "c": "", "gone": ""} {
+		if got := m.thinPool(name); got != want {
+			t.Errorf("snapshots of LUN %s are asked of pool %q, want %q", name, got, want)
+		}
+	}
+}
+
 // TestPeersOfACapsule: a peer comes back with the pre-shared keys that it had, and with what
 // it was going over to, or not at all.
 func TestPeersOfACapsule(t *testing.T) {
