@@ -117,6 +117,30 @@ func parseSecrets(p []byte) (capsuleSecrets, error) {
 	return s, nil
 }
 
+// unasked is a file that is no secret of the host: none but those that its configuration and
+// what verbs made name are written.
+func (s capsuleSecrets) unasked(c *config.Config, h capsuleHost) (string, bool) {
+	asked := map[string]bool{}
+	for _, name := range c.SecretFiles() {
+		asked[name] = true
+	}
+	for _, l := range h.LUNs {
+		if l.Encryption != nil {
+			asked[l.Encryption.Key], asked[l.Encryption.Former] = true, true
+		}
+	}
+	for _, p := range h.Peers {
+		asked[p.Secret], asked[p.NextSecret] = true, true
+	}
+	delete(asked, "")
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		if !asked[name] {
+			return name, true
+		}
+	}
+	return "", false
+}
+
 // sealFlags is what secrets are sealed with.
 type sealFlags struct{ key, passphrase string }
 
@@ -328,22 +352,27 @@ func putSecrets(state string, s capsuleSecrets) (wrote []string, err error) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return wrote, fmt.Errorf("secret: %w", err)
 		}
-		wrote = append(wrote, path)
 		if err := putSecret(path, s[name]); err != nil {
 			return wrote, fmt.Errorf("secret: %w", err)
 		}
+		wrote = append(wrote, path)
 	}
 	return wrote, nil
 }
 
+// putSecret makes a file with all of it or none, so that what a crash leaves is not another
+// secret for the next restore.
 func putSecret(path string, p []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(path), ".restored-*") // mode 0600
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(p)
 	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
+	if err == nil {
+		err = os.Link(f.Name(), path) // which never takes the place of another file
+	}
+	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
 		return err
 	}
 	d, err := os.Open(filepath.Dir(path))

@@ -187,8 +187,12 @@ func (o *opener) open(ctx context.Context, ref string, by backup.Sealer, e confi
 	if err != nil {
 		return wrong(err)
 	}
-	if o.host, _, err = parseCapsuleHost(o.capsule.About); err != nil {
+	var was *config.Config
+	if o.host, was, err = parseCapsuleHost(o.capsule.About); err != nil {
 		return wrong(err)
+	}
+	if name, ok := secrets.unasked(was, o.host); ok {
+		return wrong(fmt.Errorf("secret %.64q: nothing of its host names it", name))
 	}
 	for _, l := range o.host.LUNs {
 		if _, ok := o.capsule.DiskOf(l.Name); !ok {

@@ -2,7 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +27,48 @@ func TestMirrorsTakeNoSnapshots(t *testing.T) {
 	for name, want := range map[string]string{"a": "main", "b": "", "c": "", "gone": ""} {
 		if got := m.thinPool(name); got != want {
 			t.Errorf("snapshots of LUN %s are asked of pool %q, want %q", name, got, want)
+		}
+	}
+}
+
+// TestSecretsOfACapsule: a secret is written as a whole into a file that only its owner
+// reads, never in the place of another, and none that the host does not name.
+func TestSecretsOfACapsule(t *testing.T) {
+	state := t.TempDir()
+	s := capsuleSecrets{"a.key": []byte("one"), "peers/b.psk": []byte("two")}
+	wrote, err := putSecrets(state, s)
+	if err != nil || !slices.Equal(wrote, []string{state + "/a.key", state + "/peers/b.psk"}) {
+		t.Errorf("wrote %v, %v", wrote, err)
+	}
+	if wrote, err := putSecrets(state, s); err != nil || wrote != nil {
+		t.Errorf("again: %v, %v", wrote, err)
+	}
+	if err := putSecret(state+"/a.key", []byte("other")); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("over another: %v", err)
+	}
+	if wrote, err := putSecrets(state, capsuleSecrets{"a.key": []byte("other")}); err == nil || wrote != nil {
+		t.Errorf("over another: %v, %v", wrote, err)
+	}
+	all, err := filepath.Glob(state + "/*")
+	if hidden, _ := filepath.Glob(state + "/.*"); err != nil || len(all) != 2 || len(hidden) != 0 {
+		t.Errorf("there are %v and %v, %v", all, hidden, err)
+	}
+	i, err := os.Stat(state + "/peers/b.psk")
+	if p, _ := os.ReadFile(state + "/a.key"); err != nil || i.Mode() != 0o600 || string(p) != "one" {
+		t.Errorf("%v, %q, %v", i.Mode(), p, err)
+	}
+
+	c, _, err := config.Parse([]config.File{{Name: "a.yaml", Data: []byte("version: 1\npools: {main: {path: x, size: 1GiB, encryption: {key: a.key}}}\n")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := capsuleHost{Peers: []capsulePeer{{Secret: "peers/b.psk"}}, LUNs: []capsuleLUN{{Encryption: &v1.LUNEncryption{Key: "c.key"}}}}
+	if name, ok := (capsuleSecrets{"a.key": nil, "peers/b.psk": nil, "c.key": nil}).unasked(c, h); ok {
+		t.Errorf("%s is one of them", name)
+	}
+	for _, name := range []string{"/etc/cron.d/x", "../x", ""} {
+		if got, ok := (capsuleSecrets{"a.key": nil, name: nil}).unasked(c, h); !ok || got != name {
+			t.Errorf("%q would be written: %q, %t", name, got, ok)
 		}
 	}
 }
