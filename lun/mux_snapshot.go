@@ -120,7 +120,7 @@ func (m *Mux) together(ctx context.Context, name string, luns []string, pools ma
 	errs := make([]error, len(pools))
 	names := slices.Sorted(maps.Keys(pools))
 	for i, pool := range names {
-		all.Go(func() { errs[i] = engines[pool].Snapshot(brief, name, pools[pool]...) })
+		all.Go(func() { errs[i] = m.briefly(brief, engines[pool], pool, name, pools[pool]) })
 	}
 	all.Wait()
 	free()
@@ -137,6 +137,34 @@ func (m *Mux) together(ctx context.Context, name string, luns []string, pools ma
 			}
 		}
 	}
+	return err
+}
+
+// briefly has a pool keep LUNs, and waits for that until ctx ends. No disk can be told to
+// stop: what the pool keeps later is deleted then, and the LUNs do not move before.
+func (m *Mux) briefly(ctx context.Context, s Snapshotter, pool, name string, luns []string) error {
+	whole := context.WithoutCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- s.Snapshot(whole, name, luns...) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	err := fmt.Errorf("pool %s: %w", pool, context.Cause(ctx))
+	release, claimed := m.claimSnapshots(luns)
+	if claimed != nil {
+		return errors.Join(err, claimed)
+	}
+	go func() {
+		defer release()
+		if <-done != nil {
+			return
+		}
+		for _, l := range luns {
+			_, _ = s.DeleteSnapshot(whole, l+"@"+name) // what stays is seen, and deleted as others are
+		}
+	}()
 	return err
 }
 

@@ -220,11 +220,10 @@ func TestSnapshotOfSeveralPools(t *testing.T) {
 			t.Errorf("a name that is taken: %v", err)
 		}
 
-		began := time.Now()
-		g.ask = func(ctx context.Context, luns []string) error {
+		began, gate := time.Now(), make(chan struct{})
+		g.ask = func(_ context.Context, luns []string) error {
 			if luns[0] == "of-q" {
-				<-ctx.Done()
-				return context.Cause(ctx)
+				<-gate // a disk cannot be told to stop
 			}
 			return nil
 		}
@@ -233,6 +232,14 @@ func TestSnapshotOfSeveralPools(t *testing.T) {
 		}
 		if !slices.Equal(g.deleted, []string{"of-p@x"}) {
 			t.Errorf("deleted %v", g.deleted)
+		}
+		if m.snaps["of-q"] != 1 {
+			t.Errorf("a LUN may move while its pool makes a snapshot: %v", m.snaps)
+		}
+		close(gate)
+		synctest.Wait()
+		if !slices.Equal(g.deleted, []string{"of-p@x", "of-q@x"}) || len(m.snaps) != 0 {
+			t.Errorf("when the disk answered, deleted %v, %v", g.deleted, m.snaps)
 		}
 		if err := v.WriteAt(ctx, block, 0, false); err != nil {
 			t.Error(err)
