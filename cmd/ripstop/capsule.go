@@ -301,6 +301,20 @@ func (p capsulePeer) ask(s capsuleSecrets) (add v1.NewPeer, rotate v1.RotatePeer
 	return add, rotate, err
 }
 
+// here gives the ports that verbs attached the NICs of another host, and what is left to be
+// renamed in the files, which do not know these.
+func (h *capsuleHost) here(e config.Elsewhere) config.Elsewhere {
+	e.Host, e.Devices = h.Name, maps.Clone(e.Devices)
+	h.Ports = slices.Clone(h.Ports)
+	for i, p := range h.Ports {
+		if to := e.Devices[p.Device]; to != "" {
+			h.Ports[i].Device = to
+			delete(e.Devices, p.Device)
+		}
+	}
+	return e
+}
+
 // renames is `--rename eth0=ens3 --pool main=/dev/vdb`.
 type renames struct{ devices, pools []string }
 

@@ -121,9 +121,6 @@ func (o *opener) restore(ctx context.Context, ref string, by backup.Sealer, e co
 		}
 	}
 	for _, p := range o.host.Ports {
-		if to := e.Devices[p.Device]; to != "" {
-			p.Device = to
-		}
 		if _, err := o.c.AttachPort(ctx, p); err != nil {
 			return restoredHost{}, fmt.Errorf("all but ports that verbs attached is there: %w", err)
 		}
@@ -199,7 +196,7 @@ func (o *opener) open(ctx context.Context, ref string, by backup.Sealer, e confi
 			return wrong(fmt.Errorf("it has no disk of LUN %s", l.Name))
 		}
 	}
-	e.Host = o.host.Name
+	e = o.host.here(e)
 	files, err := e.Rewrite(unpack(o.host.Files))
 	if err != nil {
 		return wrong(err)
@@ -325,12 +322,23 @@ func (o *opener) devices() error {
 		}
 	}
 	slices.Sort(have)
+	lacks := func(port, sw, device string) error {
+		if device == "" || slices.Contains(have, device) {
+			return nil
+		}
+		return fmt.Errorf("port %s of switch %s is interface %s, which this host has not: it has %s: write --rename %s=NAME", port, sw, device, or(strings.Join(have, ", ")), device)
+	}
 	for _, sw := range slices.Sorted(maps.Keys(o.config.Switches)) {
 		ports := o.config.Switches[sw].Ports
 		for _, name := range slices.Sorted(maps.Keys(ports)) {
-			if d := ports[name].Device; d != "" && !slices.Contains(have, d) {
-				return fmt.Errorf("port %s of switch %s is interface %s, which this host has not: it has %s: write --rename %s=NAME", name, sw, d, or(strings.Join(have, ", ")), d)
+			if err := lacks(name, sw, ports[name].Device); err != nil {
+				return err
 			}
+		}
+	}
+	for _, p := range o.host.Ports {
+		if err := lacks(p.Name, p.Switch, p.Device); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,6 +17,25 @@ import (
 	"ripstop/controller/config"
 	"ripstop/vpn"
 )
+
+// TestPortsOfVerbsElsewhere: a NIC that a verb gave to a switch has another name, too, though no
+// file knows it, and one that is not there is told before anything is made.
+func TestPortsOfVerbsElsewhere(t *testing.T) {
+	h := capsuleHost{Name: "one", Ports: []v1.NewPort{{Name: "a", Switch: "lab", Device: "eth1"}, {Name: "b", Switch: "lab", Device: "eth2"}, {Name: "c", Switch: "lab", Tap: true}}}
+	was := h
+	asked := map[string]string{"eth0": "eth1", "eth1": "eth2", "eth2": "no-nic-here"}
+	e := h.here(config.Elsewhere{Devices: asked})
+	if e.Host != "one" || !maps.Equal(e.Devices, map[string]string{"eth0": "eth1"}) || len(asked) != 3 {
+		t.Errorf("in the files: %+v, of %v", e, asked)
+	}
+	if h.Ports[0].Device != "eth2" || h.Ports[1].Device != "no-nic-here" || h.Ports[2].Device != "" || was.Ports[0].Device != "eth1" {
+		t.Errorf("ports %+v, of %+v", h.Ports, was.Ports)
+	}
+	o := opener{config: &config.Config{}, host: capsuleHost{Ports: h.Ports[1:]}}
+	if err := o.devices(); err == nil || !strings.Contains(err.Error(), "port b of switch lab is interface no-nic-here, which this host has not") {
+		t.Errorf("a NIC that is not there: %v", err)
+	}
+}
 
 // TestMirrorsTakeNoSnapshots: a backup asks for none of a LUN in two pools, which would fail
 // that of all others.
