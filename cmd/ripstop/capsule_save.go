@@ -300,9 +300,9 @@ func (s *saver) note(all ...backup.Backup) {
 	}
 }
 
-// ofBackups is the names of snapshots that backups made, of whatever store, and exports:
-// they are of use where they are, as those of copies.
-var ofBackups = regexp.MustCompile(`^(backup-[0-9a-f]{8}|export)-[a-z2-7]+$`)
+// ofBackups is the names of snapshots that backups made, of whatever store, and exports, with
+// all that they draw: they are of use where they are, as those of copies.
+var ofBackups = regexp.MustCompile(`^(backup-[0-9a-f]{8}-[a-z2-7]{8}|export-[a-z2-7]{26})$`)
 
 // disk adds the snapshots of a LUN and the LUN.
 func (s *saver) disk(ctx context.Context, w *backup.CapsuleWriter, l capsuleLUN, live backup.Backup) error {

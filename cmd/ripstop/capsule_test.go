@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -34,6 +35,20 @@ func TestPortsOfVerbsElsewhere(t *testing.T) {
 	o := opener{config: &config.Config{}, host: capsuleHost{Ports: h.Ports[1:]}}
 	if err := o.devices(); err == nil || !strings.Contains(err.Error(), "port b of switch lab is interface no-nic-here, which this host has not") {
 		t.Errorf("a NIC that is not there: %v", err)
+	}
+}
+
+// TestSnapshotsOfBackups: what backups and exports make stays behind, and what anybody else
+// called alike does not.
+func TestSnapshotsOfBackups(t *testing.T) {
+	drawn := strings.ToLower(rand.Text())
+	for name, want := range map[string]bool{
+		"backup-0123abcd-" + drawn[:8]: true, "export-" + drawn: true,
+		"export-monday": false, "export-2": false, "backup-0123abcd-monday": false, "backup-monday": false, "monday": false,
+	} {
+		if ofBackups.MatchString(name) != want {
+			t.Errorf("%s is left behind: %t", name, !want)
+		}
 	}
 }
 
