@@ -280,16 +280,31 @@ func (o *opener) mayBegin(ctx context.Context) error {
 	if o.resumed = slices.Equal(is.Files, o.first); o.resumed || o.applied {
 		return nil
 	}
-	if c, _, err := config.ParseFor(unpack(is.Files), st.Host); o.replace || err == nil && reflect.DeepEqual(c, nothing()) {
-		return o.noOther()
+	c, _, err := config.ParseKept(unpack(is.Files), st.Host)
+	if o.replace || err == nil && reflect.DeepEqual(c, nothing()) {
+		return o.noOther(c)
 	}
 	return fmt.Errorf("this host has a configuration, revision %d: start a daemon with an empty state directory, or write --replace to put the capsule's in its place", st.Revision)
 }
 
-// noOther refuses a host with LUNs of verbs that have names of the capsule's, also while
-// their pools are out of service: they would be taken for what an interrupted restore
-// has brought.
-func (o *opener) noOther() error {
+// noOther refuses a host with LUNs that have names of the capsule's, before anything is
+// taken out of service. Those of verbs, also while their pools are out of service, would
+// be taken for what an interrupted restore has brought; of those of the file that runs,
+// nil where that cannot be told, the data stay in their pools, which then take none of
+// that name.
+func (o *opener) noOther(runs *config.Config) error {
+	if runs == nil {
+		runs = nothing()
+	}
+	stays := map[string]bool{} // paths of pools
+	for _, p := range o.config.Pools {
+		stays[filepath.Clean(p.Path)] = true
+	}
+	for _, l := range o.host.LUNs {
+		if is, there := runs.LUNs[l.Name]; there && (stays[filepath.Clean(runs.Pools[is.Pool].Path)] || is.Mirror != "" && stays[filepath.Clean(runs.Pools[is.Mirror].Path)]) {
+			return fmt.Errorf("LUN %s is there, and its data would stay in pool %s: name another place with --pool %s=PATH, or take the LUN out of the file and delete it first", l.Name, is.Pool, l.Pool)
+		}
+	}
 	made, err := beside.Open(filepath.Join(o.state, "verbs")).Load()
 	if err != nil {
 		return err

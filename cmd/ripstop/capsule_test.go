@@ -159,7 +159,7 @@ func TestARestoreIsOfOneCapsule(t *testing.T) {
 	}
 
 	state := t.TempDir()
-	o := opener{state: state, host: capsuleHost{LUNs: []capsuleLUN{{Name: "data", Pool: "main"}}}}
+	o := opener{state: state, config: c, host: capsuleHost{LUNs: []capsuleLUN{{Name: "data", Pool: "main"}}}}
 	made := beside.Objects{}.WithLUN("other", config.LUN{Pool: "main", Size: 4096, Block: 4096})
 	for _, tt := range []struct {
 		made beside.Objects
@@ -173,8 +173,23 @@ func TestARestoreIsOfOneCapsule(t *testing.T) {
 		if err := beside.Open(state + "/verbs").Save(tt.made); err != nil {
 			t.Fatal(err)
 		}
-		if err := o.noOther(); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+		if err := o.noOther(nil); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%v: %v, want %q", tt.made.LUNs, err, tt.want)
+		}
+	}
+
+	// What runs is not taken out of service for a restore that its data are in the way of.
+	if err := beside.Open(state + "/verbs").Save(beside.Objects{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ lun, path, want string }{
+		{"data", "pools/main", "LUN data is there"},
+		{"data", "pools/elsewhere", ""},
+		{"mine", "pools/main", ""},
+	} {
+		runs := &config.Config{Pools: map[string]config.Pool{"p": {Path: tt.path}}, LUNs: map[string]config.LUN{tt.lun: {Pool: "p"}}}
+		if err := o.noOther(runs); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s in %s: %v, want %q", tt.lun, tt.path, err, tt.want)
 		}
 	}
 }
