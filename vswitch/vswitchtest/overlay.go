@@ -129,6 +129,8 @@ func (l *lab) told(far vswitch.MAC) {
 	// What is not told goes to all.
 	other := arpRequest(a.mac, netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.8"))
 	l.sends("a", other, and(untagged("b", "far"), "t", q(10)))
+	// Nor is there an answer to who takes the address over: all have to hear of that.
+	l.sends("t", arpRequest(l.stations["t"].mac, ip, ip).with(q(10)), untagged("a", "b", "far"))
 	l.neighborSolicited(six, far)
 
 	// Of the stations here it knows what they say of themselves.

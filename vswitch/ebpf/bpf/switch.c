@@ -1311,8 +1311,14 @@ static __always_inline struct neighbor *elsewhere(const struct address *a, const
 	return n && !same_mac(n->mac, asks) ? n : 0;
 }
 
+static __always_inline int same_ipv4(const __u8 *a, const __u8 *b)
+{
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]));
+}
+
 // Hears what ARP says of a port's stations, and answers for those of other hosts: 1
-// when the frame has become the answer.
+// when the frame has become the answer. Who asks for the sender's own address asks
+// nobody, but tells all whose it is now (RFC 5227, 3).
 __noinline int answer_arp(struct __sk_buff *skb, __u32 slot, __u32 flags, __u32 vid, __u32 all)
 {
 	struct address from = {.vid = vid}, to = {.vid = vid};
@@ -1329,7 +1335,7 @@ __noinline int answer_arp(struct __sk_buff *skb, __u32 slot, __u32 flags, __u32 
 		ipv4_in_6(&from, b + 14);
 		hear(skb, slot, &from, b + 8);
 	}
-	if (!all || b[7] != 1)
+	if (!all || b[7] != 1 || same_ipv4(b + 14, b + 24))
 		return 0;
 	ipv4_in_6(&to, b + 24);
 	n = elsewhere(&to, b + 8);
