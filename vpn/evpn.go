@@ -157,22 +157,32 @@ func (r *Roaming) Settle(networks map[uint32]Network, local []Station, paths []S
 			told.Stations[key] = p.VTEP
 		}
 	}
-	for _, p := range paths {
-		key := AddressKey{p.VNI, p.IP}
-		if vtep, ok := told.Stations[p.StationKey]; !ok || vtep != p.VTEP || !p.IP.IsValid() {
-			continue
-		}
-		if mac, ok := told.Addresses[key]; !ok || older(best[StationKey{p.VNI, mac}], p) {
-			told.Addresses[key] = p.MAC
-		}
-	}
+	told.addresses(claims, paths)
 	r.forget(now)
 	return claims, told
 }
 
-// older tells which of two stations that claim one address gives way.
-func older(have, next StationPath) bool {
-	return cmp.Or(cmp.Compare(have.Seq, next.Seq), slices.Compare(next.MAC[:], have.MAC[:])) < 0
+// addresses has the switches answer for stations of other hosts. An address that two
+// stations say is theirs, here or there, has moved, or one of them lies: the question
+// goes to all, and who has it answers.
+func (t Told) addresses(claims map[Claim]bool, paths []StationPath) {
+	contested := map[AddressKey]bool{}
+	for c := range claims {
+		contested[AddressKey{c.VNI, c.IP}] = true
+	}
+	for _, p := range paths {
+		key := AddressKey{p.VNI, p.IP}
+		if vtep, ok := t.Stations[p.StationKey]; !ok || vtep != p.VTEP || !p.IP.IsValid() {
+			continue
+		}
+		if mac, ok := t.Addresses[key]; ok && mac != p.MAC {
+			contested[key] = true
+		}
+		t.Addresses[key] = p.MAC
+	}
+	for key := range contested {
+		delete(t.Addresses, key)
+	}
 }
 
 // bestOf is the path of each station that counts.

@@ -77,18 +77,42 @@ func claimed(networks map[uint32]Network, now time.Time) []func(*Roaming) {
 	return []func(*Roaming){func(r *Roaming) { r.Settle(networks, []Station{station(1)}, nil, now) }}
 }
 
-// TestSettleAddresses answers for stations elsewhere alone.
+// TestSettleAddresses answers for stations elsewhere alone, and for none whose address
+// another one says it has, too.
 func TestSettleAddresses(t *testing.T) {
-	ip := netip.MustParseAddr("10.0.0.1")
-	with := func(p StationPath) StationPath { p.IP = ip; return p }
+	const ip = "10.0.0.1"
+	with := func(p StationPath, ip string) StationPath { p.IP = netip.MustParseAddr(ip); return p }
+	for _, tt := range []struct {
+		name  string
+		local []Station
+		paths []StationPath
+		told  byte // 0 for none
+	}{
+		{name: "elsewhere", local: []Station{station(1, "10.0.0.2")}, paths: []StationPath{said(3, 4, 1), with(said(3, 4, 1), ip)}, told: 3},
+		{name: "where it was", paths: []StationPath{with(said(3, 4, 0), ip), said(3, 5, 1)}},
+		{name: "with it where it went", paths: []StationPath{with(said(3, 4, 0), ip), with(said(3, 5, 1), ip)}, told: 3},
+		{name: "here", local: []Station{station(1, ip)}},
+		{name: "here and elsewhere", local: []Station{station(1, ip)}, paths: []StationPath{with(said(3, 4, 1), ip)}},
+		{name: "of two elsewhere", paths: []StationPath{with(said(3, 4, 1), ip), with(said(4, 4, 0), ip), with(said(3, 4, 1), ip)}},
+		{name: "beside others' addresses", paths: []StationPath{with(said(3, 4, 0), ip), with(said(4, 5, 0), "10.0.0.2")}, told: 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var r Roaming
+			_, told := r.Settle(map[uint32]Network{7: {10, vtep(2)}}, tt.local, tt.paths, time.Now())
+			mac, ok := told.Addresses[AddressKey{7, netip.MustParseAddr(ip)}]
+			if ok != (tt.told != 0) || ok && mac != station(tt.told).MAC {
+				t.Errorf("addresses %v, want %s to be that of station %d", told.Addresses, ip, tt.told)
+			}
+		})
+	}
+}
+
+// TestSettleClaims tells of a station, and of each of its addresses.
+func TestSettleClaims(t *testing.T) {
 	var r Roaming
-	claims, told := r.Settle(map[uint32]Network{7: {10, vtep(2)}}, []Station{station(1, "10.0.0.1", "fd00::1")},
-		[]StationPath{said(2, 3, 0), with(said(2, 3, 0)), with(said(3, 4, 1)), with(said(4, 4, 0))}, time.Now())
+	claims, _ := r.Settle(map[uint32]Network{7: {10, vtep(2)}}, []Station{station(1, "10.0.0.1", "fd00::1")}, nil, time.Now())
 	if len(claims) != 3 {
 		t.Errorf("claims %v, want one of the Ethernet address and one of each IP address", claims)
-	}
-	if want := (map[AddressKey]MAC{{7, ip}: station(3).MAC}); !maps.Equal(told.Addresses, want) {
-		t.Errorf("addresses %v, want %v", told.Addresses, want)
 	}
 }
 
