@@ -26,6 +26,9 @@ func (d *Driver) Trace(ctx context.Context, port string, frame []byte) (vswitch.
 	if w.trace, err = d.enter(ctx, w, frame); err != nil || w.trace.Reason != "" {
 		return w.trace, err
 	}
+	if len(w.trace.Egress) > 0 { // the guard answers
+		return d.guard.Depart(ctx, w.trace, frame)
+	}
 	if w.members, err = d.memberships(); err != nil {
 		return vswitch.Trace{}, err
 	}

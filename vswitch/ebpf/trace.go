@@ -1,13 +1,17 @@
 package ebpf
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"ripstop/vswitch"
 )
@@ -37,8 +41,13 @@ func (d *Driver) Trace(_ context.Context, port string, frame []byte) (vswitch.Tr
 	t := vswitch.Trace{Switch: p.name, Port: port, Dataplane: vswitch.EBPF}
 	n, err := d.enter(p, ifindex, &t, frame)
 	if err == nil && t.Reason == "" {
-		n.delivery(&t)
-		err = d.depart(p, &t, frame)
+		var back bool
+		if back, err = n.answer(&t, frame); err == nil && !back {
+			n.delivery(&t)
+		}
+		if err == nil {
+			err = d.depart(p, &t, frame)
+		}
 	}
 	if err != nil {
 		return vswitch.Trace{}, fmt.Errorf("trace at port %q: %w", port, err)
@@ -196,6 +205,56 @@ func (n notes) source(t *vswitch.Trace) string {
 	return vswitch.PortKey(t.Switch, t.Port, "vlan")
 }
 
+// answer tells whether the switch answers a question for a station of another host,
+// which the sender alone hears then.
+func (n notes) answer(t *vswitch.Trace, frame []byte) (bool, error) {
+	ip, from, ok := asked(frame)
+	if !ok || n.ports[n.slot].Flags&planePortFlagPORT_OVERLAY != 0 {
+		return false, nil
+	}
+	at := addressOf(t.VLAN, ip)
+	var station planeNeighbor
+	if err := n.maps.Neighbors.Lookup(&at, &station); err != nil {
+		if gone(err) == nil {
+			return false, nil
+		}
+		return false, fmt.Errorf("read map %q: %w", planeMapNeighbors, err)
+	}
+	if vswitch.MAC(station.Mac) == from {
+		return false, nil
+	}
+	t.Note(vswitch.StageFDB, "", "answered: %s is that of %s on another host, and the question goes to nobody", ip, vswitch.MAC(station.Mac))
+	t.Deliver([]vswitch.Egress{{Port: t.Port, Tagged: n.tag>>16 == 0x8100 && n.tag&0xfff != 0}})
+	return true, nil
+}
+
+// asked is the address for which a frame asks all by ARP or neighbor discovery, in the
+// forms that the program answers, and who asks.
+func asked(frame []byte) (ip netip.Addr, from vswitch.MAC, ok bool) {
+	rest, tag := vswitch.SplitTag(frame)
+	if rest[0]&1 == 0 || tag != 0 && tag>>16 != 0x8100 {
+		return ip, from, false
+	}
+	b := rest[14:]
+	switch binary.BigEndian.Uint16(rest[12:]) {
+	case unix.ETH_P_ARP:
+		if len(b) < 28 || !bytes.Equal(b[:8], []byte{0, 1, 8, 0, 6, 4, 0, 1}) || bytes.Equal(b[14:18], b[24:28]) {
+			return ip, from, false
+		}
+		return netip.AddrFrom4([4]byte(b[24:])), vswitch.MAC(b[8:]), true
+	case unix.ETH_P_IPV6:
+		if len(b) != 72 || b[6] != unix.IPPROTO_ICMPV6 || b[7] != 255 {
+			return ip, from, false
+		}
+		source, nd := netip.AddrFrom16([16]byte(b[8:])), b[40:] // RFC 4861, 4.3, with the one option of 4.6.1
+		if source.IsUnspecified() || nd[0] != 135 || nd[1] != 0 || nd[24] != 1 || nd[25] != 1 || nd[26]&1 != 0 {
+			return ip, from, false
+		}
+		return netip.AddrFrom16([16]byte(nd[8:])), vswitch.MAC(nd[26:]), true
+	}
+	return ip, from, false
+}
+
 // delivery tells where the frame goes.
 func (n notes) delivery(t *vswitch.Trace) {
 	known := n.name(n.verdict.Known)
@@ -235,7 +294,8 @@ func (n notes) delivery(t *vswitch.Trace) {
 }
 
 // Admit is the part of a Trace that a guard decides: up to where the frame is
-// handed to who forwards. The VLAN and the Reason say what came of it.
+// handed to who forwards. The VLAN and the Reason say what came of it, and the Egress
+// that the guard answers itself.
 func (g *Guard) Admit(_ context.Context, port string, frame []byte) (vswitch.Trace, error) {
 	g.d.mu.Lock()
 	defer g.d.mu.Unlock()
@@ -251,6 +311,11 @@ func (g *Guard) Admit(_ context.Context, port string, frame []byte) (vswitch.Tra
 	if n.plane != nil && n.verdict.Why == planeReasonREASON_STORM_UNICAST {
 		t.Reason = reasons[n.verdict.Why]
 		t.Note(vswitch.StageGuard, vswitch.Rule(t.Switch, t.Port, t.Reason), "dropped, %s", t.Reason)
+	}
+	if n.plane != nil && t.Reason == "" {
+		if _, err := n.answer(&t, frame); err != nil {
+			return vswitch.Trace{}, fmt.Errorf("trace at port %q: %w", port, err)
+		}
 	}
 	return t, nil
 }

@@ -123,9 +123,11 @@ func (l *lab) told(far vswitch.MAC) {
 	ask := arpRequest(a.mac, netip.MustParseAddr("10.0.0.1"), ip)
 	answer := frame{dst: a.mac, src: far, kind: etherARP, payload: slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, 2}, far[:], ip.AsSlice(), a.mac[:], []byte{10, 0, 0, 1})}
 	l.answers("a", ask, answer)
+	l.tracesAnswered("a", ask)
 	l.answers("t", arpRequest(l.stations["t"].mac, netip.MustParseAddr("10.0.0.2"), ip).with(q(10)),
 		frame{dst: l.stations["t"].mac, src: far, tags: []tag{q(10)}, kind: etherARP,
 			payload: slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, 2}, far[:], ip.AsSlice(), l.stations["t"].mac[:], []byte{10, 0, 0, 2})})
+	l.tracesAnswered("t", arpRequest(l.stations["t"].mac, netip.MustParseAddr("10.0.0.2"), ip).with(q(10)))
 	// What is not told goes to all.
 	other := arpRequest(a.mac, netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.8"))
 	l.sends("a", other, and(untagged("b", "far"), "t", q(10)))
@@ -192,6 +194,18 @@ func (l *lab) answers(from string, ask, want frame) {
 	}
 }
 
+// tracesAnswered demands of a trace that the sender alone hears of a question.
+func (l *lab) tracesAnswered(from string, ask frame) {
+	l.t.Helper()
+	got, err := l.driver.(vswitch.Tracer).Trace(l.t.Context(), from, ask.bytes())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if want := []vswitch.Egress{{Port: from, Tagged: len(ask.tags) > 0}}; !reflect.DeepEqual(got.Egress, want) || got.Reason != "" {
+		l.t.Errorf("the trace has %v hear the question, for the reason %q; want %v:\n%v", got.Egress, got.Reason, want, got.Decisions)
+	}
+}
+
 // neighborSolicited asks for an IPv6 address, and demands an answer with its checksum.
 func (l *lab) neighborSolicited(ip netip.Addr, mac vswitch.MAC) {
 	l.t.Helper()
@@ -200,6 +214,7 @@ func (l *lab) neighborSolicited(ip netip.Addr, mac vswitch.MAC) {
 	ask := neighborSolicitation(a.mac, me, ip)
 	ask.payload = append(ask.payload, slices.Concat([]byte{1, 1}, a.mac[:])...)
 	ask.payload[5] = 32
+	l.tracesAnswered("a", ask)
 	body := slices.Concat([]byte{136, 0, 0, 0, 0x60, 0, 0, 0}, ip.AsSlice(), []byte{2, 1}, mac[:])
 	sum := ^checksum(ip.AsSlice(), me.AsSlice(), []byte{0, 0, 0, 32, 0, 0, 0, 58}, body)
 	body[2], body[3] = byte(sum>>8), byte(sum)
