@@ -33,9 +33,9 @@ type Guard interface {
 	ForgetSwitch(sw string) error
 	// News is another number when Heard may be another.
 	News(ctx context.Context) (uint64, error)
-	// Heard is the addresses of a switch's stations by VLAN (in the place of the VNI)
-	// and Ethernet address, each list sorted.
-	Heard(ctx context.Context, sw string) (map[vswitch.StationKey][]netip.Addr, error)
+	// Heard is the addresses of a switch's stations by the index of their port's device,
+	// and by VLAN (in the place of the VNI) and Ethernet address, each list sorted.
+	Heard(ctx context.Context, sw string) (map[int]map[vswitch.StationKey][]netip.Addr, error)
 	// Neighbors adds to out for whom ports of a VLAN get answers, under its VNI; Tell
 	// changes that.
 	Neighbors(ctx context.Context, sw string, vni uint32, vlan uint16, out map[vswitch.AddressKey]vswitch.MAC) error

@@ -98,7 +98,7 @@ func (d *Driver) Stations(ctx context.Context) ([]vswitch.Station, error) {
 		vnis[[2]any{p.Switch, p.vlan}] = vni
 		away[p.Index] = true
 	}
-	heard := map[string]map[vswitch.StationKey][]netip.Addr{}
+	heard := map[string]map[int]map[vswitch.StationKey][]netip.Addr{}
 	places := placesOf(found)
 	var out []vswitch.Station
 	for _, s := range all {
@@ -115,7 +115,7 @@ func (d *Driver) Stations(ctx context.Context) ([]vswitch.Station, error) {
 				return nil, err
 			}
 		}
-		ips := heard[at[0]][vswitch.StationKey{VNI: uint32(s.vlan), MAC: s.mac}]
+		ips := heard[at[0]][s.index][vswitch.StationKey{VNI: uint32(s.vlan), MAC: s.mac}]
 		if s.permanent {
 			ips = addressesOf(found[at[0]].Gateways[at[1]].Gateway)
 		}

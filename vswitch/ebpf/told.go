@@ -303,9 +303,10 @@ func addressOf(vlan uint16, ip netip.Addr) planeAddress {
 // News is as Driver.News.
 func (g *Guard) News(ctx context.Context) (uint64, error) { return g.d.News(ctx) }
 
-// Heard is the addresses of a switch's stations by VLAN (in the place of the VNI) and
-// Ethernet address, each list sorted.
-func (g *Guard) Heard(_ context.Context, sw string) (map[vswitch.StationKey][]netip.Addr, error) {
+// Heard is the addresses of a switch's stations by the index of their port's device, and
+// by VLAN (in the place of the VNI) and Ethernet address, each list sorted. What a port
+// says of a station that is at another one is none of that station's.
+func (g *Guard) Heard(_ context.Context, sw string) (map[int]map[vswitch.StationKey][]netip.Addr, error) {
 	g.d.mu.Lock()
 	defer g.d.mu.Unlock()
 	p := g.d.planes[sw]
@@ -316,11 +317,15 @@ func (g *Guard) Heard(_ context.Context, sw string) (map[vswitch.StationKey][]ne
 	if err != nil {
 		return nil, err
 	}
-	out := map[vswitch.StationKey][]netip.Addr{}
+	out := map[int]map[vswitch.StationKey][]netip.Addr{}
 	for at, ips := range all {
-		if p.ports[at.slot].Ifindex == at.ifindex {
-			out[vswitch.StationKey{VNI: uint32(at.Vid), MAC: at.Mac}] = ips
+		if p.ports[at.slot].Ifindex != at.ifindex {
+			continue
 		}
+		if out[int(at.ifindex)] == nil {
+			out[int(at.ifindex)] = map[vswitch.StationKey][]netip.Addr{}
+		}
+		out[int(at.ifindex)][vswitch.StationKey{VNI: uint32(at.Vid), MAC: at.Mac}] = ips
 	}
 	return out, nil
 }

@@ -147,6 +147,15 @@ func (l *lab) told(far vswitch.MAC) {
 	if got := l.here(far); got.MAC != (vswitch.MAC{}) {
 		t.Errorf("a station elsewhere is told to be here: %v", got)
 	}
+	// What another port says of one is none of its own.
+	lie := arpRequest(a.mac, netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("10.0.0.8"))
+	lie.src = l.stations["b"].mac
+	l.sends("b", lie, and(untagged("a", "far"), "t", q(10)))
+	for range 10 {
+		if got := l.here(a.mac); !reflect.DeepEqual(got, want) {
+			t.Fatalf("station a is %v after what another port said of it, want %v", got, want)
+		}
+	}
 	// One that is told to be elsewhere and sends here, is here.
 	moved := l.frame("b", broadcast)
 	moved.src = vswitch.MAC{2, 8, 8, 8, 8, 8}
