@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -111,8 +112,16 @@ type seat struct {
 	slot, ifindex uint32
 }
 
+// heardFor is how long an address is a station's that says it no more. Who needs one that
+// is not known asks all, and hears it anew.
+const heardFor = 30 * time.Minute
+
 // heard is the addresses of stations, each list sorted.
 func (p *plane) heard() (map[seat][]netip.Addr, error) {
+	now, err := clock()
+	if err != nil {
+		return nil, err
+	}
 	out := map[seat][]netip.Addr{}
 	var key planeAddress
 	var b planeBearer
@@ -120,7 +129,7 @@ func (p *plane) heard() (map[seat][]netip.Addr, error) {
 	for all.Next(&key, &b) {
 		at := seat{planeStation{Vid: uint16(key.Vid), Mac: b.Mac}, b.Slot, b.Ifindex}
 		ip := netip.AddrFrom16(key.Addr).Unmap()
-		if !ip.IsLinkLocalUnicast() {
+		if !ip.IsLinkLocalUnicast() && now-time.Duration(b.Seen) <= heardFor {
 			out[at] = append(out[at], ip)
 		}
 	}
