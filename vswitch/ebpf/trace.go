@@ -153,7 +153,9 @@ func (n notes) admission(t *vswitch.Trace) {
 	if why < planeReasonREASONS && !slices.Contains(onEgress, why) {
 		t.Reason = reasons[why]
 	}
-	t.VLAN = uint16(n.verdict.Vid)
+	if t.VLAN = uint16(n.verdict.Vid); t.VLAN == 0 && t.Reason == "" {
+		t.VLAN = n.ports[n.slot].Pvid // of a port of which nothing is learned
+	}
 	rule := vswitch.Rule(t.Switch, t.Port, t.Reason)
 	if slices.Contains(onIngress, why) {
 		t.Note(vswitch.StageIngress, rule, "%s: dropped, %s", n.wire(), t.Reason)

@@ -118,6 +118,10 @@ func (l *lab) told(far vswitch.MAC) {
 	l.restart()
 	l.sends("a", l.frame("a", far), untagged("far"))
 
+	if got, err := l.driver.(vswitch.Tracer).Trace(t.Context(), "vx7", l.frame("far", broadcast).bytes()); err != nil || got.VLAN != 10 || got.Reason != "" {
+		t.Errorf("the trace of a frame from another host is %+v, %v; want it in VLAN 10", got, err)
+	}
+
 	// The switch answers for it, and nobody else hears the question.
 	a := l.stations["a"]
 	ask := arpRequest(a.mac, netip.MustParseAddr("10.0.0.1"), ip)
