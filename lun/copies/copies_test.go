@@ -509,6 +509,25 @@ func TestGrown(t *testing.T) {
 	}
 }
 
+// TestGrownOverItsLabel: what was behind the data before the LUN grew is not taken for
+// the zeros that it grew by.
+func TestGrownOverItsLabel(t *testing.T) {
+	h, d := newHouse(t), newDisk(farSize)
+	s := &site{disks: []*disk{d}}
+	h.worker(s).rounds(t, "")
+	h.do(lun.GrowLUN{Name: "db", From: size, To: farSize})
+	d.size += 1 << 20
+	d.safe = append(d.safe, make([]byte, 1<<20)...)
+	w := h.worker(s)
+	w.ask()
+	w.rounds(t, "")
+	known := map[string][]byte{}
+	h.note(known)
+	if whole, id := truth(t, d, known); !whole || !bytes.Equal(known[id], h.read("db")) {
+		t.Error("it is not the LUN")
+	}
+}
+
 // TestDriver has copies begin, wait for who is away, change and end.
 func TestDriver(t *testing.T) {
 	h := newHouse(t)

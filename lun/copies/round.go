@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -321,8 +322,17 @@ type plan struct {
 	blank    bool
 }
 
-// compares tells whether what is there must be read.
-func (p *plan) compares() bool { return p.since == nil && !p.blank }
+// known is the end of what is known of the leg: what lies beyond the end of its base
+// may be anything, as a label from when the LUN there was smaller.
+func (p *plan) known() int64 {
+	switch {
+	case p.since != nil:
+		return p.since.Info().Size
+	case p.blank:
+		return math.MaxInt64
+	}
+	return 0
+}
 
 // each calls do for the runs of n bytes at off that may differ.
 func (p *plan) each(ctx context.Context, off, n int64, do func(off, n int64)) error {
@@ -332,14 +342,19 @@ func (p *plan) each(ctx context.Context, off, n int64, do func(off, n int64)) er
 		}
 		return true
 	}
+	known := max(0, min(n, p.known()-off))
+	var err error
 	switch {
+	case known == 0:
 	case p.since != nil:
-		return p.snapshot.(lun.Comparer).ChangedSince(ctx, p.since, off, n, yield)
-	case p.blank:
-		return p.snapshot.Extents(ctx, off, n, yield)
+		err = p.snapshot.(lun.Comparer).ChangedSince(ctx, p.since, off, known, yield)
+	default:
+		err = p.snapshot.Extents(ctx, off, known, yield)
 	}
-	do(off, n)
-	return nil
+	if err == nil && known < n {
+		do(off+known, n-known)
+	}
+	return err
 }
 
 // span is bytes that are brought at once.
@@ -444,7 +459,7 @@ func (r *round) sendOne(ctx context.Context, l *leg, p *plan, s span, buf [2][]b
 	if err != nil {
 		return err
 	}
-	if p.compares() {
+	if s.off+s.n > p.known() {
 		is := buf[1][:len(b)]
 		if err := l.far.ReadAt(ctx, is, s.off); err != nil {
 			return err
