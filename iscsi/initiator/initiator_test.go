@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ripstop/internal/nettest"
@@ -430,6 +431,54 @@ func TestLiars(t *testing.T) {
 				t.Error("it was waited for")
 			}
 		})
+	}
+}
+
+// TestNothingIsTaken is a target that reads nothing more, so that even to write to it
+// does not end: a command ends in time, and at once when its caller gives up.
+func TestNothingIsTaken(t *testing.T) {
+	for _, patience := range []time.Duration{time.Second, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			here, there := net.Pipe()
+			defer there.Close()
+			s := newSession(here)
+			s.says = agreed{maxSend: 8192, firstBurst: 8192, maxBurst: 8192, immediate: true}
+			s.most = 64
+			s.over.Go(s.read)
+			ctx, cancel := context.WithTimeoutCause(t.Context(), patience, errors.New("enough"))
+			defer cancel()
+			began := time.Now()
+			err := (&Disk{s: s, Size: 1 << 20, Block: 512}).WriteAt(ctx, make([]byte, 8192), 0)
+			if err == nil || errors.Is(err, ErrSilent) != (patience > answerIn) {
+				t.Errorf("%v", err)
+			}
+			if took, most := time.Since(began), min(patience, answerIn); took != most {
+				t.Errorf("it ended after %s and not %s", took, most)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestNoLogin gives up a login that nobody answers.
+func TestNoLogin(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // the kernel takes the connection
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	a := address()
+	a.Portal = l.Addr().String()
+	began := time.Now()
+	if _, err := Dial(ctx, a); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	if time.Since(began) > answerIn/2 {
+		t.Error("it was waited for")
 	}
 }
 

@@ -92,10 +92,10 @@ func Dial(ctx context.Context, a Address) (*Session, error) {
 		return nil, fmt.Errorf("reach %s: %w", a, err)
 	}
 	s := newSession(nc)
-	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { nc.Close() }) // a deadline would be set anew by the next request
 	err = s.login(a)
-	if !stop() && err == nil {
-		err = ctx.Err()
+	if !stop() {
+		return nil, fmt.Errorf("log in to %s: %w", a, context.Cause(ctx))
 	}
 	if err == nil {
 		err = nc.SetDeadline(time.Time{})
@@ -418,6 +418,9 @@ func (s *Session) once(ctx context.Context, lun uint16, cdb []byte, in, out []by
 		Final: true, Read: len(in) > 0, Write: len(out) > 0, Attr: 1, LUN: lunField(lun), EDTL: uint32(max(len(in), len(out))),
 	}
 	copy(m.CDB[:], cdb)
+	// Where the target takes nothing more, a write waits in the kernel for it.
+	stop := context.AfterFunc(ctx, func() { s.fail(context.Cause(ctx)) })
+	defer stop()
 	if err := s.start(ctx, t, m); err != nil {
 		return 0, s.broken(ctx, err)
 	}
@@ -458,9 +461,13 @@ func (s *Session) start(ctx context.Context, t *task, m *pdu.SCSICommand) error 
 	return err
 }
 
-// broken says why a command was not answered; the end of the session comes first.
+// broken says why a command was not answered: because nobody waits for it any more,
+// because the session has ended, or else err.
 func (s *Session) broken(ctx context.Context, err error) error {
-	if why := s.Err(); why != nil && ctx.Err() == nil {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if why := s.Err(); why != nil {
 		return why
 	}
 	return err
