@@ -379,6 +379,38 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// TestCutAtLabel: a label that was written and not answered for is gone on with, and
+// snapshots of which no label tells are not gathered.
+func TestCutAtLabel(t *testing.T) {
+	h, d := newHouse(t), newDisk(farSize)
+	s := &site{disks: []*disk{d}}
+	h.worker(s).rounds(t, "")
+	for _, operations := range []int{1, 1, 1, 3} { // the label is read; it is flushed and written
+		w := h.worker(s)
+		w.ask()
+		d.budget = operations
+		w.rounds(t, errCut.Error())
+	}
+	d.budget = -1
+	all := d.all()
+	l, ok, err := ReadLabel(t.Context(), disk2{all}, d.size)
+	if err != nil || !ok || l.Whole {
+		t.Fatalf("%+v, %v, %v", l, ok, err)
+	}
+	known := map[string][]byte{}
+	h.note(known)
+	if known[l.Snapshot.ID] == nil || known[l.Base.ID] == nil || len(known) > 2 {
+		t.Errorf("the label speaks of %+v, kept are %v", l, h.SnapshotsOf("db"))
+	}
+	h.worker(s).rounds(t, "")
+	if whole, id := truth(t, d, known); !whole || id != l.Snapshot.ID {
+		t.Errorf("whole %v as %s", whole, id)
+	}
+	if n := len(h.SnapshotsOf("db")); n != 1 {
+		t.Errorf("%d snapshots are left", n)
+	}
+}
+
 // rounds makes a round and demands what comes of it, "" for a good one.
 func (w *worker) rounds(t *testing.T, refused string) {
 	t.Helper()

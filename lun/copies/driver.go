@@ -457,8 +457,9 @@ func (w *worker) round(ctx context.Context) (wait time.Duration, err error) {
 			w.driver.changed()
 			return after(w.driver.now(), due), err
 		}
-		err := r.bring(ctx, l)
-		if err = errors.Join(err, r.tidy(ctx)); err != nil {
+		// Before, and not after one that failed: then nobody knows what the label is.
+		tidied := r.tidy(ctx)
+		if err := errors.Join(r.bring(ctx, l), tidied); err != nil {
 			return 0, err
 		}
 	}
