@@ -620,6 +620,40 @@ func TestDriver(t *testing.T) {
 	}
 }
 
+// TestStop: nobody waits for a copy that ended with the process.
+func TestStop(t *testing.T) {
+	h := newHouse(t)
+	d := h.driver(&site{})
+	reached := make(chan struct{})
+	d.dial = func(ctx context.Context, _ lun.Copy, _ [6]byte) (Session, error) {
+		close(reached)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if err := d.Do(t.Context(), lun.BeginCopy{LUN: "db", Copy: lun.Copy{LUNs: []uint16{0}, Every: time.Hour}}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	group.Go(func() { d.Serve(ctx, func() {}) })
+	answer := make(chan error, 1)
+	go func() {
+		_, err := d.Now(t.Context(), "db", false)
+		answer <- err
+	}()
+	<-reached
+	cancel()
+	group.Wait()
+	select {
+	case err := <-answer:
+		if !errors.Is(err, errEnded) {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("it is waited for")
+	}
+}
+
 func FuzzLabel(f *testing.F) {
 	b, _ := Label{Seq: 3, LUN: "db", ID: "ab", Size: 1 << 20, Whole: true}.encode()
 	f.Add(b)

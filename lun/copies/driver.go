@@ -154,8 +154,17 @@ func (d *Driver) Now(ctx context.Context, name string, resync bool) (lun.Lag, er
 		return w.lag(), err
 	case <-ctx.Done():
 		return w.lag(), ctx.Err()
+	case <-w.over:
+	}
+	select {
+	case err := <-answer:
+		return w.lag(), err
+	default:
+		return w.lag(), errEnded
 	}
 }
+
+var errEnded = errors.New("the copy ended, for the file changed or the daemon stops")
 
 // worker copies one LUN.
 type worker struct {
@@ -217,7 +226,7 @@ func (w *worker) end() {
 	} else {
 		close(w.over)
 	}
-	w.answerAll(errors.New("the copy ended, for the file changed"))
+	w.answerAll(errEnded)
 }
 
 func (w *worker) lag() lun.Lag {
