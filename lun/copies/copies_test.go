@@ -100,6 +100,7 @@ type disk struct {
 	budget  int // operations until the connection breaks; below 0 never
 	mapped  bool
 	written int64
+	before  func() // it is reserved; nil is nothing
 }
 
 func newDisk(size int64) *disk {
@@ -216,6 +217,9 @@ func (f far) Register(_ context.Context, key uint64) error {
 }
 
 func (f far) Reserve(_ context.Context, key uint64) error {
+	if f.d.before != nil {
+		f.d.before()
+	}
 	if f.d.by != 0 && f.d.by != key {
 		return ErrTaken
 	}
@@ -507,6 +511,18 @@ func TestForeign(t *testing.T) {
 			w = h.worker(s)
 			w.rounds(t, "")
 		})
+	}
+}
+
+// TestWrittenMeanwhile: somebody writes to an empty LUN after it was looked at, and
+// before it is reserved.
+func TestWrittenMeanwhile(t *testing.T) {
+	h, d := newHouse(t), newDisk(farSize)
+	d.mapped = true
+	d.before = func() { d.safe[4096] = 9 }
+	h.worker(&site{disks: []*disk{d}}).rounds(t, "it holds data that are no copy of LUN db")
+	if d.written > 0 {
+		t.Errorf("%d bytes were written", d.written)
 	}
 }
 

@@ -147,33 +147,11 @@ func (r *round) claim(ctx context.Context, l *leg) error {
 }
 
 // blank refuses a LUN that holds data which are no copy, and makes sure that all of it
-// is zeros.
+// is zeros. What is mapped is read before a LUN of somebody is reserved, and again when
+// nobody else can write any more.
 func (r *round) blank(ctx context.Context, l *leg) error {
-	type run struct {
-		off, n int64
-		mapped bool
-	}
-	var runs []run
-	if err := l.far.Extents(ctx, func(off, n int64, mapped bool) bool {
-		runs = append(runs, run{off, n, mapped})
-		return true
-	}); err != nil {
+	if err := r.sift(ctx, l, func(int64, int64) error { return nil }); err != nil {
 		return err
-	}
-	b := make([]byte, piece)
-	for _, x := range runs {
-		if !x.mapped {
-			continue
-		}
-		for off := x.off; off < x.off+x.n; off += piece {
-			p := b[:min(piece, x.off+x.n-off)]
-			if err := l.far.ReadAt(ctx, p, off); err != nil {
-				return err
-			}
-			if !zeros(p) {
-				return fmt.Errorf("it holds data that are no copy of LUN %s: take an empty LUN, or `ripstop lun copy %s --resync` to overwrite what is there", r.w.name, r.w.name)
-			}
-		}
 	}
 	if err := l.far.Register(ctx, r.w.key); err != nil {
 		return err
@@ -181,14 +159,31 @@ func (r *round) blank(ctx context.Context, l *leg) error {
 	if err := l.far.Reserve(ctx, r.w.key); err != nil {
 		return err
 	}
-	for _, x := range runs {
-		if !x.mapped {
-			if err := l.far.Zero(ctx, x.off, x.n); err != nil {
-				return err
+	return r.sift(ctx, l, func(off, n int64) error { return l.far.Zero(ctx, off, n) })
+}
+
+// sift refuses what holds other bytes than zeros, and calls unmapped for what is not
+// mapped. Runs are not gathered: the target says how many there are.
+func (r *round) sift(ctx context.Context, l *leg, unmapped func(off, n int64) error) error {
+	b := make([]byte, piece)
+	var bad error
+	err := l.far.Extents(ctx, func(off, n int64, mapped bool) bool {
+		if !mapped {
+			bad = unmapped(off, n)
+			return bad == nil
+		}
+		for end := off + n; off < end && bad == nil; off += piece {
+			p := b[:min(piece, end-off)]
+			if bad = l.far.ReadAt(ctx, p, off); bad == nil && !zeros(p) {
+				bad = fmt.Errorf("it holds data that are no copy of LUN %s: take an empty LUN, or `ripstop lun copy %s --resync` to overwrite what is there", r.w.name, r.w.name)
 			}
 		}
+		return bad == nil
+	})
+	if bad != nil {
+		return bad
 	}
-	return nil
+	return err
 }
 
 // newest is the whole leg with the newest snapshot, nil without one.
