@@ -670,6 +670,24 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// TestLabelForTerminals: whoever writes to a LUN may put a label there, which people see.
+func TestLabelForTerminals(t *testing.T) {
+	for _, l := range []Label{
+		{LUN: "db\x1b[2J", ID: "ab", Host: "here", Size: 4096},
+		{LUN: "db", ID: "ab\r", Host: "here", Size: 4096},
+		{LUN: "db", ID: "ab", Host: "here\n", Size: 4096},
+		{LUN: "db", ID: "ab", Host: "\u202ehere", Size: 4096},
+	} {
+		b, err := l.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := decodeLabel(b); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%+q, %v", got.LUN+got.ID+got.Host, err)
+		}
+	}
+}
+
 func FuzzLabel(f *testing.F) {
 	b, _ := Label{Seq: 3, LUN: "db", ID: "ab", Size: 1 << 20, Whole: true}.encode()
 	f.Add(b)

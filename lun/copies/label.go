@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 )
 
 const (
@@ -85,7 +87,8 @@ func decodeLabel(b []byte) (Label, error) {
 	if err := json.Unmarshal(text[:n], &l); err != nil {
 		return l, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if l.Size <= 0 || l.Done < 0 || l.Done > l.Size || l.ID == "" {
+	unprintable := func(c rune) bool { return !unicode.IsPrint(c) }
+	if l.Size <= 0 || l.Done < 0 || l.Done > l.Size || l.ID == "" || strings.ContainsFunc(l.LUN+l.ID+l.Host, unprintable) {
 		return l, ErrDamaged
 	}
 	return l, nil
