@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ripstop/internal/keep"
@@ -634,6 +635,57 @@ func TestDriver(t *testing.T) {
 	if _, err := d.Now(ctx, "gone", false); err == nil || !strings.Contains(err.Error(), "its own condition says why") {
 		t.Errorf("%v", err)
 	}
+}
+
+// hung is the LUNs of a pool whose disk hangs.
+type hung struct {
+	Source
+	held chan struct{}
+}
+
+func (h hung) Volume(string) (lun.Volume, error) {
+	<-h.held
+	return nil, errors.New("it hung")
+}
+
+// TestHung: a disk that hangs keeps neither a pass nor the process, and no two rounds
+// of one LUN are under way.
+func TestHung(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		held := make(chan struct{})
+		d := New(slog.New(slog.DiscardHandler), Options{Source: hung{held: held}, Memory: keep.New(filepath.Join(dir, "copies")), Changed: func() {}})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		served := make(chan struct{})
+		go func() { d.Serve(ctx, func() {}); close(served) }()
+		do := func(s lun.CopyStep) {
+			t.Helper()
+			began := time.Now()
+			if err := d.Do(ctx, s); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took > endWait {
+				t.Errorf("%s took %s", s, took)
+			}
+			synctest.Wait()
+		}
+		c := lun.Copy{LUNs: []uint16{0}, Every: time.Hour}
+		do(lun.BeginCopy{LUN: "db", Copy: c})
+		former := d.workers["db"]
+		do(lun.EndCopy{LUN: "db"})
+		do(lun.BeginCopy{LUN: "db", Copy: c})
+		if d.workers["db"].former != former {
+			t.Error("it does not wait for the round before it")
+		}
+		began := time.Now()
+		cancel()
+		<-served
+		if took := time.Since(began); took > endWait {
+			t.Errorf("the stop took %s", took)
+		}
+		close(held)
+	})
 }
 
 // TestStop: nobody waits for a copy that ended with the process.

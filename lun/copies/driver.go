@@ -33,6 +33,7 @@ const (
 	retryMost  = 5 * time.Minute
 	lookEvery  = 10 * time.Second // between two looks at how much a LUN has changed
 	lateAfter  = 3                // intervals that a copy may be old
+	endWait    = 10 * time.Second // for a copy that shall end: a disk here that hangs keeps its round
 )
 
 // Driver copies LUNs. It is a target of reconcile.Run, and safe for concurrent use.
@@ -49,6 +50,7 @@ type Driver struct {
 
 	mu      sync.Mutex // guards what follows
 	workers map[string]*worker
+	leaving map[string]*worker // that were asked to end, and hung
 }
 
 // New is a Driver that copies nothing yet. Serve carries out what Do asks for.
@@ -58,15 +60,15 @@ func New(log *slog.Logger, o Options) *Driver {
 	}
 	return &Driver{
 		log: log, source: o.Source, memory: o.Memory, host: o.Host, hostID: o.HostID, dial: o.Dial, changed: o.Changed, now: o.Now,
-		wake: make(chan struct{}, 1), workers: map[string]*worker{},
+		wake: make(chan struct{}, 1), workers: map[string]*worker{}, leaving: map[string]*worker{},
 	}
 }
 
-// Serve works on the copies until ctx is cancelled.
+// Serve works on the copies until ctx is cancelled. A round that a disk holds goes on
+// after it.
 func (d *Driver) Serve(ctx context.Context, ready func()) error {
 	ready()
 	var group sync.WaitGroup
-	defer group.Wait()
 	for {
 		d.mu.Lock()
 		for _, w := range d.workers {
@@ -78,9 +80,24 @@ func (d *Driver) Serve(ctx context.Context, ready func()) error {
 		d.mu.Unlock()
 		select {
 		case <-ctx.Done():
+			over := make(chan struct{})
+			go func() { group.Wait(); close(over) }()
+			if !within(endWait, over) {
+				d.log.Warn("copies have not ended", "after", endWait)
+			}
 			return nil
 		case <-d.wake:
 		}
+	}
+}
+
+// within tells whether something is over before d has passed.
+func within(d time.Duration, over <-chan struct{}) bool {
+	select {
+	case <-over:
+		return true
+	case <-time.After(d):
+		return false
 	}
 }
 
@@ -109,7 +126,11 @@ func (d *Driver) Do(_ context.Context, step lun.CopyStep) error {
 		w := d.workers[s.LUN]
 		delete(d.workers, s.LUN)
 		d.mu.Unlock()
-		w.end()
+		if w != nil && !w.end() {
+			d.mu.Lock()
+			d.leaving[s.LUN] = w
+			d.mu.Unlock()
+		}
 	default:
 		return fmt.Errorf("do %T: no such step of a copy", step)
 	}
@@ -120,11 +141,17 @@ func (d *Driver) Do(_ context.Context, step lun.CopyStep) error {
 func (d *Driver) set(name string, c lun.Copy) {
 	d.mu.Lock()
 	former := d.workers[name]
+	if former == nil {
+		former = d.leaving[name]
+	}
+	delete(d.leaving, name)
 	w := &worker{driver: d, name: name, copy: c, former: former, poke: make(chan struct{}, 1), stopped: make(chan struct{}), over: make(chan struct{})}
 	w.recall()
 	d.workers[name] = w
 	d.mu.Unlock()
-	former.end()
+	if former != nil {
+		former.end() // and where that hangs, w waits for it
+	}
 	select {
 	case d.wake <- struct{}{}:
 	default: // it looks soon
@@ -211,22 +238,25 @@ type seen struct {
 	Seq  uint64 `json:"seq"`  // of its label
 }
 
-// end asks a worker to end, and waits where it had begun.
-func (w *worker) end() {
-	if w == nil {
-		return
-	}
+// end asks a worker to end, and tells whether it has. Where it had begun, that is
+// waited for.
+func (w *worker) end() bool {
 	w.once.Do(func() { close(w.stopped) })
 	w.driver.mu.Lock()
 	started := w.started
 	w.started = true // never, if it has not
 	w.driver.mu.Unlock()
-	if started {
-		<-w.over
-	} else {
-		close(w.over)
+	if !started {
+		go func() {
+			if w.former != nil {
+				<-w.former.over
+			}
+			close(w.over)
+		}()
 	}
+	ended := within(endWait, w.over)
 	w.answerAll(errEnded)
+	return ended
 }
 
 func (w *worker) lag() lun.Lag {
