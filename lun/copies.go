@@ -164,7 +164,7 @@ func (c Copies) Waiting() map[string]string {
 		case seen.Trouble != "":
 			out["copy/"+name] = seen.Trouble
 		case seen.Taken.IsZero():
-			out["copy/"+name] = "nothing whole is there yet: the first round is under way"
+			out["copy/"+name] = "nothing whole is there: the first round is under way, or one that was cut off goes on"
 		case seen.Late:
 			out["copy/"+name] = seen.text() + ": rounds take longer than their interval: write a longer `every:`, or see to a faster network"
 		}

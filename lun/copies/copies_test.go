@@ -536,6 +536,39 @@ func label(d *disk, l Label) {
 	copy(d.safe[labelAt(d.size, l.Seq):], b)
 }
 
+// TestPutBack: what is told is what is there, and not what was there once.
+func TestPutBack(t *testing.T) {
+	h, d := newHouse(t), newDisk(farSize)
+	s := &site{disks: []*disk{d}}
+	w := h.worker(s)
+	w.rounds(t, "")
+	old, first := d.all(), w.lag().Taken
+	w = h.worker(s)
+	w.ask()
+	w.rounds(t, "")
+	if second := w.lag().Taken; !second.After(first) {
+		t.Fatalf("%v after %v", second, first)
+	}
+	copy(d.safe, old)
+	d.budget = 1 // the label is read, and then the line is cut
+	w = h.worker(s)
+	w.ask()
+	w.rounds(t, errCut.Error())
+	if l := w.lag(); !l.Taken.Equal(first) {
+		t.Errorf("%+v, and it is as of %v", l, first)
+	}
+	d.budget = 4 // it is read, and labelled as being written
+	w = h.worker(s)
+	w.ask()
+	w.rounds(t, errCut.Error())
+	d.budget = 1
+	w = h.worker(s)
+	w.rounds(t, errCut.Error())
+	if l := w.lag(); !l.Taken.IsZero() || l.Snapshot != "" {
+		t.Errorf("%+v, and nothing whole is there", l)
+	}
+}
+
 // TestGrown: the LUN and then the copy, or the copy alone, become larger.
 func TestGrown(t *testing.T) {
 	h, d := newHouse(t), newDisk(farSize)

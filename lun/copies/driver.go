@@ -316,6 +316,18 @@ func (w *worker) remember(l *leg) {
 	}
 }
 
+// found takes from labels what is whole, which may be less than what was seen before: a
+// LUN there may have been put back, and one alone that was cut off is not whole.
+func (w *worker) found(newest *leg) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.memo.Taken, w.memo.Snapshot = time.Time{}, ""
+	if newest != nil {
+		w.memo.Taken, w.memo.Snapshot = newest.label.Snapshot.Taken, newest.label.Snapshot.Name
+	}
+	w.seenLag.Taken, w.seenLag.Snapshot = w.memo.Taken, w.memo.Snapshot
+}
+
 // run makes rounds until the copy ends.
 func (w *worker) run(ctx context.Context) {
 	defer close(w.over)
@@ -475,6 +487,7 @@ func (w *worker) round(ctx context.Context) (wait time.Duration, err error) {
 	if err := r.look(ctx); err != nil {
 		return 0, err
 	}
+	w.found(r.newest())
 	if force { // the labels say now that anything may be there
 		w.mu.Lock()
 		w.force = false
