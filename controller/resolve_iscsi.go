@@ -117,7 +117,7 @@ func (r *resolver) places(i config.Initiator) ([]iscsi.Place, error) {
 // are other peers'.
 func peerOf(peers map[string]config.Peer, name string) *iscsi.Peer {
 	is := peers[name]
-	out := &iscsi.Peer{Name: name, Key: [32]byte(is.PublicKey), Allowed: slices.Clone(is.AllowedIPs)}
+	out := &iscsi.Peer{Name: name, Key: [32]byte(is.PublicKey), Next: [32]byte(is.Next), Allowed: slices.Clone(is.AllowedIPs)}
 	for other, p := range peers {
 		if other == name {
 			continue

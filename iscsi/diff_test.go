@@ -47,7 +47,10 @@ func randomPlace(r *rand.Rand, device string) Place {
 	if r.IntN(3) == 0 {
 		return Place{Device: device}
 	}
-	p := &Peer{Name: fmt.Sprint(r.IntN(2)), Key: [32]byte{byte(r.IntN(2))}, Allowed: randomPrefixes(r)}
+	p := &Peer{Name: fmt.Sprint(r.IntN(2)), Key: [32]byte{byte(1 + r.IntN(2))}, Allowed: randomPrefixes(r)}
+	if r.IntN(3) == 0 {
+		p.Next = [32]byte{byte(1 + r.IntN(3))}
+	}
 	if r.IntN(2) == 0 {
 		p.Others = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 99, 0, byte(r.IntN(4))}), 32)}
 	}
@@ -62,7 +65,7 @@ func randomPrefixes(r *rand.Rand) []netip.Prefix {
 func randomOrigin(r *rand.Rand) Origin {
 	o := Origin{Device: []string{"", "san", "site"}[r.IntN(3)], Address: netip.AddrFrom4([4]byte{10, 99, 0, byte(r.IntN(4))})}
 	if r.IntN(2) == 0 {
-		o.Key = &[32]byte{byte(r.IntN(2))}
+		o.Key = &[32]byte{byte(r.IntN(4))}
 	}
 	return o
 }

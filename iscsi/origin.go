@@ -21,6 +21,7 @@ type Place struct {
 type Peer struct {
 	Name    string         // the file's; a label, never compared
 	Key     [32]byte       // public
+	Next    [32]byte       // that it goes over to, zero for none: the tunnel has one of the two
 	Allowed []netip.Prefix // that it may send from, sorted
 	Others  []netip.Prefix // inside of those, and other peers', sorted
 }
@@ -52,7 +53,7 @@ func (i Initiator) Refuses(o Origin) string {
 		return fmt.Sprintf("its address %s is not one of peer %s of tunnel %s, from which alone this initiator may come", o.Address, p.Name, o.Device)
 	case o.Key != nil && *o.Key == [32]byte{}:
 		return fmt.Sprintf("its address %s is no peer's of tunnel %s at the moment", o.Address, o.Device)
-	case o.Key != nil && *o.Key != p.Key:
+	case o.Key != nil && !p.has(*o.Key):
 		return fmt.Sprintf("its packets come by the key %s of tunnel %s, and peer %s, from which alone this initiator may come, has %s",
 			base64.StdEncoding.EncodeToString(o.Key[:]), o.Device, p.Name, base64.StdEncoding.EncodeToString(p.Key[:]))
 	}
@@ -92,6 +93,11 @@ func (p Place) String() string {
 // prefix that fits decides, as in the tunnel itself.
 func (p Peer) Holds(a netip.Addr) bool { return longest(p.Allowed, a) > longest(p.Others, a) }
 
+// has tells whether the key is one of the peer's.
+func (p Peer) has(key [32]byte) bool {
+	return key != [32]byte{} && (key == p.Key || key == p.Next)
+}
+
 // longest is the length of the longest prefix that has the address, -1 when none has.
 func longest(all []netip.Prefix, a netip.Addr) int {
 	bits := -1
@@ -113,7 +119,7 @@ func (i Initiator) sameOrigin(j Initiator) bool {
 }
 
 func (p Peer) same(q Peer) bool {
-	return p.Key == q.Key && slices.Equal(p.Allowed, q.Allowed) && slices.Equal(p.Others, q.Others)
+	return p.Key == q.Key && p.Next == q.Next && slices.Equal(p.Allowed, q.Allowed) && slices.Equal(p.Others, q.Others)
 }
 
 // narrows tells whether somebody may come as from and not as to.
@@ -134,7 +140,8 @@ func (p Place) inside(q Place) bool {
 	if p.Device != q.Device || q.Peer == nil {
 		return p.Device == q.Device
 	}
-	return p.Peer != nil && p.Peer.Key == q.Peer.Key && covered(p.Peer.Allowed, q.Peer.Allowed) && covered(q.Peer.Others, p.Peer.Others)
+	return p.Peer != nil && q.Peer.has(p.Peer.Key) && (p.Peer.Next == [32]byte{} || q.Peer.has(p.Peer.Next)) &&
+		covered(p.Peer.Allowed, q.Peer.Allowed) && covered(q.Peer.Others, p.Peer.Others)
 }
 
 // covered tells whether each prefix of a lies in one of b.

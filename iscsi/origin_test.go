@@ -15,8 +15,11 @@ func nets(all ...string) []netip.Prefix {
 }
 
 func TestRefuses(t *testing.T) {
-	key, other := [32]byte{1}, [32]byte{2}
+	key, other, next := [32]byte{1}, [32]byte{2}, [32]byte{3}
 	branch := &Peer{Name: "branch", Key: key, Allowed: nets("10.99.0.2/32", "10.50.0.0/16"), Others: nets("10.50.7.0/24")}
+	rotated := *branch
+	rotated.Next = next
+	soon := Initiator{Places: []Place{{"site", &rotated}}}
 	bound := Initiator{Places: []Place{{"back", nil}, {"site", branch}}, Addresses: nets("10.99.0.2/32", "10.50.0.0/16", "10.99.0.9/32")}
 	from := func(device, address string, key *[32]byte) Origin {
 		return Origin{device, netip.MustParseAddr(address), key}
@@ -38,6 +41,11 @@ func TestRefuses(t *testing.T) {
 		{"another peer's address", bound, from("site", "10.99.0.9", &key), "its address 10.99.0.9 is not one of peer branch of tunnel site"},
 		{"another peer's part", bound, from("site", "10.50.7.1", &key), "its address 10.50.7.1 is not one of peer branch of tunnel site"},
 		{"another key", bound, from("site", "10.99.0.2", &other), "its packets come by the key AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= of tunnel site, and peer branch, from which alone this initiator may come, has AQ"},
+		{"a next key that the peer has not", bound, from("site", "10.99.0.2", &next), "its packets come by the key "},
+		{"the next key", soon, from("site", "10.99.0.2", &next), ""},
+		{"the key before the next", soon, from("site", "10.99.0.2", &key), ""},
+		{"another than the next key", soon, from("site", "10.99.0.2", &other), "its packets come by the key "},
+		{"nobody's, with a next key", soon, from("site", "10.99.0.2", &[32]byte{}), "its address 10.99.0.2 is no peer's of tunnel site at the moment"},
 		{"nobody's", bound, from("site", "10.99.0.2", &[32]byte{}), "its address 10.99.0.2 is no peer's of tunnel site at the moment"},
 		{"IPv6", bound, from("site", "fd99::2", &key), "its address fd99::2 is none"},
 	}
@@ -77,6 +85,7 @@ func TestEndsByOrigin(t *testing.T) {
 		{"the peer loses the address", at(Peer{Name: "branch", Key: key, Allowed: nets("10.99.0.2/32")}, "10.0.0.0/8"), true},
 		{"another peer gets a part", at(Peer{Name: "branch", Key: key, Allowed: nets("10.50.0.0/16"), Others: nets("10.50.0.1/32")}, "10.0.0.0/8"), true},
 		{"the peer gets another key", at(Peer{Name: "branch", Key: [32]byte{9}, Allowed: nets("10.99.0.2/32", "10.50.0.0/16")}, "10.0.0.0/8"), true},
+		{"the peer gets a next key", at(Peer{Name: "branch", Key: key, Next: [32]byte{9}, Allowed: nets("10.99.0.2/32", "10.50.0.0/16")}, "10.0.0.0/8"), false},
 		{"another address is asked", at(Peer{Name: "branch", Key: key, Allowed: nets("10.50.0.0/16")}, "10.50.0.2/32"), true},
 	}
 	for _, tt := range tests {
@@ -89,6 +98,15 @@ func TestEndsByOrigin(t *testing.T) {
 				t.Error("nobody asks it to go before the tunnel changes")
 			}
 		})
+	}
+	// A peer goes over to its next key: who came by that one stays, and who came by the former leaves.
+	both := at(Peer{Name: "branch", Key: key, Next: [32]byte{9}, Allowed: nets("10.50.0.0/16")})
+	after := at(Peer{Name: "branch", Key: [32]byte{9}, Allowed: nets("10.50.0.0/16")})
+	both.Initiators[web] = Initiator{Places: both.Initiators[web].Places}
+	after.Initiators[web] = Initiator{Places: after.Initiators[web].Places}
+	over := SetTarget{"iqn.2026-11.org.example:data", both, after}
+	if over.Ends(web, from.Portals[0], Origin{o.Device, o.Address, &[32]byte{9}}) || !over.Ends(web, from.Portals[0], o) {
+		t.Error("the next key's session ends, or the former key's stays")
 	}
 	s := SetTarget{"iqn.2026-11.org.example:data", from, at(Peer{Name: "branch", Key: key, Allowed: nets("10.50.0.0/16")}, "10.50.0.2/32")}
 	if want := "/acls/" + web + " ls # from peer branch of tunnel san with address 10.50.0.2"; !strings.HasSuffix(s.String(), want) {
