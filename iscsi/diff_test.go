@@ -178,6 +178,36 @@ func checkDismissed(t *testing.T, seed uint64, want, have, now State, o Origin) 
 	}
 }
 
+// TestDismissalsOpenNothing: who shall see another LUN, from elsewhere, sees none of
+// what is there until then.
+func TestDismissalsOpenNothing(t *testing.T) {
+	const iqn, web = "iqn.2026-11.org.example:data", "iqn.1993-08.org.debian:01:web"
+	branch := &Peer{Name: "branch", Key: [32]byte{1}, Allowed: nets("10.99.0.2/32")}
+	guest := &Peer{Name: "guest", Key: [32]byte{2}, Allowed: nets("10.99.0.3/32")}
+	state := func(p *Peer, lun uint16) State {
+		return State{map[string]Target{iqn: {
+			LUNs:       map[uint16]string{0: "books", 1: "games"},
+			Initiators: map[string]Initiator{web: {Places: []Place{{"site", p}}, LUNs: []uint16{lun}}},
+		}}}
+	}
+	have, want := state(branch, 0), state(guest, 1)
+	sim := NewSim(have)
+	for _, s := range Dismissals(want, have) {
+		if err := sim.Do(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := sim.state.Targets[iqn].Initiators[web]
+	for _, p := range []*Peer{branch, guest} {
+		if now.Refuses(Origin{"site", p.Allowed[0].Addr(), &p.Key}) == "" {
+			t.Errorf("%s may come and sees %v", p.Name, sim.state.Targets[iqn].Visible(now))
+		}
+	}
+	if again := Dismissals(want, sim.state); len(again) > 0 {
+		t.Errorf("asks again: %v", again)
+	}
+}
+
 func checkSteps(t *testing.T, seed uint64, steps []Step) {
 	t.Helper()
 	added := false

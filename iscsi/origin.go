@@ -3,6 +3,7 @@ package iscsi
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -74,6 +75,9 @@ func through(device string) string {
 }
 
 func places(all []Place) string {
+	if len(all) == 0 {
+		return "nowhere"
+	}
 	words := make([]string, len(all))
 	for n, p := range all {
 		words[n] = p.String()
@@ -174,6 +178,81 @@ func (i Initiator) origin() string {
 	return strings.Join(words, " ")
 }
 
+// alike tells whether two are asked the same proof, and give it.
+func (i Initiator) alike(j Initiator) bool { return i.CHAP.equal(j.CHAP) && i.Mutual.equal(j.Mutual) }
+
+// sees tells whether who is served as now by wanted proves and sees what who is
+// served as was by from does.
+func sees(from, wanted Target, was, now Initiator) bool {
+	return was.alike(now) && maps.Equal(from.Visible(was), wanted.Visible(now))
+}
+
+// bind is i that may come from where now may. Where now is not served the same,
+// it is from where both may: no other tunnel and no other key gets what i has.
+func (i Initiator) bind(now Initiator, same bool) Initiator {
+	if same {
+		i.Places, i.Addresses = now.Places, now.Addresses
+		return i
+	}
+	i.Addresses = shared(i.Addresses, now.Addresses)
+	switch {
+	case i.Places == nil:
+		i.Places = now.Places
+	case now.Places != nil:
+		both := []Place{} // nowhere, when none is added
+		for _, p := range i.Places {
+			for _, q := range now.Places {
+				if p.Device == q.Device {
+					both = append(both, p.meet(q))
+				}
+			}
+		}
+		i.Places = both
+	}
+	return i
+}
+
+// meet is where q is of one tunnel with p, for keys that both have.
+func (p Place) meet(q Place) Place {
+	if q.Peer == nil {
+		return p
+	}
+	if p.Peer == nil {
+		return q
+	}
+	both := *q.Peer
+	if !p.Peer.has(both.Key) {
+		both.Key = [32]byte{} // nobody's
+	}
+	if !p.Peer.has(both.Next) {
+		both.Next = [32]byte{}
+	}
+	return Place{q.Device, &both}
+}
+
+// shared is the prefixes that have what both have; nil has all.
+func shared(a, b []netip.Prefix) []netip.Prefix {
+	if a == nil {
+		return b
+	}
+	if b == nil {
+		return a
+	}
+	both := []netip.Prefix{}
+	for _, p := range a {
+		for _, q := range b {
+			switch {
+			case q.Bits() <= p.Bits() && q.Contains(p.Addr()):
+				both = append(both, p)
+			case p.Contains(q.Addr()):
+				both = append(both, q)
+			}
+		}
+	}
+	slices.SortFunc(both, netip.Prefix.Compare)
+	return slices.Compact(both)
+}
+
 // Dismissals is the steps that ask initiators to leave before the way is taken
 // from them by which they come: those that want binds to other places than have
 // does, or to none any more. They are no part of Diff, for they are to be done
@@ -190,8 +269,7 @@ func Dismissals(want, have State) []Step {
 			case !stays && was.Places != nil:
 				delete(to.Initiators, initiator)
 			case stays && narrows(was, now):
-				was.Places, was.Addresses = now.Places, now.Addresses
-				to.Initiators[initiator] = was
+				to.Initiators[initiator] = was.bind(now, sees(from, wanted, was, now))
 			}
 		}
 		if from.Any != nil {
@@ -199,7 +277,8 @@ func Dismissals(want, have State) []Step {
 			case wanted.Any == nil && from.Any.Places != nil:
 				to.Any = nil
 			case wanted.Any != nil && narrows(*from.Any, *wanted.Any):
-				to.Any.Places, to.Any.Addresses = wanted.Any.Places, wanted.Any.Addresses
+				all := from.Any.bind(*wanted.Any, sees(from, wanted, *from.Any, *wanted.Any))
+				to.Any = &all
 			}
 		}
 		if !to.Equal(from) {

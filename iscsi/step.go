@@ -133,6 +133,9 @@ func binds(out []string, who string, from, to Initiator) []string {
 	if !narrows(from, to) {
 		return out
 	}
+	if to.Places != nil && len(to.Places) == 0 || to.Addresses != nil && len(to.Addresses) == 0 {
+		return append(out, "ends sessions of "+who)
+	}
 	return append(out, "ends sessions of "+who+" that do not come "+to.origin())
 }
 
