@@ -223,7 +223,9 @@ func (t *stackTun) addresses() []netip.Prefix {
 	return slices.Clone(t.on)
 }
 
-// setAddresses makes want of what there is, new addresses first.
+// setAddresses makes want of what there is, new addresses first. The stack knows
+// them without their networks, for all that it sends goes into the tunnel: a
+// prefix may change its length under connections, and its last address is a host's.
 func (t *stackTun) setAddresses(want []netip.Prefix) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -231,8 +233,11 @@ func (t *stackTun) setAddresses(want []netip.Prefix) error {
 		if slices.Contains(t.on, p) {
 			continue
 		}
-		a := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{
-			Address: tcpip.AddrFromSlice(p.Addr().AsSlice()), PrefixLen: p.Bits()}}
+		if has(t.on, p.Addr()) {
+			t.on = append(t.on, p)
+			continue
+		}
+		a := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddrFromSlice(p.Addr().AsSlice()).WithPrefix()}
 		if p.Addr().Is6() {
 			a.Protocol = ipv6.ProtocolNumber
 		}
@@ -245,13 +250,20 @@ func (t *stackTun) setAddresses(want []netip.Prefix) error {
 		if slices.Contains(want, p) {
 			continue
 		}
-		if err := t.stack.RemoveAddress(nicID, tcpip.AddrFromSlice(p.Addr().AsSlice())); err != nil {
-			return fmt.Errorf("remove address %s: %s", p, err)
+		if !has(want, p.Addr()) {
+			if err := t.stack.RemoveAddress(nicID, tcpip.AddrFromSlice(p.Addr().AsSlice())); err != nil {
+				return fmt.Errorf("remove address %s: %s", p, err)
+			}
 		}
 		t.on = slices.DeleteFunc(t.on, func(q netip.Prefix) bool { return p == q })
 	}
 	slices.SortFunc(t.on, netip.Prefix.Compare)
 	return nil
+}
+
+// has tells whether one of the prefixes is of this very address.
+func has(all []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(all, func(p netip.Prefix) bool { return p.Addr() == a })
 }
 
 // stackListener listens inside the stack.
@@ -265,7 +277,7 @@ type stackListener struct {
 }
 
 func (t *stackTun) listen(at netip.AddrPort) (net.Listener, error) {
-	if !slices.ContainsFunc(t.addresses(), func(p netip.Prefix) bool { return p.Addr() == at.Addr() }) {
+	if !has(t.addresses(), at.Addr()) {
 		return nil, syscall.EADDRNOTAVAIL
 	}
 	proto := tcpip.NetworkProtocolNumber(ipv4.ProtocolNumber)

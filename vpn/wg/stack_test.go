@@ -181,6 +181,37 @@ func TestStackCarries(t *testing.T) {
 	}
 }
 
+// TestStackRelabels: an address stays when its prefix gets another length, with its
+// connections, and the last address of a prefix is a host's.
+func TestStackRelabels(t *testing.T) {
+	near, far := newStack(t, "10.99.0.1/24"), newStack(t, "10.99.0.255/16")
+	joinStacks(t, near, far, func(p []byte) []byte { return p })
+	at := netip.MustParseAddrPort("10.99.0.1:3260")
+	echoStack(t, near, at)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := far.dial(ctx, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	for _, want := range []string{"10.99.0.1/24", "10.99.0.1/16", "10.99.0.1/25"} {
+		if err := near.setAddresses(parsed([]string{want})); err != nil {
+			t.Fatal(err)
+		}
+		if got := near.addresses(); len(got) != 1 || got[0].String() != want {
+			t.Errorf("addresses %v, want %s", got, want)
+		}
+		if _, err := c.Write([]byte("ping")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
+			t.Fatalf("with %s: %v", want, err)
+		}
+	}
+}
+
 // TestStackEnds: what waits is told of a deadline, of a listener that closes, and
 // of a tunnel that goes.
 func TestStackEnds(t *testing.T) {
