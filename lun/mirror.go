@@ -926,7 +926,8 @@ func (m *Mirror) detach(pool string) error {
 	}
 	is := m.snapshot()
 	if err := m.keep(rest[0].pool, m.record(&next, rest[0], is).encode()); err != nil {
-		return err // of the witness the rest follows
+		m.gone = gone // it may yet be the only one that has everything, and what is gone is deleted
+		return err    // the epoch is the witness's, which the records follow
 	}
 	m.has(is)
 	v.legs[i].lose()
