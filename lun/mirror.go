@@ -938,18 +938,23 @@ func (m *Mirror) detach(pool string) error {
 	return nil
 }
 
-// order has the leg of a pool be the first.
-func (m *Mirror) order(first string) {
+// order has the leg of a pool be the first. While legs in sync are compared, as after a
+// crash, they may differ, and what was read from one must not be read otherwise.
+func (m *Mirror) order(first string) error {
 	m.state.Lock()
 	defer m.state.Unlock()
 	v := m.view.Load()
 	if v.legs[1] == nil || v.legs[1].pool != first {
-		return
+		return nil
+	}
+	if _, any := m.nextStuck(0); any && len(v.in(inSync)) == 2 {
+		return fmt.Errorf("its legs are being compared: it is read from pool %s until that is done: try again", v.legs[0].pool)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.view.Store(&view{[2]*leg{v.legs[1], v.legs[0]}, [2]LegState{v.state[1], v.state[0]}})
 	m.status[0], m.status[1] = m.status[1], m.status[0]
+	return nil
 }
 
 // resize makes the LUN as large as its legs are.

@@ -703,7 +703,7 @@ func (m *Mux) doMirror(ctx context.Context, step Step) (ok bool, err error) {
 		return true, fmt.Errorf("LUN %s, leg in pool %s: %w", s.Name, s.Pool, errNoMirror)
 	case OrderLegs:
 		if mir := m.mirrorOf(s.Name); mir != nil {
-			mir.order(s.First)
+			return true, wrapStep("read LUN "+s.Name+" from pool "+s.First, mir.order(s.First))
 		}
 		return true, nil
 	}
