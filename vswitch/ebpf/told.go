@@ -123,18 +123,14 @@ func (p *plane) heard() (map[seat][]netip.Addr, error) {
 		return nil, err
 	}
 	out := map[seat][]netip.Addr{}
-	var key planeAddress
-	var b planeBearer
-	all := p.maps.Heard.Iterate()
-	for all.Next(&key, &b) {
+	err := readAll(p.maps.Heard, func(key planeAddress, b planeBearer) {
 		at := seat{planeStation{Vid: uint16(key.Vid), Mac: b.Mac}, b.Slot, b.Ifindex}
 		ip := netip.AddrFrom16(key.Addr).Unmap()
 		if !ip.IsLinkLocalUnicast() && now-time.Duration(b.Seen) <= heardFor {
 			out[at] = append(out[at], ip)
 		}
-	}
-	// Who writes meanwhile may end the walk early; the next one has the rest.
-	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+	})
+	if err != nil {
 		return nil, fmt.Errorf("read map %q of switch %q: %w", planeMapHeard, p.name, err)
 	}
 	for _, list := range out {
@@ -188,18 +184,35 @@ func (d *Driver) Told(context.Context) (vswitch.Told, error) {
 }
 
 func (p *plane) readNeighbors(vni uint32, vlan uint16, out map[vswitch.AddressKey]vswitch.MAC) error {
-	var key planeAddress
-	var n planeNeighbor
-	all := p.maps.Neighbors.Iterate()
-	for all.Next(&key, &n) {
+	err := readAll(p.maps.Neighbors, func(key planeAddress, n planeNeighbor) {
 		if key.Vid == uint32(vlan) {
 			out[vswitch.AddressKey{VNI: vni, IP: netip.AddrFrom16(key.Addr).Unmap()}] = n.Mac
 		}
-	}
-	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+	})
+	if err != nil {
 		return fmt.Errorf("read map %q of switch %q: %w", planeMapNeighbors, p.name, err)
 	}
 	return nil
+}
+
+// readAll goes through a hash table bucket by bucket. A walk from key to key begins anew
+// when a program removes the key it stands at, and so may never see the rest.
+func readAll[K, V any](m *ebpf.Map, yield func(K, V)) error {
+	var cursor ebpf.MapBatchCursor
+	keys, values := make([]K, fdbChunk), make([]V, fdbChunk)
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		done := errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !done {
+			return err
+		}
+		for i := range n {
+			yield(keys[i], values[i])
+		}
+		if done {
+			return nil
+		}
+	}
 }
 
 // Tell changes what devices and programs know. A station's device comes first and
