@@ -134,6 +134,9 @@ func speak(t testing.TB, netns string, n int, round byte) {
 			if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: l.Attrs().Index}); err != nil {
 				return err
 			}
+			if i%256 == 255 {
+				time.Sleep(time.Millisecond) // the kernel's queue holds 1000 frames, and none is sent again
+			}
 		}
 		return nil
 	})
