@@ -123,7 +123,7 @@ func (p *plane) heard() (map[seat][]netip.Addr, error) {
 		return nil, err
 	}
 	out := map[seat][]netip.Addr{}
-	err := readAll(p.maps.Heard, func(key planeAddress, b planeBearer) {
+	err = readAll(p.maps.Heard, func(key planeAddress, b planeBearer) {
 		at := seat{planeStation{Vid: uint16(key.Vid), Mac: b.Mac}, b.Slot, b.Ifindex}
 		ip := netip.AddrFrom16(key.Addr).Unmap()
 		if !ip.IsLinkLocalUnicast() && now-time.Duration(b.Seen) <= heardFor {
