@@ -10,7 +10,7 @@
 // # Caveats
 //
 // The other builds are made of this very source, with other eBPF objects: clang
-// compiles a changed bpf/switch.c, and go build gets what comes of it in the place
+// compiles changed copies of bpf/switch.c and port.h, and go build gets what comes of it in the place
 // of the committed object.
 package gap
 
@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -69,26 +70,32 @@ func Build(dir string, v Variant) error {
 // replaceObject generates the object of a changed source and writes what
 // go build -overlay wants to know of it.
 func replaceObject(dir, home string, list []edit) (string, error) {
-	source, err := os.ReadFile(filepath.Join(home, "bpf", "switch.c"))
-	if err != nil {
-		return "", err
-	}
 	work, err := os.MkdirTemp(dir, "object-")
 	if err != nil {
 		return "", err
 	}
-	changed := string(source)
-	for _, e := range list {
-		at := regexp.MustCompile(e.match).FindStringIndex(changed)
-		if at == nil {
-			return "", fmt.Errorf("bpf/switch.c has no %s: adapt the edits", e.match)
+	missing := slices.Clone(list)
+	for _, name := range []string{"switch.c", "port.h"} {
+		source, err := os.ReadFile(filepath.Join(home, "bpf", name))
+		if err != nil {
+			return "", err
 		}
-		changed = changed[:at[0]] + e.replace + changed[at[1]:]
+		changed := string(source)
+		missing = slices.DeleteFunc(missing, func(e edit) bool {
+			at := regexp.MustCompile(e.match).FindStringIndex(changed)
+			if at != nil {
+				changed = changed[:at[0]] + e.replace + changed[at[1]:]
+			}
+			return at != nil
+		})
+		if err := os.WriteFile(filepath.Join(work, name), []byte(changed), 0o600); err != nil {
+			return "", err
+		}
+	}
+	if len(missing) > 0 {
+		return "", fmt.Errorf("bpf/switch.c and port.h have no %s: adapt the edits", missing[0].match)
 	}
 	file := filepath.Join(work, "switch.c")
-	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
-		return "", err
-	}
 	words, err := generator(home)
 	if err != nil {
 		return "", err

@@ -9,49 +9,66 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// pieces is into how many packets a packet of the stack is cut.
-func pieces(pkt *stack.PacketBuffer) int {
-	mss := int(pkt.GSOOptions.MSS)
-	data := pkt.Data().Size()
-	if pkt.GSOOptions.Type == stack.GSONone || mss == 0 || data <= mss {
-		return 1
-	}
-	return (data + mss - 1) / mss
+// outgoing is a packet of the stack. Its bytes are its own: the stack writes into the
+// headers of a segment again when it sends it again.
+type outgoing struct {
+	bytes   []byte
+	network int // bytes of the network's header
+	head    int // of that and the transport's
+	mss     int // of the packets that it is cut into; 0 is none
 }
 
-// cut makes the packets of a packet of the stack, and their checksums.
-func cut(pkt *stack.PacketBuffer, bufs [][]byte, sizes []int, offset int) {
-	all := cursor{pkt.AsSlices()}
-	if pkt.GSOOptions.Type == stack.GSONone {
-		sizes[0] = all.read(bufs[0][offset:][:pkt.Size()])
+// take copies a packet.
+func (o *outgoing) take(pkt *stack.PacketBuffer) {
+	o.bytes = o.bytes[:0]
+	for _, p := range pkt.AsSlices() {
+		o.bytes = append(o.bytes, p...)
+	}
+	o.network = len(pkt.NetworkHeader().Slice())
+	o.head = o.network + len(pkt.TransportHeader().Slice())
+	o.mss = 0
+	if pkt.GSOOptions.Type != stack.GSONone {
+		o.mss = int(pkt.GSOOptions.MSS)
+		if o.mss == 0 {
+			o.mss = len(o.bytes) - o.head
+		}
+	}
+}
+
+// pieces is into how many packets it is cut.
+func (o *outgoing) pieces() int {
+	data := len(o.bytes) - o.head
+	if o.mss == 0 || data <= o.mss {
+		return 1
+	}
+	return (data + o.mss - 1) / o.mss
+}
+
+// cut makes the packets, and their checksums.
+func (o *outgoing) cut(bufs [][]byte, sizes []int, offset int) {
+	if o.mss == 0 {
+		sizes[0] = copy(bufs[0][offset:], o.bytes)
 		return
 	}
-	network := len(pkt.NetworkHeader().Slice())
-	head := network + len(pkt.TransportHeader().Slice())
-	data, mss := pkt.Data().Size(), int(pkt.GSOOptions.MSS)
-	if len(bufs) == 1 {
-		mss = data
-	}
-	first := bufs[0][offset:]
-	all.read(first[:head])
-	seq := binary.BigEndian.Uint32(first[network+4:])
-	flags := first[network+header.TCPFlagsOffset]
-	id := binary.BigEndian.Uint16(first[4:])
+	head, data := o.bytes[:o.head], o.bytes[o.head:]
+	seq := binary.BigEndian.Uint32(head[o.network+4:])
+	flags := head[o.network+header.TCPFlagsOffset]
+	id := binary.BigEndian.Uint16(head[4:])
 	for i := range bufs {
-		p := bufs[i][offset:]
-		n := min(mss, data-i*mss)
-		if i > 0 {
-			copy(p, first[:head])
-		}
-		p = p[:head+n]
-		all.read(p[head:])
-		sizes[i] = len(p)
-		binary.BigEndian.PutUint32(p[network+4:], seq+uint32(i*mss))
-		p[network+header.TCPFlagsOffset] = flags
+		n := len(data)
 		if i < len(bufs)-1 {
-			p[network+header.TCPFlagsOffset] = flags &^ uint8(header.TCPFlagFin|header.TCPFlagPsh)
+			n = min(o.mss, n)
 		}
-		seal(p, network, id+uint16(i))
+		p := bufs[i][offset:][:o.head+n]
+		copy(p, head)
+		copy(p[o.head:], data[:n])
+		data = data[n:]
+		sizes[i] = len(p)
+		binary.BigEndian.PutUint32(p[o.network+4:], seq+uint32(i*o.mss))
+		if i < len(bufs)-1 {
+			p[o.network+header.TCPFlagsOffset] = flags &^ uint8(header.TCPFlagFin|header.TCPFlagPsh)
+		}
+		seal(p, o.network, id+uint16(i))
 	}
 }
 
@@ -115,19 +132,4 @@ func sound(p []byte) (tcpip.NetworkProtocolNumber, bool) {
 		return network, true // the stack checks it always
 	}
 	return network, false // nobody in the stack listens to it
-}
-
-// cursor reads several slices as one.
-type cursor struct{ rest [][]byte }
-
-func (c *cursor) read(to []byte) int {
-	n := 0
-	for n < len(to) && len(c.rest) > 0 {
-		k := copy(to[n:], c.rest[0])
-		n += k
-		if c.rest[0] = c.rest[0][k:]; len(c.rest[0]) == 0 {
-			c.rest = c.rest[1:]
-		}
-	}
-	return n
 }

@@ -49,7 +49,7 @@ type stackTun struct {
 	link   *stackLink
 	events chan tun.Event
 	closed ended
-	left   *stack.PacketBuffer // read from the stack, and not taken; Read's own
+	left   *outgoing // of the stack, and not taken; Read's own
 	close  sync.Once
 
 	mu sync.Mutex // guards what follows
@@ -58,8 +58,10 @@ type stackTun struct {
 
 // stackLink is the stack's network card.
 type stackLink struct {
-	*channel.Endpoint
-	gro sync.Pool // of *gro.GRO
+	*channel.Endpoint                // but for its queue
+	gro               sync.Pool      // of *gro.GRO
+	out               chan *outgoing // what WireGuard has not taken
+	idle              sync.Pool      // of *outgoing
 
 	mu   sync.RWMutex
 	into stack.NetworkDispatcher // nil when the card is gone
@@ -67,6 +69,21 @@ type stackLink struct {
 
 // GSOMaxSize is the longest packet that is cut here.
 func (*stackLink) GSOMaxSize() uint32 { return maxGSO }
+
+// WritePackets queues packets. Where there is no room they are lost, as on a wire.
+func (l *stackLink) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
+	for n, pkt := range list.AsSlice() {
+		o := l.idle.Get().(*outgoing)
+		o.take(pkt)
+		select {
+		case l.out <- o:
+		default:
+			l.idle.Put(o)
+			return n, nil
+		}
+	}
+	return list.Len(), nil
+}
 
 // Attach is told where packets go.
 func (l *stackLink) Attach(d stack.NetworkDispatcher) {
@@ -97,7 +114,8 @@ func newStackTun(name string, mtu int) (*stackTun, error) {
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		}),
 	}
-	t.link = &stackLink{Endpoint: channel.New(outQueue, uint32(mtu), "")}
+	t.link = &stackLink{Endpoint: channel.New(0, uint32(mtu), ""), out: make(chan *outgoing, outQueue)}
+	t.link.idle.New = func() any { return new(outgoing) }
 	t.link.gro.New = func() any {
 		g := &gro.GRO{Dispatcher: t.link}
 		g.Init(true)
@@ -171,30 +189,37 @@ func (t *stackTun) Close() error {
 
 // Read waits for packets of the stack and gives as many as there are and fit.
 func (t *stackTun) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	pkt := t.left
+	select {
+	case <-t.closed:
+		return 0, os.ErrClosed
+	default:
+	}
+	o := t.left
 	t.left = nil
-	if pkt == nil {
-		if pkt = t.link.ReadContext(t.closed); pkt == nil {
+	if o == nil {
+		select {
+		case o = <-t.link.out:
+		case <-t.closed:
 			return 0, os.ErrClosed
 		}
 	}
-	n := 0
-	for pkt != nil {
-		count := pieces(pkt)
-		switch {
-		case count > len(bufs): // of an MSS that nobody should have
-			pkt.DecRef()
-		case count > len(bufs)-n:
-			t.left = pkt
+	for n := 0; ; {
+		count := o.pieces()
+		if count > len(bufs)-n && count <= len(bufs) {
+			t.left = o
 			return n, nil
-		default:
-			cut(pkt, bufs[n:n+count], sizes[n:n+count], offset)
-			pkt.DecRef()
+		}
+		if count <= len(bufs) { // else of an MSS that nobody should have
+			o.cut(bufs[n:n+count], sizes[n:n+count], offset)
 			n += count
 		}
-		pkt = t.link.Endpoint.Read()
+		t.link.idle.Put(o)
+		select {
+		case o = <-t.link.out:
+		default:
+			return n, nil
+		}
 	}
-	return n, nil
 }
 
 // Write gives packets to the stack, but for those that are broken or fragments:

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,8 +25,8 @@ import (
 )
 
 // joinStacks carries packets from each of two stacks to the other, with do in
-// between, which may break or drop them.
-func joinStacks(t *testing.T, a, b *stackTun, do func(p []byte) []byte) {
+// between, which may break or drop them. It gives what waits until both are closed.
+func joinStacks(t *testing.T, a, b *stackTun, do func(p []byte) []byte) (wait func()) {
 	t.Helper()
 	const offset = 16
 	carry := func(from, to *stackTun) {
@@ -56,8 +57,10 @@ func joinStacks(t *testing.T, a, b *stackTun, do func(p []byte) []byte) {
 			}
 		}
 	}
-	go carry(a, b)
-	go carry(b, a)
+	var ends sync.WaitGroup
+	ends.Go(func() { carry(a, b) })
+	ends.Go(func() { carry(b, a) })
+	return ends.Wait
 }
 
 func newStack(t *testing.T, addresses ...string) *stackTun {
@@ -216,7 +219,7 @@ func TestStackRelabels(t *testing.T) {
 // of a tunnel that goes.
 func TestStackEnds(t *testing.T) {
 	near, far := newStack(t, "10.99.0.1/24"), newStack(t, "10.99.0.2/24")
-	joinStacks(t, near, far, func(p []byte) []byte { return p })
+	wait := joinStacks(t, near, far, func(p []byte) []byte { return p })
 	at := netip.MustParseAddrPort("10.99.0.1:3260")
 	l := echoStack(t, near, at)
 	if _, err := near.listen(at); err == nil {
@@ -247,12 +250,14 @@ func TestStackEnds(t *testing.T) {
 	if err := <-ended; err != net.ErrClosed {
 		t.Errorf("accept: %v", err)
 	}
-	if _, err := near.Read(make([][]byte, 1), make([]int, 1), 0); err != os.ErrClosed {
-		t.Errorf("read packets: %v", err)
-	}
 	far.setMTU(1300)
 	if e := <-far.Events(); e != tun.EventMTUUpdate || far.mtu() != 1300 {
 		t.Errorf("event %v, MTU %d", e, far.mtu())
+	}
+	far.Close()
+	wait()
+	if _, err := near.Read(make([][]byte, 1), make([]int, 1), 0); err != os.ErrClosed {
+		t.Errorf("read packets: %v", err)
 	}
 }
 
