@@ -172,24 +172,31 @@ func (p *Pool) suspicion() {
 	}
 }
 
+const replayed = 64 << 10 // bytes of records that replay applies together
+
 // replay applies the frames from the super's place on.
 func (p *Pool) replay(ctx context.Context, s super) error {
 	at := position{s.logPos, s.logSeq}
-	for !s.clean {
+	r := reader{wal: &p.wal}
+	for more := !s.clean; more; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		records, next, ok, err := p.wal.find(at)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			break
+		var records []byte // of some frames, whose leaves are read together
+		for len(records) < replayed {
+			some, next, ok, err := r.find(at)
+			if err != nil {
+				return err
+			}
+			if more = ok; !ok {
+				break
+			}
+			records = append(records, some...)
+			at = next
 		}
 		if err := p.apply(records); err != nil {
 			return err
 		}
-		at = next
 	}
 	if !s.clean {
 		lost, err := p.wal.lost(at)
@@ -219,7 +226,7 @@ func (p *Pool) replay(ctx context.Context, s super) error {
 	return nil
 }
 
-// prefetch reads the leaves that a frame's maps and unmaps change, many at a time. What
+// prefetch reads the leaves that maps and unmaps change, many at a time. What
 // it cannot read is left to who needs it.
 func (p *Pool) prefetch(records []byte) {
 	var wanted []*leaf
@@ -261,7 +268,7 @@ func (p *Pool) prefetch(records []byte) {
 	}
 }
 
-// apply carries out the records of a frame.
+// apply carries out the records of frames.
 func (p *Pool) apply(records []byte) error {
 	p.prefetch(records)
 	d := decoder{p: records}
