@@ -17,6 +17,7 @@ import (
 	v1 "ripstop/api/v1"
 	"ripstop/controller/beside"
 	"ripstop/controller/config"
+	"ripstop/internal/disk"
 	"ripstop/lun"
 	"ripstop/lun/backup"
 	"ripstop/vpn"
@@ -389,9 +390,5 @@ func putSecret(path string, p []byte) error {
 	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return disk.SyncDir(filepath.Dir(path))
 }

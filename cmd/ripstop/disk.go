@@ -14,6 +14,7 @@ import (
 
 	"ripstop/api/client"
 	v1 "ripstop/api/v1"
+	"ripstop/internal/disk"
 	"ripstop/lun/image"
 )
 
@@ -136,15 +137,7 @@ func wholeFile(what, path string, force bool, write func(*os.File) error) error 
 	if err != nil {
 		return errors.Join(err, os.Remove(t.Name()))
 	}
-	return syncDir(dir)
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return disk.SyncDir(dir)
 }
 
 // pipe is a file that is written from front to end, holes as zeros.
@@ -214,8 +207,8 @@ func newLUNImport(g *global) *cobra.Command {
 	return cmd
 }
 
-// disk is an image in an open file.
-type disk struct {
+// opened is an image in an open file.
+type opened struct {
 	file  *os.File
 	image image.Image
 	since time.Time // the file's last change
@@ -223,7 +216,7 @@ type disk struct {
 }
 
 // openDisk opens a file or a device.
-func openDisk(path, word string) (*disk, error) {
+func openDisk(path, word string) (*opened, error) {
 	if path == "-" {
 		return nil, errors.New("a pipe does not say how long the disk is: write it to a file first")
 	}
@@ -235,14 +228,14 @@ func openDisk(path, word string) (*disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &disk{file: f}
+	d := &opened{file: f}
 	if err := d.read(format, word != ""); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return d, nil
 }
 
-func (d *disk) read(format image.Format, sure bool) error {
+func (d *opened) read(format image.Format, sure bool) error {
 	s, err := d.file.Stat()
 	if err != nil {
 		return err
@@ -262,7 +255,7 @@ func (d *disk) read(format image.Format, sure bool) error {
 }
 
 // send makes a LUN of the disk.
-func (d *disk) send(ctx context.Context, c *client.Client, ask v1.ImportLUN) (v1.Applied, error) {
+func (d *opened) send(ctx context.Context, c *client.Client, ask v1.ImportLUN) (v1.Applied, error) {
 	block := int64(ask.Block)
 	if block != 512 && block != 4096 {
 		return v1.Applied{}, fmt.Errorf("--block %d: it is neither 512 nor 4096", block)
@@ -288,7 +281,7 @@ func (d *disk) send(ctx context.Context, c *client.Client, ask v1.ImportLUN) (v1
 }
 
 // unchanged tells whether the file was left alone.
-func (d *disk) unchanged() error {
+func (d *opened) unchanged() error {
 	s, err := d.file.Stat()
 	if err == nil && s.Mode().IsRegular() && (s.Size() != d.size || !s.ModTime().Equal(d.since)) {
 		err = errors.New("the file was changed meanwhile: shut down what uses it, and import it again")

@@ -19,6 +19,7 @@ import (
 	"ripstop/controller"
 	"ripstop/controller/beside"
 	"ripstop/controller/config"
+	"ripstop/internal/disk"
 	"ripstop/vpn"
 )
 
@@ -332,24 +333,9 @@ func writeSecret(path, secret string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("keep a secret: %w", err)
 	}
-	draft := path + ".new"
-	if err := os.Remove(draft); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("keep a secret: %w", err)
-	}
-	f, err := os.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("keep a secret: %w", err)
-	}
-	_, err = f.WriteString(secret + "\n")
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("keep a secret: %w", err)
-	}
-	err = os.Rename(draft, path)
-	// What names the file is on stable storage soon: the file shall be there before.
-	for _, dir := range []string{filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {
-		if err == nil {
-			err = syncDir(dir)
-		}
+	err := disk.Replace(path, []byte(secret+"\n"))
+	if err == nil { // what names the file is on stable storage soon: its directory shall be there before
+		err = disk.SyncDir(filepath.Dir(filepath.Dir(path)))
 	}
 	if err != nil {
 		return fmt.Errorf("keep a secret: %w", err)

@@ -1,7 +1,7 @@
 // Package keep keeps small records in a directory, a file for each name, so
 // that power loss leaves either the old record or the new one:
 //
-//	write NAME.new ─► fsync ─► rename to NAME ─► fsync the directory
+//	write .NAME.tmp ─► fsync ─► rename to NAME ─► fsync the directory
 //
 // The first line of a file is a format and the checksum of what follows. A file
 // that does not match it is an error, which is different from no record.
@@ -17,6 +17,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"ripstop/internal/disk"
 )
 
 // Dir is a directory of records. It is safe for concurrent use; the directory
@@ -31,8 +33,6 @@ func New(path string) *Dir { return &Dir{path: path} }
 
 // title is the first line of a file.
 const title = "ripstop record 1 %x\n"
-
-const draft = ".new"
 
 // maxRecord bounds what Load reads, in bytes.
 const maxRecord = 16 << 20
@@ -82,25 +82,19 @@ func (d *Dir) Save(name string, record []byte) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		return errors.Join(err, syncDir(d.path))
+		return errors.Join(err, disk.SyncDir(d.path))
 	}
 	if err := d.make(); err != nil {
 		return err
 	}
 	b := append(fmt.Appendf(nil, title, sha256.Sum256(record)), record...)
-	if err := write(path+draft, b); err != nil {
-		return err
-	}
-	if err := os.Rename(path+draft, path); err != nil {
-		return err
-	}
-	return syncDir(d.path)
+	return disk.Replace(path, b)
 }
 
 // file is the path of a name. It refuses what would not be a file of its own
 // in the directory.
 func (d *Dir) file(name string) (string, error) {
-	if name == "" || filepath.Base(name) != name || name[0] == '.' || filepath.Ext(name) == draft {
+	if name == "" || filepath.Base(name) != name || name[0] == '.' {
 		return "", fmt.Errorf("record %q: this cannot be a file's name", name)
 	}
 	return filepath.Join(d.path, name), nil
@@ -115,23 +109,5 @@ func (d *Dir) make() error {
 	if err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(d.path))
-}
-
-func write(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// syncDir puts the names in a directory on stable storage.
-func syncDir(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return disk.SyncDir(filepath.Dir(d.path))
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"ripstop/internal/disk"
 	"ripstop/vpn"
 )
 
@@ -69,7 +70,8 @@ func load(path string) (m *memory, spoilt error) {
 	return m, err
 }
 
-// save writes the file when something changed: all of it or nothing.
+// save writes the file when something changed: all of it or nothing, on stable storage,
+// because a key that a peer has left stays refused after a power cut, too.
 func (m *memory) save() error {
 	if m.path == "" || !m.dirty {
 		return nil
@@ -78,14 +80,10 @@ func (m *memory) save() error {
 	if err != nil {
 		return fmt.Errorf("remember tunnels: %w", err)
 	}
-	draft := m.path + ".new"
 	if err := os.MkdirAll(filepath.Dir(m.path), 0o755); err != nil {
 		return fmt.Errorf("remember tunnels: %w", err)
 	}
-	if err := os.WriteFile(draft, b, 0o600); err != nil {
-		return fmt.Errorf("remember tunnels: %w", err)
-	}
-	if err := os.Rename(draft, m.path); err != nil {
+	if err := disk.Replace(m.path, b); err != nil {
 		return fmt.Errorf("remember tunnels: %w", err)
 	}
 	m.dirty = false
