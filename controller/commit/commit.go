@@ -169,7 +169,7 @@ func (c *Committer) Start(ctx context.Context, ch Change) (Done, error) {
 	}
 	done := Done{Warnings: warnings, Report: c.host.Carry(ctx, cfg, controller.Keep)}
 	if c.kept.number == 0 { // the same files again are no new revision
-		if number, files, err := c.stored(); err == nil && number > 0 {
+		if number, files, host, err := c.stored(); err == nil && number > 0 && !c.another(host) {
 			c.kept = side{number, files, cfg}
 		}
 	}
@@ -193,9 +193,12 @@ func (c *Committer) Resume(ctx context.Context) (done Done, ok bool, err error) 
 	if err != nil {
 		return done, false, err
 	}
-	number, files, err := c.stored()
+	number, files, host, err := c.stored()
 	if err != nil || number == 0 && len(all) == 0 {
 		return done, false, err
+	}
+	if c.another(host) {
+		return done, false, c.notOurs(number, host)
 	}
 	cfg := &config.Config{}
 	if number > 0 {
@@ -211,13 +214,25 @@ func (c *Committer) Resume(ctx context.Context) (done Done, ok bool, err error) 
 	return done, true, nil
 }
 
-func (c *Committer) stored() (int, []config.File, error) {
-	number, err := c.store.Kept()
-	if err != nil || number == 0 {
-		return 0, nil, err
+// stored is the revision that was confirmed last, and the host that it is of.
+func (c *Committer) stored() (number int, files []config.File, host string, err error) {
+	if number, err = c.store.Kept(); err != nil || number == 0 {
+		return 0, nil, "", err
 	}
-	files, _, err := c.store.Read(number)
-	return number, files, err
+	files, note, err := c.store.Read(number)
+	return number, files, note.Host, err
+}
+
+// another tells whether a revision is the part of another host: the same files are
+// other objects there.
+func (c *Committer) another(host string) bool { return host != "" && host != c.host.Name }
+
+func (c *Committer) notOurs(number int, host string) error {
+	is := "is no host of a fabric"
+	if c.host.Name != "" {
+		is = "is host " + c.host.Name
+	}
+	return fmt.Errorf("revision %d: it was applied as host %s, and this daemon %s: start it with --host %s, or give it the files that it shall begin anew with (`ripstop serve --config`)", number, host, is, host)
 }
 
 // Again carries out what runs once more.
@@ -291,9 +306,12 @@ func (c *Committer) Rollback(ctx context.Context, n int, ch Change) (Done, error
 			return Done{}, err
 		}
 	}
-	files, _, err := c.store.Read(n)
+	files, note, err := c.store.Read(n)
 	if err != nil {
 		return Done{}, err
+	}
+	if c.another(note.Host) {
+		return Done{}, c.notOurs(n, note.Host)
 	}
 	ch.Files = files
 	if ch.Comment == "" {
@@ -355,7 +373,7 @@ func (c *Committer) save(ch Change, cfg *config.Config) (side, error) {
 			return side{have.number, have.files, cfg}, nil
 		}
 	}
-	note := revision.Note{Time: time.Now().Round(0), By: ch.By, Comment: ch.Comment, Base: c.running.number}
+	note := revision.Note{Time: time.Now().Round(0), By: ch.By, Comment: ch.Comment, Base: c.running.number, Host: c.host.Name}
 	note, err := c.store.Add(ch.Files, c.running.files, note)
 	return side{note.Number, ch.Files, cfg}, err
 }

@@ -30,6 +30,7 @@ import (
 type host struct {
 	t     *testing.T
 	state string
+	name  string // which host of a fabric
 	world *lun.Sim
 	*Committer
 	ctl   *controller.Controller
@@ -72,6 +73,7 @@ func (h *host) boot() {
 	}, h))
 	env := controller.Host{StateDir: h.state, PoolKind: func(string) (lun.Kind, error) { return lun.Thin, nil }, Works: func(vswitch.Dataplane) error { return nil }}
 	h.Committer = New(log, store, Host{
+		Name: h.name,
 		Carry: func(ctx context.Context, c *config.Config, m controller.Mode) controller.Report {
 			return h.ctl.Apply(ctx, func() (controller.Desired, []controller.Problem) { return controller.Resolve(c, env) }, m)
 		},
@@ -254,6 +256,44 @@ func TestATrialThatWasEnded(t *testing.T) {
 			h.want("a", "1 current, 2 reverted")
 		})
 	}
+}
+
+// TestAnotherHost: what was applied as one host of a fabric is not another's by a
+// restart or a rollback, but only by being given anew.
+func TestAnotherHost(t *testing.T) {
+	timed(t, func(h *host) {
+		fabric := []config.File{{Name: "/etc/fabric.yaml", Data: []byte("version: 1\nhosts: {a: {}, b: {}}\n" +
+			"pools: {main: {path: p, size: 64MiB}}\nluns: {one: {pool: main, size: 1MiB, on: [a]}, two: {pool: main, size: 1MiB, on: [b]}}\n")}}
+		h.name = "a"
+		h.boot()
+		if _, err := h.Apply(h.t.Context(), Change{Files: fabric, By: "me"}); err != nil {
+			h.t.Fatal(err)
+		}
+		h.want("one", "1 current")
+		for _, name := range []string{"b", ""} {
+			h.name = name
+			h.boot()
+			if _, _, err := h.Resume(h.t.Context()); err == nil || !strings.Contains(err.Error(), "applied as host a") {
+				h.t.Errorf("host %q: %v", name, err)
+			}
+			h.want("one", "1 confirmed")
+		}
+		h.name = "a"
+		h.boot()
+		if _, ok, err := h.Resume(h.t.Context()); !ok || err != nil {
+			h.t.Error(ok, err)
+		}
+		h.name = "b"
+		h.boot()
+		if d, err := h.Start(h.t.Context(), Change{Files: fabric, By: "me"}); err != nil || d.Revision != 2 {
+			h.t.Fatal(d.Revision, err)
+		}
+		h.want("two", "1 confirmed, 2 current")
+		if _, err := h.Rollback(h.t.Context(), 1, Change{}); err == nil || !strings.Contains(err.Error(), "applied as host a") {
+			h.t.Error(err)
+		}
+		h.want("two", "1 confirmed, 2 current")
+	})
 }
 
 // TestApplyWhileOnTrial: each kind of further change.

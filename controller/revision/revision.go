@@ -68,6 +68,7 @@ type Note struct {
 	Time    time.Time // of making it; zero when it is not known
 	By      string    // who asked for it, in their own words
 	Comment string
+	Host    string   // of the fabric whose part the files were applied as; "" for none, and where it is not known
 	Base    int      // the revision that it replaced; 0 for none
 	Added   int      // lines more than Base
 	Removed int      // lines less than Base
@@ -84,6 +85,7 @@ type record struct {
 	Time    time.Time `json:"time"`
 	By      string    `json:"by"`
 	Comment string    `json:"comment"`
+	Host    string    `json:"host,omitempty"`
 	Base    int       `json:"base"`
 	Added   int       `json:"added"`
 	Removed int       `json:"removed"`
@@ -190,7 +192,7 @@ func (s *Store) write(files []config.File, note *Note) error {
 	if err := s.disk.mkdir(draft); err != nil {
 		return err
 	}
-	r := record{Format: format, Time: note.Time, By: note.By, Comment: note.Comment, Base: note.Base, Added: note.Added, Removed: note.Removed}
+	r := record{Format: format, Time: note.Time, By: note.By, Comment: note.Comment, Host: note.Host, Base: note.Base, Added: note.Added, Removed: note.Removed}
 	note.Files = nil
 	for i, f := range files {
 		name := s.name(f)
@@ -334,7 +336,7 @@ func (s *Store) note(n int) (Note, record, error) {
 			}
 		}
 	}
-	note.Time, note.By, note.Comment, note.Base, note.Added, note.Removed = r.Time, r.By, r.Comment, r.Base, r.Added, r.Removed
+	note.Time, note.By, note.Comment, note.Host, note.Base, note.Added, note.Removed = r.Time, r.By, r.Comment, r.Host, r.Base, r.Added, r.Removed
 	for _, f := range r.Files {
 		note.Files = append(note.Files, f.Name)
 	}
