@@ -1,0 +1,231 @@
+package lun
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// lose has the LUN go on without a leg. On return that is recorded, or the error says
+// why it is not.
+func (m *Mirror) lose(l *leg, why error) error {
+	m.state.Lock()
+	defer m.state.Unlock()
+	return m.loseLocked(l, why)
+}
+
+func (m *Mirror) loseLocked(l *leg, why error) error {
+	v := m.view.Load()
+	i := slices.Index(v.legs[:], l)
+	if i < 0 || v.state[i] == LegAway {
+		return nil
+	}
+	if m.shut.Load() {
+		return fmt.Errorf("LUN %s: %w", m.name, ErrClosed)
+	}
+	next := *v
+	next.state[i] = LegAway
+	if v.state[i] == LegSyncing && !m.joins {
+		l.lose()
+		m.turn(&next, i, why)
+		return nil
+	}
+	rest := next.in(inSync)
+	if len(rest) == 0 {
+		return why // it is the last one
+	}
+	l.lose()
+	former, base := m.epoch, m.base
+	m.epoch, m.base = m.epoch.next(), m.epoch
+	err := m.save(m.witness(&next, rest[0].pool))
+	if err == nil {
+		is := m.snapshot()
+		if err = m.keep(rest[0].pool, m.record(&next, rest[0], is).encode()); err == nil {
+			m.has(is)
+		}
+	}
+	if err != nil { // the next one tries anew, in an epoch of its own
+		m.epoch, m.base = former, base
+		return fmt.Errorf("pool %s: %w; going on without it: %w", l.pool, why, err)
+	}
+	m.joins = false
+	m.turn(&next, i, why)
+	return nil
+}
+
+// turn has accesses find other legs, and tells of the one that has changed.
+func (m *Mirror) turn(next *view, i int, why error) {
+	m.mu.Lock()
+	s := &m.status[i]
+	former := s.since
+	s.since, s.why = time.Now(), ""
+	what := fmt.Sprintf("leg in pool %s: %s", next.legs[i].pool, next.state[i])
+	if why != nil {
+		if why == errPending {
+			why = ErrHangs
+		}
+		if time.Since(former) > mostAway {
+			s.failed = 0
+		}
+		s.why = why.Error()
+		s.failed++
+		s.until = s.since.Add(min(leastAway<<min(s.failed-1, 10), mostAway))
+		what += ": " + s.why
+	}
+	m.view.Store(next)
+	m.mu.Unlock()
+	m.awake()
+	m.o.OnChange(m.name, what)
+}
+
+// resume has a leg that came back get every write, and be brought up to date. What it
+// lacks is in the regions, or everything.
+func (m *Mirror) resume(l *leg, lacks bool) error {
+	m.state.Lock()
+	defer m.state.Unlock()
+	v := m.view.Load()
+	i := slices.IndexFunc(v.legs[:], func(o *leg) bool { return o != nil && o.pool == l.pool })
+	if i < 0 || v.state[i] != LegAway {
+		return nil
+	}
+	m.mu.Lock()
+	if lacks {
+		m.want.fill()
+		m.durable = newRegions(m.size.Load())
+	}
+	m.mu.Unlock()
+	base := m.base
+	if lacks {
+		base = epoch{}
+	}
+	if err := m.keep(l.pool, legRecord{ID: m.id, Kind: legLacks, Epoch: base, Other: v.in(inSync)[0].pool}.encode()); err != nil {
+		return err
+	}
+	if lacks {
+		m.base = epoch{}
+		if err := m.persistLocked(); err != nil {
+			return err
+		}
+	}
+	next := *v
+	next.legs[i], next.state[i] = l, LegSyncing
+	m.mu.Lock()
+	m.view.Store(&next)
+	m.stuck = m.want.clone()
+	m.status[i].since, m.status[i].why = time.Now(), ""
+	m.mu.Unlock()
+	m.awake()
+	m.o.OnChange(m.name, "leg in pool "+l.pool+": "+string(LegSyncing))
+	return nil
+}
+
+// join has a leg that is the same as the other have everything from now on.
+func (m *Mirror) join(l *leg) error {
+	m.state.Lock()
+	defer m.state.Unlock()
+	v := m.view.Load()
+	i := slices.Index(v.legs[:], l)
+	if _, any := m.nextStuck(0); i < 0 || v.state[i] != LegSyncing || l.isLost() || len(v.in(inSync)) == 0 || any {
+		return nil
+	}
+	next := *v
+	next.state[i] = LegInSync
+	other := v.legs[1-i]
+	is := m.snapshot()
+	m.joins = true
+	record := m.record(&next, l, is).encode()
+	if err := m.alone(l, func(Volume) error { return m.keep(l.pool, record) }); err != nil {
+		return m.loseLocked(l, err)
+	}
+	if err := m.save(m.witness(&next, l.pool, other.pool)); err != nil {
+		return err
+	}
+	if err := m.keep(other.pool, m.record(&next, other, is).encode()); err != nil {
+		return err // both have everything, and the next record says so
+	}
+	m.has(is)
+	m.joins = false
+	m.turn(&next, i, nil)
+	return nil
+}
+
+// detach has the LUN go on without a leg for good.
+func (m *Mirror) detach(pool string) error {
+	m.state.Lock()
+	defer m.state.Unlock()
+	v := m.view.Load()
+	i := slices.IndexFunc(v.legs[:], func(l *leg) bool { return l != nil && l.pool == pool })
+	if i < 0 {
+		return nil
+	}
+	next := *v
+	next.legs[i] = nil
+	rest := next.in(inSync)
+	if len(rest) == 0 {
+		return fmt.Errorf("the leg in pool %s is the only one that has everything: wait until the other is in sync, or see why it is not", pool)
+	}
+	former, base, gone := m.epoch, m.base, m.gone
+	m.epoch, m.base, m.gone = m.epoch.next(), m.epoch, append(slices.Clone(m.gone), pool)
+	if err := m.save(m.witness(&next, rest[0].pool)); err != nil {
+		m.epoch, m.base, m.gone = former, base, gone
+		return err
+	}
+	is := m.snapshot()
+	if err := m.keep(rest[0].pool, m.record(&next, rest[0], is).encode()); err != nil {
+		m.gone = gone // it may yet be the only one that has everything, and what is gone is deleted
+		return err    // the epoch is the witness's, which the records follow
+	}
+	m.has(is)
+	v.legs[i].lose()
+	m.mu.Lock()
+	m.view.Store(&next)
+	m.mu.Unlock()
+	m.o.OnChange(m.name, "leg in pool "+pool+": taken away")
+	return nil
+}
+
+// order has the leg of a pool be the first. While legs in sync are compared, as after a
+// crash, they may differ, and what was read from one must not be read otherwise.
+func (m *Mirror) order(first string) error {
+	m.state.Lock()
+	defer m.state.Unlock()
+	v := m.view.Load()
+	if v.legs[1] == nil || v.legs[1].pool != first {
+		return nil
+	}
+	if _, any := m.nextStuck(0); any && len(v.in(inSync)) == 2 {
+		return fmt.Errorf("its legs are being compared: it is read from pool %s until that is done: try again", v.legs[0].pool)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.view.Store(&view{[2]*leg{v.legs[1], v.legs[0]}, [2]LegState{v.state[1], v.state[0]}})
+	m.status[0], m.status[1] = m.status[1], m.status[0]
+	return nil
+}
+
+// resize makes the LUN as large as its legs are.
+func (m *Mirror) resize(size int64) {
+	m.mu.Lock()
+	shift := m.want.shift
+	m.want, m.stuck = m.want.fit(size), m.stuck.fit(size)
+	if m.want.shift != shift {
+		m.durable = newRegions(size)
+		m.busy, m.touched = coarser(m.busy, m.want.shift-shift, func(a, b int) int { return a + b }),
+			coarser(m.touched, m.want.shift-shift, func(a, b uint64) uint64 { return max(a, b) })
+	} else {
+		m.durable = m.durable.fit(size)
+	}
+	m.mu.Unlock()
+	m.size.Store(size)
+	if m.o.OnResize != nil {
+		m.o.OnResize(m.name)
+	}
+}
+
+func coarser[T any](all map[int]T, by uint, join func(a, b T) T) map[int]T {
+	out := map[int]T{}
+	for i, v := range all {
+		out[i>>by] = join(out[i>>by], v)
+	}
+	return out
+}

@@ -1,0 +1,348 @@
+package lun
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// addLeg makes a mirror of a LUN in service.
+func (m *Mux) addLeg(ctx context.Context, s AddLeg) error {
+	if mir := m.mirrorOf(s.Name); mir != nil {
+		if mir.legOf(s.Pool) != nil {
+			return nil
+		}
+		return fmt.Errorf("LUN %s: %w in two pools already", s.Name, ErrMirrored)
+	}
+	release, err := m.claimSnapshots([]string{s.Name})
+	if err != nil {
+		return err
+	}
+	defer release()
+	if m.takesSnapshots(s.Name) {
+		return errors.New("a snapshot of it is being made: wait until that is done")
+	}
+	e, target := m.ofLUN(s.Name), m.ofPool(s.Pool)
+	if e == nil || m.options.Load == nil {
+		return ErrClosed
+	}
+	is, err := e.Observe(ctx)
+	if err != nil {
+		return err
+	}
+	pool := is.LUNs[s.Name].Pool // data of its name may be out of service in another one
+	_, renames := e.(Renamer)
+	switch {
+	case target == nil:
+		return fmt.Errorf("pool %s is not in service: see its own problem", s.Pool)
+	case pool == s.Pool:
+		return fmt.Errorf("it is in pool %s: name another one", pool)
+	case !renames:
+		return errors.New("its kind of pool gives no LUN away")
+	case m.lies(s.Name, s.Pool, [16]byte{}):
+		return fmt.Errorf("pool %s has data of another LUN of its name: delete them, or name another pool", s.Pool)
+	}
+	if all := m.SnapshotsOf(s.Name); len(all) > 0 {
+		return fmt.Errorf("it has snapshots, which would be in one pool alone: %s: delete them first", strings.Join(all, ", "))
+	}
+	f, err := m.front(s.Name)
+	if err != nil {
+		return err
+	}
+	w, err := m.witnessOf(s.Name)
+	if err != nil {
+		return err
+	}
+	v, err := e.Volume(s.Name)
+	if err != nil {
+		return err
+	}
+	i := v.Info()
+	may := newRegions(i.Size)
+	may.fill()
+	legs := &view{[2]*leg{newLeg(pool, s.Name, v), newLeg(s.Pool, s.Name+legSuffix, nil)}, [2]LegState{LegInSync, LegAway}}
+	mir := newMirror(ctx, s.Name, f.id, legs, i.Size, i.BlockSize, may, m.options, func(pool string, record []byte) error {
+		return m.SetRecord(context.WithoutCancel(ctx), pool, s.Name+legSuffix, record)
+	})
+	if w != nil {
+		mir.gone = slices.DeleteFunc(w.Gone, func(p string) bool { return p == s.Pool })
+	}
+	if err := mir.settle(nil, verdict{}); err != nil {
+		return err
+	}
+	mir.start()
+	m.turnTo(s.Name, f, mir, mir)
+	if err := m.returnLeg(ctx, mir, s.Pool); err != nil {
+		return fmt.Errorf("its leg in pool %s: %w", s.Pool, err)
+	}
+	return nil
+}
+
+// takesSnapshots tells whether somebody makes a snapshot of a LUN besides who has
+// claimed it.
+func (m *Mux) takesSnapshots(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.snaps[name] > 1
+}
+
+// turnTo has accesses of a LUN go to v, which is that of mir unless that is nil, and
+// returns when none is on the old way.
+func (m *Mux) turnTo(name string, f *front, v Volume, mir *Mirror) {
+	m.mu.Lock()
+	if mir != nil {
+		m.mirrors[name] = mir
+	} else {
+		delete(m.mirrors, name)
+	}
+	m.fronts[name] = f
+	old := f.now.Swap(newWay(v, nil))
+	m.mu.Unlock()
+	old.leave()
+	<-old.empty
+	if s, ok := old.volume.(settler); ok {
+		s.Settle()
+	}
+}
+
+// returnLeg has a leg that was away brought up to date.
+func (m *Mux) returnLeg(ctx context.Context, mir *Mirror, pool string) error {
+	l := mir.legOf(pool)
+	away, until := mir.away()
+	if l == nil || away != pool {
+		return nil
+	}
+	if wait := time.Until(until); wait > 0 {
+		return fmt.Errorf("its leg in pool %s is away: %s: it is tried again at %s", pool, mir.reason(pool), until.UTC().Format(time.TimeOnly))
+	}
+	if n := l.pending(); n > 0 {
+		return fmt.Errorf("its leg in pool %s is away: %s: %d accesses to its disk have not ended", pool, mir.reason(pool), n)
+	}
+	f, name := m.legIn(ctx, mir.name, pool)
+	if !f.there {
+		mir.failed(pool, f.why)
+		return fmt.Errorf("its leg in pool %s is away: %s", pool, f.why)
+	}
+	if name == "" {
+		name = l.name
+	}
+	lacks, err := mir.lacks(f)
+	if err != nil {
+		return err
+	}
+	volume, err := m.reopenLeg(ctx, pool, name, mir)
+	if err != nil {
+		mir.failed(pool, err.Error())
+		return fmt.Errorf("its leg in pool %s is away: %w", pool, err)
+	}
+	return mir.resume(newLeg(pool, name, volume), lacks)
+}
+
+// reopenLeg opens a leg that was away, anew where it takes no writes.
+func (m *Mux) reopenLeg(ctx context.Context, pool, name string, mir *Mirror) (Volume, error) {
+	i := mir.Info()
+	l := LUN{Size: i.Size, Block: i.BlockSize}
+	v, err := m.openLeg(ctx, pool, name, l)
+	if err == nil && v.Info().ReadOnly {
+		if err := m.ofPool(pool).Do(ctx, CloseLUN{name}); err != nil {
+			return nil, err
+		}
+		v, err = m.openLeg(ctx, pool, name, l)
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch is := v.Info(); {
+	case is.ReadOnly:
+		return nil, fmt.Errorf("pool %s: %w: `ripstop get pool` says why; put that right, then `ripstop pool reopen %s`", pool, ErrReadOnly, pool)
+	case is.Size < i.Size:
+		return v, m.ofPool(pool).Do(ctx, GrowLUN{name, is.Size, i.Size})
+	}
+	return v, nil
+}
+
+// lacks tells whether a leg lacks more than the regions say.
+func (m *Mirror) lacks(f found) (bool, error) {
+	m.state.Lock()
+	defer m.state.Unlock()
+	if !f.data || f.record == nil || f.record.ID != m.id {
+		return true, nil
+	}
+	if f.record.Kind != legLacks && f.record.Epoch.N >= m.epoch.N && f.record.Epoch != m.epoch {
+		return true, fmt.Errorf("%w, in pool %s: look at both and choose: `ripstop lun mirror %s --use POOL`; what only the other one has is lost",
+			ErrMirrorSplit, f.pool, m.name)
+	}
+	return f.record.Epoch != m.epoch && (f.record.Epoch != m.base || m.base == epoch{}), nil
+}
+
+func (m *Mirror) reason(pool string) string {
+	for _, s := range m.stats() {
+		if s.Pool == pool {
+			return s.Reason
+		}
+	}
+	return ""
+}
+
+// failed says why a leg stays away.
+func (m *Mirror) failed(pool, why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, l := range m.view.Load().legs {
+		if l != nil && l.pool == pool {
+			m.status[i].why = why
+		}
+	}
+}
+
+// dropLeg has a mirrored LUN leave a pool.
+func (m *Mux) dropLeg(ctx context.Context, s DropLeg) error {
+	mir := m.mirrorOf(s.Name)
+	if mir == nil {
+		return nil
+	}
+	if err := mir.detach(s.Pool); err != nil {
+		return err
+	}
+	for _, l := range mir.view.Load().legs {
+		if l != nil {
+			return m.dropLegs(ctx, mir, l.pool)
+		}
+	}
+	return ErrClosed
+}
+
+// dropLegs has a mirror that has one leg left be a LUN without a mirror.
+func (m *Mux) dropLegs(ctx context.Context, mir *Mirror, pool string) error {
+	for _, l := range mir.view.Load().legs {
+		if l != nil && l.pool != pool {
+			if err := mir.detach(l.pool); err != nil {
+				return err
+			}
+		}
+	}
+	l := mir.legOf(pool)
+	if l == nil || !mir.view.Load().whole(l) {
+		return fmt.Errorf("its leg in pool %s has not everything", pool)
+	}
+	mir.state.Lock()
+	gone := slices.Clone(mir.gone)
+	mir.state.Unlock()
+	left, err := m.sweep(ctx, mir.name, mir.id, gone)
+	if err != nil {
+		return err
+	}
+	if l.name != mir.name {
+		e, ok := m.ofPool(pool).(Renamer)
+		if !ok {
+			return fmt.Errorf("pool %s is not in service", pool)
+		}
+		if err := e.Rename(ctx, pool, l.name, mir.name, mir.id); err != nil {
+			return err
+		}
+	}
+	f, err := m.front(mir.name)
+	if err != nil {
+		return err
+	}
+	m.turnTo(mir.name, f, l.volume, nil)
+	if err := mir.close(ctx); err != nil {
+		return err
+	}
+	var record []byte
+	if len(left) > 0 {
+		record = witness{ID: mir.id, Gone: left}.encode()
+	}
+	if err := m.options.Save(mir.name, record); err != nil {
+		return err
+	}
+	return m.SetRecord(ctx, pool, mir.name+legSuffix, nil)
+}
+
+// sweep deletes what legs that were taken away left in pools in service, and gives the
+// other pools.
+func (m *Mux) sweep(ctx context.Context, lun string, id [16]byte, pools []string) (left []string, err error) {
+	for _, p := range pools {
+		if !m.HasPool(p) {
+			left = append(left, p)
+			continue
+		}
+		if err := m.destroyLeg(ctx, lun, p, id); err != nil {
+			return nil, fmt.Errorf("delete its leg in pool %s: %w", p, err)
+		}
+	}
+	return left, nil
+}
+
+// destroyLeg deletes the leg of a LUN in a pool, which by its own name may be another
+// LUN by now.
+func (m *Mux) destroyLeg(ctx context.Context, lun, pool string, id [16]byte) error {
+	e := m.ofPool(pool)
+	renamer, ok := e.(Renamer)
+	if !ok {
+		return nil
+	}
+	for _, name := range []string{lun, lun + legSuffix} {
+		var is [16]byte
+		there := m.any(func(l LUNStats) bool {
+			if l.Name == name && l.Pool == pool && (name != lun || l.ID == id) {
+				is = l.ID
+				return true
+			}
+			return false
+		})
+		if !there {
+			continue
+		}
+		if v, err := e.Volume(name); err == nil && v.Info().ID == is {
+			if err := e.Do(ctx, CloseLUN{name}); err != nil {
+				return err
+			}
+		}
+		if err := renamer.Rename(ctx, pool, name, lun+goneSuffix, is); err != nil {
+			return err
+		}
+	}
+	if err := m.destroy(ctx, lun+goneSuffix); err != nil {
+		return err
+	}
+	return m.SetRecord(ctx, pool, lun+legSuffix, nil)
+}
+
+// sweepPool deletes what legs left in a pool that has come into service.
+func (m *Mux) sweepPool(ctx context.Context, pool string) error {
+	if m.options.Load == nil {
+		return nil
+	}
+	seen := map[string]bool{}
+	var errs []error
+	m.any(func(l LUNStats) bool {
+		if l.Pool == pool {
+			of, _ := apart(l.Name)
+			seen[of] = true
+		}
+		return false
+	})
+	for _, name := range slices.Sorted(maps.Keys(seen)) {
+		w, err := m.witnessOf(name)
+		if err != nil || w == nil || !slices.Contains(w.Gone, pool) || m.mirrorOf(name) != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := m.destroyLeg(ctx, name, pool, w.ID); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		w.Gone = slices.DeleteFunc(w.Gone, func(p string) bool { return p == pool })
+		var record []byte
+		if len(w.Gone)+len(w.Pools) > 0 {
+			record = w.encode()
+		}
+		errs = append(errs, m.options.Save(name, record))
+	}
+	return errors.Join(errs...)
+}

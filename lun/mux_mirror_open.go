@@ -1,0 +1,244 @@
+package lun
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// legIn is what there is of a leg in a pool, and the name that it has there.
+func (m *Mux) legIn(ctx context.Context, lun, pool string) (found, string) {
+	f := found{pool: pool}
+	if !m.HasPool(pool) {
+		f.why = fmt.Sprintf("pool %s is out of service: see its own problem", pool)
+		return f, ""
+	}
+	b, err := m.Record(ctx, pool, lun+legSuffix)
+	if err != nil {
+		f.why = err.Error()
+		return f, ""
+	}
+	f.there = true
+	if r, err := decodeLeg(b); err == nil {
+		f.record = &r
+	}
+	switch {
+	case m.lies(lun+legSuffix, pool, [16]byte{}):
+		f.data = f.record != nil // what a crash left of its making is nothing
+		return f, lun + legSuffix
+	case m.lies(lun, pool, [16]byte{}):
+		f.data = true
+		return f, lun
+	}
+	return f, ""
+}
+
+// mirrored tells whether a LUN that is to be opened is or was a mirror.
+func (m *Mux) mirrored(ctx context.Context, s OpenLUN) (bool, error) {
+	if _, is := apart(s.Name); is || m.options.Load == nil {
+		return false, nil
+	}
+	if s.LUN.Mirror != "" {
+		return true, nil
+	}
+	w, err := m.witnessOf(s.Name)
+	if err != nil || w != nil && len(w.Pools) > 0 {
+		return true, err
+	}
+	e := m.ofPool(s.LUN.Pool)
+	if e == nil {
+		return false, nil
+	}
+	own, _ := e.Keeps(s.Name)
+	if other, _ := e.Keeps(s.Name + legSuffix); own != s.LUN.Pool && other != s.LUN.Pool {
+		return false, nil
+	}
+	f, _ := m.legIn(ctx, s.Name, s.LUN.Pool)
+	return f.record != nil, nil
+}
+
+// openMirror puts a mirror into service with what there is of it, and one that shall be
+// in one pool alone any more in that.
+func (m *Mux) openMirror(ctx context.Context, s OpenLUN) error {
+	if m.mirrorOf(s.Name) != nil {
+		return nil
+	}
+	w, err := m.witnessOf(s.Name)
+	if err != nil {
+		return err
+	}
+	var gone []string
+	if w != nil {
+		gone = w.Gone
+		if len(w.Pools) == 0 {
+			w = nil
+		}
+	}
+	pools := []string{s.LUN.Pool}
+	if s.LUN.Mirror != "" {
+		pools = append(pools, s.LUN.Mirror)
+	}
+	legs, names := m.survey(ctx, s.Name, pools)
+	if len(legs) == 1 && w == nil && legs[0].record != nil && legs[0].record.Other != "" {
+		pools = append(pools, legs[0].record.Other)
+		legs, names = m.survey(ctx, s.Name, pools)
+	}
+	if err := foreign(s.Name, w, legs, names); err != nil {
+		return err
+	}
+	v, err := decide(s.Name, w, legs)
+	if err != nil {
+		return err
+	}
+	if w != nil {
+		for _, p := range w.Pools {
+			if !slices.Contains(pools, p) && !slices.Contains(gone, p) {
+				gone = append(slices.Clone(gone), p)
+			}
+		}
+	}
+	mir, err := m.assemble(ctx, s, w, v, legs, names)
+	if err != nil {
+		return err
+	}
+	mir.gone = slices.DeleteFunc(slices.Clone(gone), func(p string) bool { return slices.Contains(pools, p) })
+	if err := mir.settle(w, v); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.mirrors[s.Name] = mir
+	m.mu.Unlock()
+	mir.start()
+	for _, p := range pools {
+		if s.LUN.in(p) {
+			if pool, _ := mir.away(); pool == p {
+				_ = m.returnLeg(ctx, mir, p) // the next look at the world says that it is away
+			}
+		}
+	}
+	if s.LUN.Mirror == "" {
+		return m.dropLegs(ctx, mir, s.LUN.Pool)
+	}
+	return nil
+}
+
+func (m *Mux) survey(ctx context.Context, lun string, pools []string) (legs []found, names []string) {
+	for _, p := range pools {
+		f, name := m.legIn(ctx, lun, p)
+		legs, names = append(legs, f), append(names, name)
+	}
+	return legs, names
+}
+
+// foreign refuses to take data for a leg that are a LUN of the same name.
+func foreign(lun string, w *witness, legs []found, names []string) error {
+	for i, l := range legs {
+		known := w != nil && slices.Contains(w.Pools, l.pool) || l.record != nil
+		others := w != nil || slices.ContainsFunc(legs, func(o found) bool { return o.record != nil })
+		if names[i] == lun && l.data && !known && others {
+			return fmt.Errorf("pool %s has data of its name that are no leg of it: delete them, or name another pool", l.pool)
+		}
+	}
+	return nil
+}
+
+// assemble opens the legs that there are.
+func (m *Mux) assemble(ctx context.Context, s OpenLUN, w *witness, v verdict, legs []found, names []string) (*Mirror, error) {
+	own := slices.Contains(names, s.Name)
+	is := &view{}
+	var errs []error
+	why := make([]string, len(legs))
+	may := newRegions(s.LUN.Size)
+	var id [16]byte
+	var first Volume
+	for i, l := range legs {
+		if names[i] == "" {
+			names[i] = s.Name + legSuffix
+			if !own && v.fresh {
+				own, names[i] = true, s.Name
+			}
+		}
+		is.legs[i], is.state[i], why[i] = newLeg(l.pool, names[i], nil), LegAway, l.why
+		if l.record != nil && v.fate[i] != fateBlank {
+			may.join(regions{l.record.Shift, l.record.Regions}.fit(s.LUN.Size))
+			id = l.record.ID
+		}
+		if v.fate[i] != fateWhole {
+			continue
+		}
+		volume, err := m.openLeg(ctx, l.pool, names[i], s.LUN)
+		if err != nil {
+			why[i] = err.Error()
+			errs = append(errs, err)
+			continue
+		}
+		is.legs[i], is.state[i] = newLeg(l.pool, names[i], volume), LegInSync
+		if first == nil || names[i] == s.Name {
+			first = volume
+		}
+	}
+	if first == nil {
+		return nil, errors.Join(errs...)
+	}
+	switch {
+	case w != nil:
+		id = w.ID
+	case id == [16]byte{}:
+		id = first.Info().ID
+	}
+	mir := newMirror(ctx, s.Name, id, is, smallest(is), first.Info().BlockSize, may, m.options, func(pool string, record []byte) error {
+		return m.SetRecord(context.WithoutCancel(ctx), pool, s.Name+legSuffix, record)
+	})
+	for i := range why {
+		mir.status[i].why = why[i]
+	}
+	return mir, nil
+}
+
+func smallest(v *view) (size int64) {
+	for _, l := range v.in(inSync) {
+		if n := l.volume.Info().Size; size == 0 || n < size {
+			size = n
+		}
+	}
+	return size
+}
+
+// openLeg has an engine put a leg into service.
+func (m *Mux) openLeg(ctx context.Context, pool, name string, l LUN) (Volume, error) {
+	e := m.ofPool(pool)
+	if e == nil {
+		return nil, fmt.Errorf("pool %s is out of service: see its own problem", pool)
+	}
+	l = LUN{Pool: pool, Size: l.Size, Block: l.Block, Thick: l.Thick}
+	if err := e.Do(ctx, OpenLUN{name, l}); err != nil {
+		return nil, err
+	}
+	return e.Volume(name)
+}
+
+// settle records what a mirror begins as.
+func (m *Mirror) settle(w *witness, v verdict) error {
+	m.state.Lock()
+	defer m.state.Unlock()
+	is := m.view.Load()
+	whole := is.in(inSync)
+	m.epoch, m.base = v.epoch, v.base
+	if len(whole) == 2 {
+		if err := m.persistLocked(); err != nil {
+			return err
+		}
+		return m.save(m.witness(is, whole[0].pool, whole[1].pool))
+	}
+	if w == nil || !slices.Equal(w.Whole, []string{whole[0].pool}) {
+		m.epoch, m.base = m.epoch.next(), m.epoch
+		if w == nil && whole[0] != nil && v.base != (epoch{}) { // it was alone before
+			m.base = v.base
+		}
+	}
+	if err := m.save(m.witness(is, whole[0].pool)); err != nil {
+		return err
+	}
+	return m.persistLocked()
+}
