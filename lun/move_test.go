@@ -825,3 +825,12 @@ func TestFrontWithoutMore(t *testing.T) {
 		t.Errorf("%d runs, %v", n, err)
 	}
 }
+
+// TestSeenInBothPools: a LUN that goes over between looks at two pools is one LUN.
+func TestSeenInBothPools(t *testing.T) {
+	seen := []LUNStats{{Info: Info{Name: "data"}, Pool: "a"}, {Info: Info{Name: "other"}, Pool: "a"}, {Info: Info{Name: "data"}, Pool: "b"}}
+	got := visible(NewMux(nil), seen, func(l *LUNStats) *string { return &l.Name })
+	if len(got) != 2 || got[0].Name != "data" || got[0].Pool != "b" || got[1].Name != "other" {
+		t.Errorf("seen: %+v", got)
+	}
+}

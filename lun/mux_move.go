@@ -438,7 +438,8 @@ func (m *Mux) frontOf(name string, v Volume, there bool, move *Move, mirror *Mir
 }
 
 // visible is LUNs without what moves hold apart, each once. A LUN whose move is being
-// carried out is there by its own name.
+// carried out is there by its own name. Pools are looked at one after the other, so
+// that one which goes over meanwhile may be seen in both: the later look is true.
 func visible[T any](m *Mux, all []T, name func(*T) *string) []T {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -447,6 +448,7 @@ func visible[T any](m *Mux, all []T, name func(*T) *string) []T {
 		there[*name(&all[i])] = true
 	}
 	var out []T
+	at := map[string]int{}
 	for _, l := range all {
 		n := name(&l)
 		of, is := apart(*n)
@@ -457,6 +459,11 @@ func visible[T any](m *Mux, all []T, name func(*T) *string) []T {
 			}
 			*n = of
 		}
+		if i, twice := at[*n]; twice {
+			out[i] = l
+			continue
+		}
+		at[*n] = len(out)
 		out = append(out, l)
 	}
 	return out
