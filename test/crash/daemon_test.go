@@ -1,14 +1,12 @@
 package crash
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -25,31 +23,12 @@ const (
 // daemon is `ripstop serve` with a state directory of its own; it can be
 // started several times, one at a time.
 type daemon struct {
-	t      testing.TB
-	dir    string
-	netns  string // where it runs; "" is that of the test
-	cmd    *exec.Cmd
-	log    *journal
-	exited chan struct{}
-	err    error // how it ended; valid once exited is closed
-}
-
-// journal collects what a process prints.
-type journal struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.String()
+	t     testing.TB
+	dir   string
+	netns string           // where it runs; "" is that of the test
+	proc  *nettest.Process // nil when it is stopped
+	err   error            // how it ended last
+	log   string           // what it printed last, before that
 }
 
 // newDaemon prepares a daemon; it is killed when the test ends.
@@ -59,14 +38,12 @@ func newDaemon(t testing.TB, config string) *daemon {
 	d.configure(config)
 	t.Cleanup(func() {
 		d.kill()
-		if t.Failed() && d.log != nil {
-			t.Logf("the daemon's log:\n%s", last(d.log.String(), 16<<10))
+		if t.Failed() {
+			t.Logf("the daemon's log:\n%s", d.log)
 		}
 	})
 	return d
 }
-
-func last(s string, n int) string { return s[max(0, len(s)-n):] }
 
 func (d *daemon) file() string  { return filepath.Join(d.dir, "config.yaml") }
 func (d *daemon) state() string { return filepath.Join(d.dir, "state") }
@@ -82,43 +59,21 @@ func (d *daemon) configure(config string) {
 // start starts the daemon and does not wait.
 func (d *daemon) start() {
 	d.t.Helper()
-	d.log, d.exited = &journal{}, make(chan struct{})
 	words := []string{program, "--state", d.state(), "--socket", filepath.Join(d.dir, "sock"), "serve", "--config", d.file()}
 	if d.netns != "" {
 		words = append([]string{"nsenter", "--net=/run/netns/" + d.netns}, words...)
 	}
-	d.cmd = exec.Command(words[0], words[1:]...)
-	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := d.cmd.Start(); err != nil {
-		d.t.Fatal(err)
-	}
-	go func() {
-		d.err = d.cmd.Wait()
-		close(d.exited)
-	}()
+	d.proc = nettest.Start(d.t, words...)
 }
 
 // serve starts the daemon and waits until it is ready.
 func (d *daemon) serve() {
 	d.t.Helper()
 	d.start()
-	nettest.Eventually(d.t, limit, "the daemon is ready", func() bool {
-		if d.gone() {
-			d.t.Fatalf("the daemon ended before it was ready: %v\n%s", d.err, d.log)
-		}
-		return strings.Contains(d.log.String(), "msg=ready ")
-	})
+	d.proc.Ready()
 }
 
-func (d *daemon) gone() bool {
-	select {
-	case <-d.exited:
-		return true
-	default:
-		return false
-	}
-}
+func (d *daemon) gone() bool { return d.proc.Gone() }
 
 // kill ends the daemon by SIGKILL.
 func (d *daemon) kill() { d.end(syscall.SIGKILL) }
@@ -134,25 +89,11 @@ func (d *daemon) stop() {
 
 func (d *daemon) end(s syscall.Signal) {
 	d.t.Helper()
-	if d.cmd == nil {
+	if d.proc == nil {
 		return
 	}
-	if err := d.cmd.Process.Signal(s); err != nil && err != os.ErrProcessDone {
-		d.t.Error(err)
-	}
-	select {
-	case <-d.exited:
-	case <-time.After(limit):
-		d.t.Errorf("the daemon does not end on %v", s)
-		d.cmd.Process.Kill()
-		<-d.exited
-	}
-	d.cmd = nil
-	for _, never := range []string{"panic", "goroutine "} {
-		if strings.Contains(d.log.String(), never) {
-			d.t.Errorf("the daemon's log has %q", never)
-		}
-	}
+	d.proc.End(s)
+	d.err, d.log, d.proc = d.proc.Err(), d.proc.LogEnd(16<<10), nil
 }
 
 // try runs a command against the daemon and gives its output; the error has it, too.

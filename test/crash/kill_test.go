@@ -88,8 +88,8 @@ func (k *killing) round(n int) {
 		k.start()
 		select {
 		case <-time.After(time.Duration(k.random.IntN(150)) * time.Millisecond):
-		case <-k.exited:
-			k.t.Fatalf("the daemon ended by itself: %v\n%s", k.err, k.log)
+		case <-k.proc.Exited():
+			k.t.Fatalf("the daemon ended by itself: %v\n%s", k.proc.Err(), k.proc.Log())
 		}
 		k.kill()
 	}

@@ -8,8 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -19,30 +17,10 @@ import (
 
 // host is a daemon in a network namespace, with a state directory of its own.
 type host struct {
-	t      testing.TB
-	name   string
-	dir    string
-	cmd    *exec.Cmd
-	log    *journal
-	exited chan struct{}
-}
-
-// journal collects what a process prints.
-type journal struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.String()
+	t    testing.TB
+	name string
+	dir  string
+	proc *nettest.Process
 }
 
 // newHost makes a host that routes. When the test ends, its daemon has taken
@@ -53,11 +31,10 @@ func newHost(t testing.TB, name string) *host {
 	nettest.Run(t, "ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.ip_forward=1")
 	h := &host{t: t, name: name, dir: t.TempDir()}
 	t.Cleanup(func() {
-		if t.Failed() && h.log != nil {
-			text := h.log.String()
-			t.Logf("the last log of host %s:\n%s", name, text[max(0, len(text)-6<<10):])
+		if t.Failed() {
+			t.Logf("the last log of host %s:\n%s", name, h.proc.LogEnd(6<<10))
 		}
-		if h.gone() {
+		if h.proc.Gone() {
 			h.serve()
 		}
 		h.apply("version: 1\n")
@@ -84,45 +61,14 @@ func (h *host) ripstop(words ...string) string {
 // serve starts the daemon and waits until it is ready.
 func (h *host) serve() {
 	h.t.Helper()
-	h.log, h.exited = &journal{}, make(chan struct{})
-	w := h.words("serve")
-	h.cmd = exec.Command(w[0], w[1:]...)
-	h.cmd.Stdout, h.cmd.Stderr = h.log, h.log
-	h.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := h.cmd.Start(); err != nil {
-		h.t.Fatal(err)
-	}
-	go func() {
-		defer close(h.exited)
-		h.cmd.Wait() // how it ended is in its log
-	}()
-	nettest.Eventually(h.t, limit, "the daemon is ready", func() bool {
-		if h.gone() {
-			h.t.Fatalf("the daemon of %s ended before it was ready:\n%s", h.name, h.log)
-		}
-		return strings.Contains(h.log.String(), "msg=ready ")
-	})
-}
-
-func (h *host) gone() bool {
-	if h.cmd == nil {
-		return true
-	}
-	select {
-	case <-h.exited:
-		return true
-	default:
-		return false
-	}
+	h.proc = nettest.Start(h.t, h.words("serve")...)
+	h.proc.Ready()
 }
 
 // end ends the daemon by a signal.
 func (h *host) end(s syscall.Signal) {
 	h.t.Helper()
-	if err := h.cmd.Process.Signal(s); err != nil {
-		h.t.Fatal(err)
-	}
-	<-h.exited
+	h.proc.End(s)
 }
 
 // apply has the daemon carry a file out.

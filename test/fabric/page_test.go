@@ -58,7 +58,7 @@ func TestPage(t *testing.T) {
 					}
 				}
 			}
-			if h.cmd == nil {
+			if h.proc == nil {
 				h.serve()
 			}
 			words = h.words(all[1:]...)

@@ -1,12 +1,9 @@
 package gap
 
 import (
-	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,29 +16,9 @@ const limit = 60 * time.Second
 // daemon is `ripstop serve` with a state directory of its own; builds of it take
 // turns, one at a time.
 type daemon struct {
-	t      *testing.T
-	dir    string
-	cmd    *exec.Cmd
-	log    *journal
-	exited chan struct{}
-}
-
-// journal collects what processes print.
-type journal struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.String()
+	t    *testing.T
+	dir  string
+	proc *nettest.Process
 }
 
 // newDaemon prepares a daemon. When the test ends, it takes everything down.
@@ -49,11 +26,10 @@ func newDaemon(t *testing.T) *daemon {
 	t.Helper()
 	d := &daemon{t: t, dir: t.TempDir()}
 	t.Cleanup(func() {
-		if t.Failed() && d.log != nil {
-			text := d.log.String()
-			t.Logf("the last daemon's log:\n%s", text[max(0, len(text)-8<<10):])
+		if t.Failed() {
+			t.Logf("the last daemon's log:\n%s", d.proc.LogEnd(8<<10))
 		}
-		if d.gone() {
+		if d.proc.Gone() {
 			d.serve(Same)
 		}
 		d.apply("version: 1\n")
@@ -69,45 +45,14 @@ func (d *daemon) words(v Variant, words ...string) []string {
 // serve starts a build and waits until it is ready.
 func (d *daemon) serve(v Variant) {
 	d.t.Helper()
-	d.log, d.exited = &journal{}, make(chan struct{})
-	w := d.words(v, "serve")
-	d.cmd = exec.Command(w[0], w[1:]...)
-	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := d.cmd.Start(); err != nil {
-		d.t.Fatal(err)
-	}
-	go func() {
-		defer close(d.exited)
-		d.cmd.Wait() // how it ended is in its log
-	}()
-	nettest.Eventually(d.t, limit, "the daemon is ready", func() bool {
-		if d.gone() {
-			d.t.Fatalf("%s ended before it was ready:\n%s", v, d.log)
-		}
-		return strings.Contains(d.log.String(), "msg=ready ")
-	})
-}
-
-func (d *daemon) gone() bool {
-	if d.cmd == nil {
-		return true
-	}
-	select {
-	case <-d.exited:
-		return true
-	default:
-		return false
-	}
+	d.proc = nettest.Start(d.t, d.words(v, "serve")...)
+	d.proc.Ready()
 }
 
 // end ends the daemon by a signal.
 func (d *daemon) end(s syscall.Signal) {
 	d.t.Helper()
-	if err := d.cmd.Process.Signal(s); err != nil {
-		d.t.Fatal(err)
-	}
-	<-d.exited
+	d.proc.End(s)
 }
 
 // apply has the daemon carry a file out.
@@ -125,12 +70,13 @@ func (d *daemon) apply(config string) {
 // it found the switch.
 func (d *daemon) quiet(v Variant, how string) {
 	d.t.Helper()
-	if !strings.Contains(d.log.String(), how) {
-		d.t.Errorf("the log of %s does not say %q:\n%s", v, how, d.log)
+	log := d.proc.Log()
+	if !strings.Contains(log, how) {
+		d.t.Errorf("the log of %s does not say %q:\n%s", v, how, log)
 	}
 	for _, word := range []string{`msg="step done"`, `msg="drift put right"`, "level=ERROR"} {
-		if strings.Contains(d.log.String(), word) {
-			d.t.Errorf("the start of %s did something:\n%s", v, d.log)
+		if strings.Contains(log, word) {
+			d.t.Errorf("the start of %s did something:\n%s", v, log)
 			return
 		}
 	}
