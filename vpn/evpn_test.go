@@ -34,7 +34,7 @@ func TestSettle(t *testing.T) {
 	sticky.Fixed = true
 	for _, tt := range []struct {
 		name   string
-		before []func(r *Roaming) // passes that went before
+		before []func(r *host) // passes that went before
 		local  []Station
 		paths  []StationPath
 		claim  string // "" for none
@@ -53,11 +53,11 @@ func TestSettle(t *testing.T) {
 		{name: "it is another's alone", local: []Station{station(1)}, paths: []StationPath{sticky, said(1, 3, 7)}, told: 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var r Roaming
+			var r host
 			for _, f := range tt.before {
 				f(&r)
 			}
-			claims, told := r.Settle(networks, tt.local, tt.paths, start)
+			claims, told := r.settle(networks, tt.local, tt.paths, start)
 			got := ""
 			for c := range claims {
 				got += fmt.Sprint(c.Seq)
@@ -73,8 +73,8 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-func claimed(networks map[uint32]Network, now time.Time) []func(*Roaming) {
-	return []func(*Roaming){func(r *Roaming) { r.Settle(networks, []Station{station(1)}, nil, now) }}
+func claimed(networks map[uint32]Network, now time.Time) []func(*host) {
+	return []func(*host){func(r *host) { r.settle(networks, []Station{station(1)}, nil, now) }}
 }
 
 // TestSettleAddresses answers for stations elsewhere alone, and for none whose address
@@ -97,8 +97,8 @@ func TestSettleAddresses(t *testing.T) {
 		{name: "beside others' addresses", paths: []StationPath{with(said(3, 4, 0), ip), with(said(4, 5, 0), "10.0.0.2")}, told: 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var r Roaming
-			_, told := r.Settle(map[uint32]Network{7: {10, vtep(2)}}, tt.local, tt.paths, time.Now())
+			var r host
+			_, told := r.settle(map[uint32]Network{7: {10, vtep(2)}}, tt.local, tt.paths, time.Now())
 			mac, ok := told.Addresses[AddressKey{7, netip.MustParseAddr(ip)}]
 			if ok != (tt.told != 0) || ok && mac != station(tt.told).MAC {
 				t.Errorf("addresses %v, want %s to be that of station %d", told.Addresses, ip, tt.told)
@@ -109,8 +109,8 @@ func TestSettleAddresses(t *testing.T) {
 
 // TestSettleClaims tells of a station, and of each of its addresses.
 func TestSettleClaims(t *testing.T) {
-	var r Roaming
-	claims, _ := r.Settle(map[uint32]Network{7: {10, vtep(2)}}, []Station{station(1, "10.0.0.1", "fd00::1")}, nil, time.Now())
+	var r host
+	claims, _ := r.settle(map[uint32]Network{7: {10, vtep(2)}}, []Station{station(1, "10.0.0.1", "fd00::1")}, nil, time.Now())
 	if len(claims) != 3 {
 		t.Errorf("claims %v, want one of the Ethernet address and one of each IP address", claims)
 	}
@@ -119,21 +119,21 @@ func TestSettleClaims(t *testing.T) {
 // TestRestless leaves a station alone that two hosts have.
 func TestRestless(t *testing.T) {
 	networks := map[uint32]Network{7: {10, vtep(2)}}
-	var r Roaming
+	var r host
 	now := time.Unix(1e9, 0)
 	last := uint32(0)
 	for i := range uint32(20) {
 		now = now.Add(time.Second)
-		claims, _ := r.Settle(networks, []Station{station(1)}, []StationPath{said(1, 3, 2*i)}, now)
+		claims, _ := r.settle(networks, []Station{station(1)}, []StationPath{said(1, 3, 2*i)}, now)
 		for c := range claims {
 			last = c.Seq
 		}
-		r.Settle(networks, nil, []StationPath{said(1, 3, 2*i+2)}, now)
+		r.settle(networks, nil, []StationPath{said(1, 3, 2*i+2)}, now)
 	}
 	if last != 2*(moveLimit-1)+1 || len(r.Restless()) != 1 {
 		t.Errorf("claimed up to %d and restless %v, want %d claims and one station", last, r.Restless(), moveLimit)
 	}
-	claims, _ := r.Settle(networks, []Station{station(1)}, []StationPath{said(1, 3, 50)}, now.Add(moveWindow))
+	claims, _ := r.settle(networks, []Station{station(1)}, []StationPath{said(1, 3, 50)}, now.Add(moveWindow))
 	if len(claims) != 1 || len(r.Restless()) != 0 {
 		t.Errorf("after the window: claims %v, restless %v", claims, r.Restless())
 	}
@@ -144,7 +144,7 @@ func TestRestless(t *testing.T) {
 func TestSettleAgrees(t *testing.T) {
 	for seed := range uint64(2000) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		var hosts [2]Roaming
+		var hosts [2]host
 		var said [2][]StationPath
 		has := [2]bool{true, rnd.IntN(2) == 0}
 		for range 12 {
@@ -153,7 +153,7 @@ func TestSettleAgrees(t *testing.T) {
 			if has[i] {
 				local = append(local, station(1))
 			}
-			claims, told := hosts[i].Settle(map[uint32]Network{7: {10, vtep(byte(i))}}, local, said[1-i], time.Unix(0, 0))
+			claims, told := hosts[i].settle(map[uint32]Network{7: {10, vtep(byte(i))}}, local, said[1-i], time.Unix(0, 0))
 			if len(told.Stations) > 0 {
 				has[i] = false // the entry of the FDB is another's now
 			}
@@ -171,7 +171,7 @@ func TestSettleAgrees(t *testing.T) {
 				if has[i] {
 					local = append(local, station(1))
 				}
-				claims, told := hosts[i].Settle(map[uint32]Network{7: {10, vtep(byte(i))}}, local, said[1-i], time.Unix(0, 0))
+				claims, told := hosts[i].settle(map[uint32]Network{7: {10, vtep(byte(i))}}, local, said[1-i], time.Unix(0, 0))
 				has[i] = has[i] && len(told.Stations) == 0
 				said[i] = nil
 				for c := range claims {

@@ -8,6 +8,13 @@
 //	             ▼
 //	Serve: all paths + all routes of the kernel ─► vpn.BGP.Select ─► differences ─► kernel (proto 115)
 //
+// EVPN is the exception, where each of ten thousand stations has routes of its own: the
+// events of its routes are taken at their word, and all routes are listed now and then.
+//
+//	gobgp ── changed routes ──► vpn.Roster ◄── the switches' stations
+//	   ▲                            │ what is decided anew
+//	   └──── claims ◄── ServeEVPN ◄─┴──► switches
+//
 // # Caveats
 //
 // gobgp keeps how it selects paths in variables of its package: one Driver at a
@@ -54,6 +61,7 @@ type Driver struct {
 	kernel *link.Space
 	wake   chan struct{}
 	roused chan struct{} // as wake, for ServeEVPN
+	heard  chan struct{} // routes of stations changed, and nothing else
 
 	mu      sync.Mutex // guards what follows, and is not taken by gobgp's callbacks
 	have    vpn.BGP    // what was done
@@ -69,13 +77,14 @@ type Driver struct {
 
 // session is what gobgp told about a neighbor.
 type session struct {
-	state  bgp.FSMState
-	since  time.Time
-	why    string // the latest reason for having none
-	eor    bool   // the neighbor has sent all it has
-	shut   time.Time
-	limits bool // it announced too much
-	dead   bool // it was silent for the hold time, and what it announced is still there
+	state   bgp.FSMState
+	since   time.Time
+	why     string // the latest reason for having none
+	eor     bool   // the neighbor has sent all it has
+	shut    time.Time
+	limits  bool // it announced too much
+	crowded bool // of EVPN, and is shut by this driver
+	dead    bool // it was silent for the hold time, and what it announced is still there
 }
 
 // New makes a driver that speaks with nobody yet.
@@ -87,7 +96,7 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 	if o.OnChange == nil {
 		o.OnChange = func() {}
 	}
-	return &Driver{log: log, opts: o, kernel: space, wake: make(chan struct{}, 1), roused: make(chan struct{}, 1), sessions: map[netip.Addr]*session{}}, nil
+	return &Driver{log: log, opts: o, kernel: space, wake: make(chan struct{}, 1), roused: make(chan struct{}, 1), heard: make(chan struct{}, 1), sessions: map[netip.Addr]*session{}}, nil
 }
 
 // Close lets go of the kernel. Sessions end with Serve, and with the process.
@@ -119,6 +128,9 @@ func (d *Driver) session(n vpn.Neighbor) vpn.Session {
 	}
 	if s.limits {
 		out.Reason = fmt.Sprintf("it announced more than %d prefixes: raise prefix-limit, or have it announce fewer; it is tried again after %s", n.PrefixLimit, limitRest)
+	}
+	if s.crowded {
+		out.Reason = fmt.Sprintf("it announced more than %d EVPN routes: raise prefix-limit, of which this is %d times, or have it announce fewer; it is tried again after %s", n.PrefixLimit*stationsLimit, stationsLimit, limitRest)
 	}
 	out.Reason += doubt(n, out)
 	return out
@@ -187,6 +199,7 @@ func (d *Driver) do(ctx context.Context, s vpn.BGPStep) error {
 	case vpn.AddNetwork:
 		return d.engine.network(s.VNI, s.Network, false)
 	case vpn.DelNetwork:
+		d.evpn.unclaim(func(vni uint32) bool { return vni == s.VNI })
 		return d.engine.network(s.VNI, s.Network, true)
 	case vpn.Announce:
 		return d.engine.announce(s.Prefix, false)
@@ -200,7 +213,7 @@ func (d *Driver) do(ctx context.Context, s vpn.BGPStep) error {
 // are given the restart time to be announced again.
 func (d *Driver) start(ctx context.Context, s vpn.Speaker) error {
 	d.failed = true
-	e, err := start(ctx, slog.New(ear{Handler: d.log.Handler(), heard: d.unreachable}), s, callbacks{d.peer, d.complete, d.awake})
+	e, err := start(ctx, slog.New(ear{Handler: d.log.Handler(), heard: d.unreachable}), s, callbacks{d.peer, d.complete, d.paths})
 	if err != nil {
 		return err
 	}
@@ -227,7 +240,7 @@ func (d *Driver) restart(ctx context.Context, s vpn.Speaker) error {
 		return err
 	}
 	d.settles = time.Time{}
-	d.evpn.claims = nil
+	d.evpn.unclaim(func(uint32) bool { return true })
 	var errs []error
 	for vni, n := range d.have.Networks {
 		errs = append(errs, d.engine.network(vni, n, false))
@@ -249,7 +262,7 @@ func (d *Driver) stop(ctx context.Context) error {
 		err = d.engine.stop(ctx, false)
 		d.engine = nil
 	}
-	d.evpn.claims = nil
+	d.evpn.unclaim(func(uint32) bool { return true })
 	d.told.Lock()
 	clear(d.sessions)
 	d.told.Unlock()
@@ -263,7 +276,7 @@ func (d *Driver) put(ctx context.Context, name string, n vpn.Neighbor) error {
 	if there && from.Live(n) {
 		d.told.Lock()
 		if s := d.sessions[n.Address]; s != nil {
-			s.limits = false
+			s.limits, s.crowded = false, false
 		}
 		d.told.Unlock()
 		return d.engine.update(ctx, n)
@@ -309,13 +322,26 @@ func (d *Driver) Commit(ctx context.Context) error {
 	return d.sweep()
 }
 
-// awake has Serve look at the kernel soon.
+// awake has Serve look at the kernel soon, and ServeEVPN at everything.
 func (d *Driver) awake() {
-	for _, c := range []chan struct{}{d.wake, d.roused} {
-		select {
-		case c <- struct{}{}:
-		default: // it does already
-		}
+	nudge(d.wake)
+	nudge(d.roused)
+}
+
+// paths is told of which routes gobgp has other paths.
+func (d *Driver) paths(stations, others bool) {
+	if stations {
+		nudge(d.heard)
+	}
+	if others {
+		nudge(d.wake)
+	}
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it does already
 	}
 }
 
@@ -335,7 +361,7 @@ func (d *Driver) peer(m *apiutil.WatchEventMessage_PeerEvent) {
 	if why := reason(now); why != "" && s.state != bgp.BGP_FSM_ESTABLISHED {
 		s.why = why
 	}
-	limits := now.AdminState == api.PeerState_ADMIN_STATE_PFX_CT
+	limits := now.AdminState == api.PeerState_ADMIN_STATE_PFX_CT || s.crowded
 	if limits && !s.limits {
 		s.shut = time.Now()
 	}

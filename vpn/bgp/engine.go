@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -42,6 +43,11 @@ type engine struct {
 	speaker vpn.Speaker
 	cancel  context.CancelFunc // of its events
 	inside  []string           // neighbors between which routes are reflected
+
+	mu      sync.Mutex             // guards changed
+	changed []*apiutil.Path        // of EVPN, as gobgp told
+	by      map[routeID]netip.Addr // who announced what, of EVPN
+	counts  map[netip.Addr]int
 }
 
 // start makes gobgp listen. Its events call onPeer, onEOR and onPaths.
@@ -50,7 +56,7 @@ func start(ctx context.Context, log *slog.Logger, s vpn.Speaker, on callbacks) (
 	level.Set(slog.LevelDebug)
 	srv := server.NewBgpServer(server.LoggerOption(log, level))
 	go srv.Serve()
-	e := &engine{srv: srv, speaker: s}
+	e := &engine{srv: srv, speaker: s, by: map[routeID]netip.Addr{}, counts: map[netip.Addr]int{}}
 	err := srv.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
 		Asn: s.ASN, RouterId: s.RouterID.String(), ListenPort: port, ListenAddresses: wildcards(), UseMultiplePaths: s.Multipath > 1,
 	}})
@@ -65,7 +71,7 @@ func start(ctx context.Context, log *slog.Logger, s vpn.Speaker, on callbacks) (
 	err = srv.WatchEvent(events, server.WatchEventMessageCallbacks{
 		OnPeerUpdate: func(m *apiutil.WatchEventMessage_PeerEvent, _ time.Time) { on.peer(m) },
 		OnPathEor:    func(p *apiutil.Path, _ time.Time) { on.eor(p.PeerAddress) },
-		OnBestPath:   func([]*apiutil.Path, time.Time) { on.paths() },
+		OnBestPath:   func(all []*apiutil.Path, _ time.Time) { on.paths(e.note(all)) },
 	}, server.WatchPeer(), server.WatchEor(false), server.WatchBestPath(false))
 	if err == nil {
 		err = e.export(ctx, nil)
@@ -80,7 +86,7 @@ func start(ctx context.Context, log *slog.Logger, s vpn.Speaker, on callbacks) (
 type callbacks struct {
 	peer  func(*apiutil.WatchEventMessage_PeerEvent)
 	eor   func(netip.Addr)
-	paths func()
+	paths func(stations, others bool)
 }
 
 // wildcards is the addresses to listen on; a kernel without IPv6 has one.
@@ -156,7 +162,6 @@ func (e *engine) peer(n vpn.Neighbor, restarting bool) *api.Peer {
 		p.AfiSafis = append(p.AfiSafis, &api.AfiSafi{
 			Config:            &api.AfiSafiConfig{Family: evpn, Enabled: true},
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: graceful}},
-			PrefixLimits:      &api.PrefixLimit{Family: evpn, MaxPrefixes: n.PrefixLimit * stationsLimit},
 		})
 	}
 	if n.Source.IsValid() {

@@ -39,58 +39,74 @@ const (
 
 // evpn is what the latest look at EVPN left.
 type evpn struct {
-	roaming  vpn.Roaming
-	claims   map[vpn.Claim]bool // that are announced
-	told     vpn.Told
-	known    bool // told is what the switches know
-	restless map[vpn.StationKey]bool
+	roster    vpn.Roster[routeID]
+	of        *engine // whose routes the roster has
+	look      bool    // the switches' stations may be others than those of the roster
+	announced map[vpn.StationKey][]vpn.Claim
+	told      vpn.Told
+	known     bool // told is what the switches know
+	owed      owed
+	restless  map[vpn.StationKey]bool
+}
+
+// owed is what was decided, and may not be told yet.
+type owed struct {
+	claims, stations map[vpn.StationKey]bool
+	addresses        map[vpn.AddressKey]bool
 }
 
 // ServeEVPN keeps what the switches know of other hosts' stations, and what other hosts
 // know of this one's, until ctx is cancelled.
 func (d *Driver) ServeEVPN(ctx context.Context, ready func()) error {
 	ready()
-	if d.opts.Fabric == nil {
-		<-ctx.Done()
-		return nil
-	}
 	ticks := time.NewTicker(listen)
 	defer ticks.Stop()
 	again := time.NewTicker(resync)
 	defer again.Stop()
 	last, failed := uint64(0), false
 	for {
-		due := failed
+		due, look := failed, failed
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-d.roused:
+			due, look = true, true
+		case <-d.heard:
 			due = true
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(settle):
-			}
 		case <-again.C:
-			due = true
+			due, look = true, true
 			d.doubt()
 		case <-ticks.C:
 		}
 		if !d.tells() {
 			continue
 		}
-		news, err := d.opts.Fabric.News(ctx)
+		if due {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(settle):
+			}
+		}
+		news, err := d.news(ctx)
 		if err == nil && !due && news == last {
 			continue
 		}
-		if err = errors.Join(err, d.syncEVPN(ctx)); err != nil && ctx.Err() == nil {
+		if err = errors.Join(err, d.syncEVPN(ctx, look || news != last)); err != nil && ctx.Err() == nil {
 			d.log.Warn("EVPN incomplete", "error", err)
 		}
 		last, failed = news, err != nil
 	}
 }
 
-// doubt has the next look begin with what the switches know.
+func (d *Driver) news(ctx context.Context) (uint64, error) {
+	if d.opts.Fabric == nil {
+		return 0, nil
+	}
+	return d.opts.Fabric.News(ctx)
+}
+
+// doubt has the next look begin with all that gobgp and the switches know.
 func (d *Driver) doubt() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -101,59 +117,130 @@ func (d *Driver) doubt() {
 func (d *Driver) tells() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.have.Networks) > 0 || !d.evpn.told.Empty() || len(d.evpn.claims) > 0
+	return d.engine != nil && d.engine.speaker.EVPN || len(d.have.Networks) > 0 || !d.evpn.told.Empty() || len(d.evpn.announced) > 0
 }
 
-// syncEVPN announces what this host has, and tells the switches what others have.
-func (d *Driver) syncEVPN(ctx context.Context) error {
+// syncEVPN announces what this host has, and tells the switches what others have. What
+// it costs is by what changed, unless it begins in doubt. With look it asks the switches
+// for their stations.
+func (d *Driver) syncEVPN(ctx context.Context, look bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	f := d.opts.Fabric
+	f, e := d.opts.Fabric, &d.evpn
+	e.look = e.look || look
 	if d.engine == nil && d.failed {
 		return nil // the speaker stands still, and what it told stays
 	}
-	if err := d.bury(ctx); err != nil {
+	if err := errors.Join(d.bury(ctx), d.listen(), d.limit(ctx)); err != nil {
 		return err
 	}
-	if !d.evpn.known {
+	if f == nil {
+		return nil
+	}
+	doubt := !e.known
+	if doubt {
 		told, err := f.Told(ctx)
 		if err != nil {
 			return err
 		}
-		d.evpn.told, d.evpn.known = told, true
+		e.told, e.known = told, true
 	}
-	var paths []vpn.StationPath
-	floods := map[vpn.Flood]bool{}
-	if d.engine != nil {
-		var err error
-		if paths, floods, err = d.engine.stations(d.have); err != nil {
+	if e.look {
+		local, err := f.Stations(ctx)
+		if err != nil {
 			return err
 		}
+		e.roster.House(local)
+		e.look = false
 	}
-	local, err := f.Stations(ctx)
-	if err != nil {
-		return err
+	e.roster.Serve(d.have.Networks)
+	e.owed.add(e.roster.Settle(time.Now()))
+	if doubt {
+		e.owed.all(&e.roster, e.told, e.announced)
 	}
-	local = slices.DeleteFunc(local, func(s vpn.Station) bool { _, ok := d.have.Networks[s.VNI]; return !ok })
-	claims, want := d.evpn.roaming.Settle(d.have.Networks, local, paths, time.Now())
-	want.Floods = floods
 	d.noteRestless()
-	errs := []error{d.claim(claims)}
-	add, gone := vpn.DiffTold(want, d.evpn.told)
+	return errors.Join(d.claim(), d.tell(ctx))
+}
+
+// listen brings what gobgp told since to the roster: in doubt, all that it has.
+func (d *Driver) listen() error {
+	e := &d.evpn
+	if e.of != d.engine {
+		e.roster.Keep(func(routeID) bool { return false })
+		e.of = d.engine
+	}
+	if d.engine == nil {
+		return nil
+	}
+	for _, p := range d.engine.take() {
+		d.engine.hear(&e.roster, p)
+	}
+	if e.known {
+		return nil
+	}
+	return d.engine.hearAll(&e.roster)
+}
+
+// tell brings to the switches what is owed to them.
+func (d *Driver) tell(ctx context.Context) error {
+	e := &d.evpn
+	want := e.roster.Told()
+	add, gone := vpn.NewTold(), vpn.NewTold()
+	vpn.DiffOf(e.owed.stations, want.Stations, e.told.Stations, add.Stations, gone.Stations)
+	vpn.DiffOf(e.owed.addresses, want.Addresses, e.told.Addresses, add.Addresses, gone.Addresses)
+	floods := vpn.Told{Floods: want.Floods}
+	more, less := vpn.DiffTold(floods, vpn.Told{Floods: e.told.Floods})
+	add.Floods, gone.Floods = more.Floods, less.Floods
 	if d.settling() > 0 {
 		gone = vpn.NewTold() // others have still to say again what they said
 	}
-	if add.Empty() && gone.Empty() {
-		return errors.Join(errs...)
+	if !add.Empty() || !gone.Empty() {
+		if err := d.opts.Fabric.Tell(ctx, add, gone); err != nil {
+			e.known = false
+			return err
+		}
 	}
-	if err := f.Tell(ctx, add, gone); err != nil {
-		d.evpn.known = false
-		return errors.Join(append(errs, err)...)
+	for key := range add.Stations {
+		e.look = e.look || e.roster.Here(key) // not any more
 	}
-	keep(d.evpn.told.Stations, add.Stations, gone.Stations)
-	keep(d.evpn.told.Addresses, add.Addresses, gone.Addresses)
-	keep(d.evpn.told.Floods, add.Floods, gone.Floods)
-	return errors.Join(errs...)
+	e.look = e.look || e.roster.Open()
+	keep(e.told.Stations, add.Stations, gone.Stations)
+	keep(e.told.Addresses, add.Addresses, gone.Addresses)
+	keep(e.told.Floods, add.Floods, gone.Floods)
+	maps.DeleteFunc(e.owed.stations, func(k vpn.StationKey, _ bool) bool { return want.Stations[k] == e.told.Stations[k] })
+	maps.DeleteFunc(e.owed.addresses, func(k vpn.AddressKey, _ bool) bool {
+		mac, ok := want.Addresses[k]
+		was, had := e.told.Addresses[k]
+		return ok == had && mac == was
+	})
+	return nil
+}
+
+func (o *owed) add(stations map[vpn.StationKey]bool, addresses map[vpn.AddressKey]bool) {
+	if o.claims == nil {
+		o.claims, o.stations, o.addresses = map[vpn.StationKey]bool{}, map[vpn.StationKey]bool{}, map[vpn.AddressKey]bool{}
+	}
+	maps.Copy(o.claims, stations)
+	maps.Copy(o.stations, stations)
+	maps.Copy(o.addresses, addresses)
+}
+
+// all owes everything that there is on either side.
+func (o *owed) all(r *vpn.Roster[routeID], told vpn.Told, announced map[vpn.StationKey][]vpn.Claim) {
+	for _, t := range []vpn.Told{r.Told(), told} {
+		for key := range t.Stations {
+			o.stations[key] = true
+		}
+		for a := range t.Addresses {
+			o.addresses[a] = true
+		}
+	}
+	for key := range announced {
+		o.claims[key] = true
+	}
+	for key := range r.Claimed() {
+		o.claims[key] = true
+	}
 }
 
 // bury forgets what neighbors announced that were silent for the hold time. They are
@@ -189,7 +276,7 @@ func keep[K comparable, V any](have, add, gone map[K]V) {
 // noteRestless logs the stations that move without end.
 func (d *Driver) noteRestless() {
 	now := map[vpn.StationKey]bool{}
-	for _, key := range d.evpn.roaming.Restless() {
+	for _, key := range d.evpn.roster.Restless() {
 		now[key] = true
 		if !d.evpn.restless[key] {
 			d.log.Warn("station left alone: it is on two hosts, or in a loop", "vni", key.VNI, "mac", key.MAC)
@@ -199,12 +286,14 @@ func (d *Driver) noteRestless() {
 }
 
 // claim announces what is claimed now and withdraws what was.
-func (d *Driver) claim(claims map[vpn.Claim]bool) error {
+func (d *Driver) claim() error {
+	e := &d.evpn
 	if d.engine == nil {
 		return nil
 	}
-	place := func(c vpn.Claim) vpn.Claim { return vpn.Claim{StationKey: c.StationKey, IP: c.IP} }
-	now := map[vpn.Claim]bool{} // by what is the same route
+	if e.announced == nil {
+		e.announced = map[vpn.StationKey][]vpn.Claim{}
+	}
 	var add, gone []*apiutil.Path
 	var errs []error
 	take := func(to *[]*apiutil.Path, c vpn.Claim, n vpn.Network, withdraw bool) {
@@ -215,25 +304,43 @@ func (d *Driver) claim(claims map[vpn.Claim]bool) error {
 		}
 		*to = append(*to, p)
 	}
-	for c := range claims {
-		now[place(c)] = true
-		if !d.evpn.claims[c] {
-			take(&add, c, d.have.Networks[c.VNI], false)
+	for key := range e.owed.claims {
+		n, ok := d.have.Networks[key.VNI]
+		if !ok {
+			continue // what was announced went with its network
 		}
-	}
-	for c := range d.evpn.claims {
-		if n, ok := d.have.Networks[c.VNI]; !now[place(c)] {
-			if !ok {
-				continue // it went with its network
+		now, was := e.roster.Claims(key), e.announced[key]
+		for _, c := range now {
+			if !slices.Contains(was, c) {
+				take(&add, c, n, false)
 			}
-			take(&gone, c, n, true)
+		}
+		for _, c := range was {
+			if !slices.ContainsFunc(now, func(o vpn.Claim) bool { return o.IP == c.IP }) { // else it is the same route
+				take(&gone, c, n, true)
+			}
 		}
 	}
-	err := errors.Join(append(errs, d.engine.send(add, gone))...)
-	if err == nil {
-		d.evpn.claims = claims
+	if err := errors.Join(append(errs, d.engine.send(add, gone))...); err != nil {
+		return err
 	}
-	return err
+	for key := range e.owed.claims {
+		if delete(e.announced, key); len(e.roster.Claims(key)) > 0 {
+			e.announced[key] = e.roster.Claims(key)
+		}
+	}
+	clear(e.owed.claims)
+	return nil
+}
+
+// unclaim notes that nothing is announced any more of a network, or of all.
+func (e *evpn) unclaim(gone func(vni uint32) bool) {
+	for key := range e.announced {
+		if gone(key.VNI) {
+			delete(e.announced, key)
+			e.owed.claims[key] = true
+		}
+	}
 }
 
 // rd tells this host's routes of a VLAN from all others' (RFC 7432, 7.9).
@@ -349,41 +456,6 @@ func (e *engine) routes(yield func(*bgp.EVPNNLRI, *apiutil.Path)) error {
 			}
 		}
 	})
-}
-
-// stations is what neighbors say of other hosts' stations in this host's VNIs, and who
-// gets what is for all. What no host can be or have is left out.
-func (e *engine) stations(b vpn.BGP) ([]vpn.StationPath, map[vpn.Flood]bool, error) {
-	neighbors := map[netip.Addr]bool{}
-	for _, n := range b.Neighbors {
-		neighbors[n.Address] = true
-	}
-	var paths []vpn.StationPath
-	floods := map[vpn.Flood]bool{}
-	err := e.routes(func(r *bgp.EVPNNLRI, p *apiutil.Path) {
-		if !neighbors[p.PeerAddress] {
-			return
-		}
-		switch route := r.RouteTypeData.(type) {
-		case *bgp.EVPNMulticastEthernetTagRoute:
-			f := floodOf(p)
-			if foreign(b.Networks, f.VNI, f.VTEP) {
-				floods[f] = true
-			}
-		case *bgp.EVPNMacIPAdvertisementRoute:
-			if s, ok := stationOf(route, p); ok && foreign(b.Networks, s.VNI, s.VTEP) {
-				paths = append(paths, s)
-			}
-		}
-	})
-	return paths, floods, err
-}
-
-// foreign tells whether a VTEP can be another host's of one of the networks.
-func foreign(networks map[uint32]vpn.Network, vni uint32, vtep netip.Addr) bool {
-	n, ok := networks[vni]
-	return ok && vtep.IsValid() && vtep != n.VTEP && vtep.Is4() == n.VTEP.Is4() &&
-		!vtep.IsUnspecified() && !vtep.IsMulticast() && !vtep.IsLoopback() && !vtep.IsLinkLocalUnicast()
 }
 
 // floodOf is who gets what is for all by a route of type 3 (RFC 7432, 11; RFC 8365, 5.1.3).

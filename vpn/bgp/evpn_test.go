@@ -197,6 +197,27 @@ router bgp 64513
 	fdb("02:00:00:00:00:01", "dst 192.0.2.1")
 	l.eventuallyKnows(s, "7 to 192.0.2.254", "7 02:00:00:00:00:09 at 192.0.2.254")
 
+	// One that announces more than it may is not listened to until it may.
+	few := want.Clone()
+	n := few.Neighbors["tor1"]
+	n.PrefixLimit = 1
+	few.Neighbors["tor1"] = n
+	l.apply(few)
+	for i := range stationsLimit {
+		run(t, "bridge", "-n", "tor1", "fdb", "add", fmt.Sprintf("02:00:00:00:01:%02x", i), "dev", "p0", "master", "dynamic")
+	}
+	eventually(t, "the session ends", func() (bool, string) {
+		why := l.neighbor("tor1").Session.Reason
+		return strings.Contains(why, "more than 10 EVPN routes"), why
+	})
+	l.eventuallyKnows(s)
+	l.apply(want)
+	l.established("tor1")
+	eventually(t, "all stations are known", func() (bool, string) {
+		got := s.knows()
+		return strings.Count(got, " at ") == stationsLimit+1, got
+	})
+
 	// A neighbor that dies takes all with it.
 	kill(f.bgpd)
 	l.eventuallyKnows(s)

@@ -153,7 +153,7 @@ func (d *Driver) forgive(ctx context.Context) time.Duration {
 			next = min(next, left)
 			continue
 		}
-		s.limits = false
+		s.limits, s.crowded = false, false
 		again = append(again, a)
 	}
 	d.told.Unlock()
