@@ -218,9 +218,9 @@ func (m *mem) Rename(_ context.Context, pool, from, to string, id [16]byte) erro
 func (m *mem) Snapshots() (out []SnapshotStats) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.all(func(_, name string, r *ram) {
+	m.all(func(pool, name string, r *ram) {
 		for _, s := range r.snaps {
-			out = append(out, SnapshotStats{Info: Info{Name: name + "@" + s}})
+			out = append(out, SnapshotStats{Info: Info{Name: name + "@" + s}, Pool: pool})
 		}
 	})
 	return out

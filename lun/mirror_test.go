@@ -813,7 +813,7 @@ func TestMirrorRefuses(t *testing.T) {
 	if err := p.mux.Snapshot(ctx, "now", "data"); !errors.Is(err, ErrMirrored) {
 		t.Errorf("snapshot: %v", err)
 	}
-	if _, err := p.mux.BeginMove(ctx, "data", "c"); !errors.Is(err, ErrMirrored) {
+	if _, err := p.mux.BeginMove(ctx, "data", "c", false); !errors.Is(err, ErrMirrored) {
 		t.Errorf("move: %v", err)
 	}
 	if err := p.mux.Do(ctx, AddLeg{"data", "c"}); !errors.Is(err, ErrMirrored) {

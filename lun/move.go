@@ -25,8 +25,11 @@ const (
 // Move is a LUN on its way to another pool. Until it is over the LUN is served
 // from where it was, and all that changes it is done to both:
 //
-//	begin ─► every write goes to both ─► all is copied ─► commit ─► switch
-//	              └── one fails: the LUN stays, the copy is nothing ──┘
+//	begin ─► snapshots are copied ─► every write goes to both ─► all is copied ─► commit ─► switch
+//	              └──────────── one fails: the LUN stays, the copy is nothing ──────┘
+//
+// The copy is each snapshot in turn, the oldest first, of which it gets what differs from
+// the one before, and then the LUN.
 //
 // From Commit on nothing is acknowledged that is not in both, so that whoever
 // decides which of the two it is may take its time.
@@ -35,7 +38,12 @@ type Move struct {
 	from, to Volume
 	pools    [2]string
 	front    *front
-	again    bool // there may be data of an earlier attempt in the copy
+	again    bool // there may be data in the copy that are not the LUN's
+	engine   Engine
+	alone    bool        // without its snapshots
+	past     []past      // its snapshots, oldest first
+	kept     int         // how many of them the copy has
+	twin     atomic.Bool // what changes the LUN is done to both
 
 	patience time.Duration // that the copy has for what the LUN has done
 	failed   chan struct{} // closed when it has
@@ -180,21 +188,16 @@ func (m *Move) Run(ctx context.Context, progress func(done int64)) error {
 	// A piece that is being copied holds up writes: who ends the move ends that, too.
 	defer context.AfterFunc(ctx, func() { m.fail(context.Cause(ctx)) })()
 	buf := [2][]byte{make([]byte, movePiece), make([]byte, movePiece)}
-	for m.next < m.from.Info().Size {
-		n := min(moveWindow, m.from.Info().Size-m.next)
-		pieces, err := m.pieces(ctx, m.next, n)
-		if err = errors.Join(m.sound(), err); err == nil {
-			err = m.copyAll(ctx, pieces, buf, progress)
-		}
-		if err != nil {
-			return m.broke(ctx, err)
-		}
-		m.next += n
-		progress(m.next)
+	before, err := m.copyPast(ctx, buf, progress)
+	if err != nil {
+		return m.broke(ctx, err)
+	}
+	if err := m.copyVolume(ctx, m.from, &m.next, buf, func(done int64) { progress(before + done) }); err != nil {
+		return m.broke(ctx, err)
 	}
 	m.again = true
 	for _, d := range m.takeDirty() {
-		if err := m.copyAll(ctx, split(nil, d), buf, func(int64) {}); err != nil {
+		if err := m.copyAll(ctx, m.from, split(nil, d), buf, func(int64) {}); err != nil {
 			return m.broke(ctx, err)
 		}
 	}
@@ -205,6 +208,78 @@ func (m *Move) Run(ctx context.Context, progress func(done int64)) error {
 		return m.broke(ctx, fmt.Errorf("the copy in pool %s has %d bytes, and the LUN %d", m.pools[1], b, a))
 	}
 	return m.Err()
+}
+
+// Size is the bytes that Run goes through.
+func (m *Move) Size() int64 {
+	n := m.from.Info().Size
+	for _, p := range m.past[m.kept:] {
+		n += p.is.Size
+	}
+	return n
+}
+
+// copyPast brings the snapshots to the copy that it has not, and has writes go to both
+// when it has all. Before is how far the progress is then.
+func (m *Move) copyPast(ctx context.Context, buf [2][]byte, progress func(done int64)) (before int64, err error) {
+	for ; m.kept < len(m.past); m.kept++ {
+		p := m.past[m.kept]
+		m.again = m.again || m.kept > 0
+		next := int64(0)
+		if err = m.grow(ctx, p.is.Size); err == nil {
+			err = m.copyVolume(ctx, p.volume, &next, buf, func(done int64) { progress(before + done) })
+		}
+		if err == nil { // a snapshot is durable, and so must be what it is of
+			err = m.flush(ctx)
+		}
+		if err == nil {
+			err = m.engine.(Keeper).SnapshotAs(context.WithoutCancel(ctx), m.name+copySuffix, p.is)
+		}
+		if err != nil {
+			return before, fmt.Errorf("snapshot %s: %w", p.is.Name, err)
+		}
+		before += p.is.Size
+	}
+	if m.twin.Load() {
+		return before, nil
+	}
+	m.again = m.again || m.kept > 0
+	if err := m.grow(ctx, m.from.Info().Size); err != nil {
+		return before, err
+	}
+	m.begin()
+	return before, nil
+}
+
+// begin has what changes the LUN be done to both.
+func (m *Move) begin() {
+	m.twin.Store(true)
+	m.front.turn(newWay(m.from, m))
+}
+
+// grow makes the copy as large as what it is to be.
+func (m *Move) grow(ctx context.Context, size int64) error {
+	if is := m.to.Info().Size; is < size {
+		return m.engine.Do(context.WithoutCancel(ctx), GrowLUN{m.name + copySuffix, is, size})
+	}
+	return nil
+}
+
+// copyVolume makes the copy what a volume is from next on.
+func (m *Move) copyVolume(ctx context.Context, from Volume, next *int64, buf [2][]byte, progress func(done int64)) error {
+	for *next < from.Info().Size {
+		n := min(moveWindow, from.Info().Size-*next)
+		pieces, err := m.pieces(ctx, from, *next, n)
+		if err = errors.Join(m.sound(), err); err == nil {
+			err = m.copyAll(ctx, from, pieces, buf, progress)
+		}
+		if err != nil {
+			return err
+		}
+		*next += n
+		progress(*next)
+	}
+	return nil
 }
 
 // flush puts the copy on stable storage, which may take as long as it likes: nobody
@@ -231,12 +306,12 @@ func (m *Move) sound() error {
 	return nil
 }
 
-func (m *Move) copyAll(ctx context.Context, pieces []piece, buf [2][]byte, progress func(done int64)) error {
+func (m *Move) copyAll(ctx context.Context, from Volume, pieces []piece, buf [2][]byte, progress func(done int64)) error {
 	for _, p := range pieces {
 		if err := errors.Join(ctx.Err(), m.Err()); err != nil {
 			return err
 		}
-		if err := m.copy(ctx, p, buf); err != nil {
+		if err := m.copy(ctx, from, p, buf); err != nil {
 			return err
 		}
 		progress(p.off)
@@ -255,20 +330,38 @@ func (m *Move) broke(ctx context.Context, err error) error {
 
 type piece struct{ off, n int64 }
 
-// pieces is what of n bytes at off is to be looked at: what the LUN has, and what
-// only the copy has.
-func (m *Move) pieces(ctx context.Context, off, n int64) (all []piece, err error) {
-	note := func(v Volume) {
-		err = errors.Join(err, v.Extents(ctx, off, n, func(off, n int64, mapped bool) bool {
-			if mapped {
+// pieces is what of n bytes at off is to be looked at: what is there or has changed since
+// the snapshot before, and what only the copy has.
+func (m *Move) pieces(ctx context.Context, from Volume, off, n int64) (all []piece, err error) {
+	note := func(v, since Volume) {
+		yield := func(off, n int64, is bool) bool {
+			if is {
 				all = split(all, piece{off, n})
 			}
 			return true
-		}))
+		}
+		if since == nil {
+			err = errors.Join(err, v.Extents(ctx, off, n, yield))
+			return
+		}
+		c, ok := v.(Comparer)
+		if !ok {
+			err = errors.Join(err, fmt.Errorf("compare LUN %s with %s: its pool cannot", m.name, since.Info().Name))
+			return
+		}
+		err = errors.Join(err, c.ChangedSince(ctx, since, off, n, yield))
 	}
-	note(m.from)
+	var since, had Volume
+	if m.kept > 0 {
+		since = m.past[m.kept-1].volume
+		_, snapshot, _ := SplitSnapshot(m.past[m.kept-1].is.Name)
+		if had, err = m.engine.Volume(m.name + copySuffix + "@" + snapshot); err != nil {
+			return nil, err
+		}
+	}
+	note(from, since)
 	if m.again {
-		note(m.to)
+		note(m.to, had)
 	}
 	return all, err
 }
@@ -283,8 +376,9 @@ func split(all []piece, p piece) []piece {
 	return all
 }
 
-// copy makes a piece of the copy what the LUN is, and holds up what changes it.
-func (m *Move) copy(ctx context.Context, p piece, buf [2][]byte) error {
+// copy makes a piece of the copy what the LUN or its snapshot is, and holds up what
+// changes it.
+func (m *Move) copy(ctx context.Context, from Volume, p piece, buf [2][]byte) error {
 	ctx = context.WithoutCancel(ctx)
 	m.each(p.off, p.n, (*sync.Mutex).Lock)
 	defer m.each(p.off, p.n, (*sync.Mutex).Unlock)
@@ -293,7 +387,7 @@ func (m *Move) copy(ctx context.Context, p piece, buf [2][]byte) error {
 		mapped bool
 	}
 	var runs []run
-	err := m.from.Extents(ctx, p.off, p.n, func(off, n int64, mapped bool) bool {
+	err := from.Extents(ctx, p.off, p.n, func(off, n int64, mapped bool) bool {
 		runs = append(runs, run{piece{off, n}, mapped})
 		return true
 	})
@@ -305,7 +399,7 @@ func (m *Move) copy(ctx context.Context, p piece, buf [2][]byte) error {
 			err = m.clear(ctx, r.piece)
 			continue
 		}
-		err = m.write(ctx, r.piece, buf)
+		err = m.write(ctx, from, r.piece, buf)
 	}
 	return err
 }
@@ -329,9 +423,9 @@ func (m *Move) clear(ctx context.Context, p piece) error {
 }
 
 // write copies data, unless the copy has them.
-func (m *Move) write(ctx context.Context, p piece, buf [2][]byte) error {
+func (m *Move) write(ctx context.Context, from Volume, p piece, buf [2][]byte) error {
 	b := buf[0][:p.n]
-	if err := m.from.ReadAt(ctx, b, p.off); err != nil {
+	if err := from.ReadAt(ctx, b, p.off); err != nil {
 		return fmt.Errorf("the LUN in pool %s: %w", m.pools[0], err)
 	}
 	err := m.inTime(func() error {

@@ -25,7 +25,7 @@ func TestMoveWithoutADiskThatHangs(t *testing.T) {
 			}
 			return nil
 		})
-		m, err := s.mux.BeginMove(t.Context(), "data", "new")
+		m, err := s.mux.BeginMove(t.Context(), "data", "new", false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestMovedFromADiskThatHangs(t *testing.T) {
 	if err := v.WriteAt(t.Context(), bytes.Repeat([]byte{1}, 4096), 0, false); err != nil {
 		t.Fatal(err)
 	}
-	m, err := s.mux.BeginMove(t.Context(), "data", "new")
+	m, err := s.mux.BeginMove(t.Context(), "data", "new", false)
 	if err == nil {
 		err = m.Run(t.Context(), func(int64) {})
 	}

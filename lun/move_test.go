@@ -188,7 +188,7 @@ func (s *ship) loads(seed uint64) (stop func()) {
 
 func (s *ship) begin(pool string) *Move {
 	s.t.Helper()
-	m, err := s.mux.BeginMove(s.t.Context(), "data", pool)
+	m, err := s.mux.BeginMove(s.t.Context(), "data", pool, false)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func TestMove(t *testing.T) {
 		was := first.Info()
 		stop := s.loads(uint64(n))
 		m := s.begin(pool)
-		if _, err := s.mux.BeginMove(ctx, "data", "too"); !errors.Is(err, ErrMoves) {
+		if _, err := s.mux.BeginMove(ctx, "data", "too", false); !errors.Is(err, ErrMoves) {
 			t.Errorf("it moves twice: %v", err)
 		}
 		if err := s.mux.Snapshot(ctx, "s", "data"); !errors.Is(err, ErrMoves) {
@@ -340,7 +340,7 @@ func TestMoveFails(t *testing.T) {
 			}
 			s.raw.fail(fail)
 			s.thin.fail(fail)
-			m, err := s.mux.BeginMove(ctx, "data", "new")
+			m, err := s.mux.BeginMove(ctx, "data", "new", false)
 			if err == nil {
 				for _, err := range []error{v.WriteAt(ctx, make([]byte, 4096), 0, true), v.Unmap(ctx, 8192, 4096), v.Flush(ctx), v.WriteZeroes(ctx, 4096, 4096)} {
 					if err != nil {
@@ -511,7 +511,7 @@ func TestMoveRefused(t *testing.T) {
 	s := newShip(t)
 	fails := func(name, pool, text string) {
 		t.Helper()
-		if _, err := s.mux.BeginMove(ctx, name, pool); err == nil || !strings.Contains(err.Error(), text) {
+		if _, err := s.mux.BeginMove(ctx, name, pool, false); err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s to %s: %v, want %s", name, pool, err, text)
 		}
 	}
@@ -519,11 +519,11 @@ func TestMoveRefused(t *testing.T) {
 	fails("data", "none", "pool none is not in service")
 	fails("data", "old", "it is in pool old: name another pool")
 	s.raw.data["old"]["data"].snaps = []string{"s"}
-	fails("data", "new", "it has snapshots, which do not move: data@s: delete them first")
+	fails("data", "new", "it has snapshots, and pool new takes none: data@s: name a pool of kind thin")
 	s.raw.data["old"]["data"].snaps = nil
 	m := s.begin("new")
 	s.raw.data["old"]["data"].snaps = []string{"late"}
-	if err := errors.Join(m.Run(ctx, func(int64) {}), s.mux.CommitMove(ctx, "data")); err == nil || !strings.Contains(err.Error(), "data@late") {
+	if err := errors.Join(m.Run(ctx, func(int64) {}), s.mux.CommitMove(ctx, "data")); err == nil || !errors.Is(err, errOtherPast) {
 		t.Errorf("committed: %v", err)
 	}
 	if err := s.mux.CommitMove(ctx, "none"); !errors.Is(err, ErrClosed) {
@@ -533,7 +533,7 @@ func TestMoveRefused(t *testing.T) {
 		t.Errorf("the copy in a pool that is not there: %v, %v", over, err)
 	}
 	half := NewMux(map[Kind]Engine{Raw: &half{NewSim(State{Pools: shipPools, LUNs: map[string]LUN{"data": {Pool: "old"}}}), Raw, map[string]string{}}})
-	if _, err := half.BeginMove(ctx, "data", "new"); err == nil {
+	if _, err := half.BeginMove(ctx, "data", "new", false); err == nil {
 		t.Error("an engine that cannot gives a LUN away")
 	}
 }
@@ -633,7 +633,7 @@ func TestMoveToADiskThatHangs(t *testing.T) {
 	s := newShip(t)
 	h := &hung{s.thin, true}
 	s.mux.engines[Thin] = h
-	if _, err := s.mux.BeginMove(ctx, "data", "new"); !errors.Is(err, ErrHangs) {
+	if _, err := s.mux.BeginMove(ctx, "data", "new", false); !errors.Is(err, ErrHangs) {
 		t.Fatal(err)
 	}
 	if over, err := s.mux.EndMove(ctx, "data", "new"); over || !errors.Is(err, ErrHangs) {
@@ -698,7 +698,7 @@ func TestNoMoveDuringASnapshot(t *testing.T) {
 	ctx := t.Context()
 	s := newShip(t)
 	s.mux.engines[Raw] = &unhurried{s.raw, func() {
-		if _, err := s.mux.BeginMove(ctx, "data", "new"); err == nil || !strings.Contains(err.Error(), "a snapshot of it is being made") {
+		if _, err := s.mux.BeginMove(ctx, "data", "new", false); err == nil || !strings.Contains(err.Error(), "a snapshot of it is being made") {
 			t.Errorf("it moves: %v", err)
 		}
 	}}

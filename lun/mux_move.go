@@ -44,9 +44,10 @@ func (m *Mux) Expect(name string, moved Moved) {
 }
 
 // BeginMove begins to keep a LUN in service in another pool, too. An earlier copy
-// there, which a crash left, is taken up.
-func (m *Mux) BeginMove(ctx context.Context, name, pool string) (*Move, error) {
-	v := &Move{name: name, patience: movePatience, failed: make(chan struct{})}
+// there, which a crash left, is taken up. Its snapshots go with it unless alone, and
+// then they are deleted when it is there.
+func (m *Mux) BeginMove(ctx context.Context, name, pool string, alone bool) (*Move, error) {
+	v := &Move{name: name, alone: alone, patience: movePatience, failed: make(chan struct{})}
 	if err := m.claimMove(name, v); err != nil {
 		return nil, fmt.Errorf("move LUN %s: %w", name, err)
 	}
@@ -66,7 +67,7 @@ func (m *Mux) claimMove(name string, v *Move) error {
 		return ErrMoves
 	}
 	if m.snaps[name] > 0 {
-		return errors.New("a snapshot of it is being made: wait until that is done; a LUN that has snapshots does not move")
+		return errors.New("a snapshot of it is being made or deleted: wait until that is done")
 	}
 	m.moves[name] = v
 	return nil
@@ -94,10 +95,16 @@ func (m *Mux) beginMove(ctx context.Context, v *Move, pool string) error {
 	m.mu.Lock()
 	v.pools = [2]string{l.Pool, pool}
 	m.mu.Unlock()
+	if !v.alone {
+		if v.past, err = m.pastOf(v.name, l.Pool, source, pool); err != nil {
+			return err
+		}
+	}
 	l.Pool = pool
-	if v.to, err = m.openCopy(ctx, v.name, l); err != nil {
+	if v.to, err = m.openCopy(ctx, v, l); err != nil {
 		return err
 	}
+	v.engine = m.ofPool(pool)
 	err = v.to.Extents(ctx, 0, v.to.Info().Size, func(_, _ int64, mapped bool) bool {
 		v.again = v.again || mapped
 		return !v.again
@@ -112,7 +119,9 @@ func (m *Mux) beginMove(ctx context.Context, v *Move, pool string) error {
 	m.mu.Lock()
 	v.front, v.from = f, f.now.Load().volume
 	m.mu.Unlock()
-	f.turn(newWay(v.from, v))
+	if len(v.past) == 0 {
+		v.begin()
+	}
 	return nil
 }
 
@@ -131,13 +140,7 @@ func (m *Mux) movable(name, from, to string, source Engine) error {
 	if _, ok := target.(Renamer); !ok {
 		return fmt.Errorf("pool %s is of a kind that takes no LUN", to)
 	}
-	if err := m.freeOfMirror(name); err != nil {
-		return err
-	}
-	if s := m.SnapshotsOf(name); len(s) > 0 {
-		return fmt.Errorf("it has snapshots, which do not move: %s: delete them first", strings.Join(s, ", "))
-	}
-	return nil
+	return m.freeOfMirror(name)
 }
 
 // SnapshotsOf is the snapshots of a LUN, oldest first.
@@ -152,15 +155,32 @@ func (m *Mux) SnapshotsOf(name string) []string {
 }
 
 // openCopy puts a copy of a LUN into service, a new one where the one of an earlier
-// attempt has another size.
-func (m *Mux) openCopy(ctx context.Context, name string, l LUN) (Volume, error) {
-	e := m.ofPool(l.Pool)
+// attempt has another size or past.
+func (m *Mux) openCopy(ctx context.Context, v *Move, l LUN) (Volume, error) {
+	name, e := v.name, m.ofPool(l.Pool)
 	l.Fault, l.Ready = "", ""
+	kept, size, ok := m.takeUp(name, l, v.past)
+	if !ok {
+		if err := m.dropCopy(ctx, name); err != nil {
+			return nil, err
+		}
+		kept, size = 0, 0
+	}
+	switch {
+	case len(v.past) > 0 && size > 0:
+		l.Size = size
+	case len(v.past) > 0:
+		l.Size = v.past[0].is.Size
+	}
+	v.kept = kept
 	open := OpenLUN{name + copySuffix, l}
 	err := e.Do(ctx, open)
 	if err != nil {
 		if cleared := m.dropCopy(ctx, name); cleared != nil {
 			return nil, errors.Join(err, cleared)
+		}
+		if v.kept = 0; len(v.past) > 0 {
+			open.LUN.Size = v.past[0].is.Size
 		}
 		if err = e.Do(ctx, open); err != nil {
 			return nil, errors.Join(err, m.dropCopy(ctx, name))
@@ -180,6 +200,9 @@ func (m *Mux) destroy(ctx context.Context, name string) error {
 			continue
 		}
 		if err := e.Do(ctx, CloseLUN{name}); err != nil {
+			return err
+		}
+		if err := dropSnapshots(ctx, e, name); err != nil {
 			return err
 		}
 		if _, err := e.Delete(ctx, name); err != nil && !errors.Is(err, ErrUnknown) {
@@ -219,8 +242,8 @@ func (m *Mux) CommitMove(_ context.Context, name string) error {
 	if v == nil {
 		return ErrClosed
 	}
-	if s := m.SnapshotsOf(name); len(s) > 0 { // of somebody who asked before it began
-		v.fail(fmt.Errorf("it has snapshots, which do not move: %s: delete them first", strings.Join(s, ", ")))
+	if err := m.samePast(v); err != nil { // of somebody who asked before it began
+		v.fail(err)
 	}
 	return v.Commit()
 }
@@ -478,6 +501,9 @@ func (m *Mux) growCopy(ctx context.Context, s GrowLUN) error {
 	e := m.ofLUN(s.Name + copySuffix)
 	if e == nil {
 		return fmt.Errorf("grow LUN %s: %w", s.Name, ErrMoves)
+	}
+	if !v.twin.Load() {
+		return fmt.Errorf("grow LUN %s: %w, and its snapshots are being copied: it grows when they are", s.Name, ErrMoves)
 	}
 	return e.Do(ctx, GrowLUN{s.Name + copySuffix, s.From, s.To})
 }

@@ -21,6 +21,7 @@ func (m *Mux) Snapshots() []SnapshotStats {
 			all = append(all, s.Snapshots()...)
 		}
 	}
+	all = m.visibleSnapshots(all)
 	slices.SortStableFunc(all, func(a, b SnapshotStats) int {
 		of, _, _ := SplitSnapshot(a.Name)
 		other, _, _ := SplitSnapshot(b.Name)
@@ -220,6 +221,11 @@ func (m *Mux) Restore(ctx context.Context, name, snapshot, keep string) error {
 	if err != nil {
 		return fmt.Errorf("restore LUN %s: %w", name, err)
 	}
+	release, err := m.claimSnapshots([]string{name})
+	if err != nil {
+		return fmt.Errorf("restore %w", err)
+	}
+	defer release()
 	return s.Restore(ctx, name, snapshot, keep)
 }
 
@@ -229,5 +235,11 @@ func (m *Mux) DeleteSnapshot(ctx context.Context, snapshot string) (Deleted, err
 	if err != nil {
 		return Deleted{}, fmt.Errorf("delete %w", err)
 	}
+	of, _, _ := SplitSnapshot(snapshot)
+	release, err := m.claimSnapshots([]string{of})
+	if err != nil {
+		return Deleted{}, fmt.Errorf("delete snapshot %s: %w", snapshot, err)
+	}
+	defer release()
 	return s.DeleteSnapshot(ctx, snapshot)
 }

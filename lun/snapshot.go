@@ -29,6 +29,14 @@ type Snapshotter interface {
 	DeleteSnapshot(ctx context.Context, snapshot string) (Deleted, error)
 }
 
+// Keeper is a Snapshotter into whose pools LUNs move with their snapshots.
+type Keeper interface {
+	Snapshotter
+	// SnapshotAs keeps the present of a LUN in service as the same snapshot as one of
+	// another pool: with its name, identifier and time.
+	SnapshotAs(ctx context.Context, lun string, of SnapshotStats) error
+}
+
 // SnapshotStats is what a snapshot holds: a copy, taken at one moment.
 type SnapshotStats struct {
 	Info             // Name is "LUN@SNAPSHOT"; ReadOnly

@@ -286,6 +286,7 @@ type CheckLUN struct {
 type MoveLUN struct {
 	Name   string `json:"name"`
 	Pool   string `json:"pool,omitempty" doc:"where to; not with cancel"`
+	Alone  bool   `json:"withoutSnapshots,omitempty" doc:"leave its snapshots behind: they are deleted when it is there"`
 	Cancel bool   `json:"cancel,omitempty" doc:"end the move that is under way: the LUN stays where it is"`
 	Wait   bool   `json:"wait,omitempty" doc:"answer when the move is over, and not when it is begun; it goes on without who asked"`
 	Mark   string `json:"mark,omitempty" doc:"any word, by which the client finds its task"`

@@ -16,7 +16,7 @@ func newLUNMove(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "move LUN --pool POOL",
 		Short: "Put a LUN into another pool, of another kind too, while initiators use it",
-		Long: "The LUN stays what it was for initiators. Until all of it is in the other pool it is served from where it\n" +
+		Long: "The LUN stays what it was for initiators, and its snapshots go with it. Until all of it is in the other pool it is served from where it\n" +
 			"was; a move that fails or is cancelled leaves it there. The daemon carries it out, also after Ctrl-C here and\n" +
 			"after a restart. The same command again waits for it.",
 		Example: "  ripstop lun move data --pool fast\n  ripstop lun move data --cancel",
@@ -25,6 +25,9 @@ func newLUNMove(g *global) *cobra.Command {
 			ask.Name, ask.Mark, ask.Wait = args[0], newMark(), !detach
 			if (ask.Pool == "") != ask.Cancel {
 				return fmt.Errorf("move LUN %s: write --pool POOL, or --cancel to end a move", ask.Name)
+			}
+			if ask.Alone && ask.Cancel {
+				return fmt.Errorf("move LUN %s: --without-snapshots goes with --pool POOL alone", ask.Name)
 			}
 			c := client.New(g.socket)
 			end := showProgress(cmd.Context(), c, cmd.ErrOrStderr(), ask.Mark)
@@ -40,6 +43,7 @@ func newLUNMove(g *global) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&ask.Pool, "pool", "", "the pool that it shall be in")
+	cmd.Flags().BoolVar(&ask.Alone, "without-snapshots", false, "leave its snapshots behind: they are deleted when the LUN is in the other pool")
 	cmd.Flags().BoolVar(&ask.Cancel, "cancel", false, "end the move that is under way: the LUN stays where it is")
 	cmd.Flags().BoolVar(&detach, "detach", false, "do not wait until it is done")
 	return cmd

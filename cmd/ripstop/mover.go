@@ -203,7 +203,7 @@ func (d *daemon) copyLUN(ctx context.Context, name string, m beside.Move, x *mov
 	if err != nil || !d.drivers.lun.HasPool(m.To) {
 		return fmt.Errorf("move LUN %s to pool %s: %w", name, m.To, errNotYet)
 	}
-	v, err := d.drivers.lun.BeginMove(ctx, name, m.To)
+	v, err := d.drivers.lun.BeginMove(ctx, name, m.To, m.Alone)
 	if err != nil {
 		return err
 	}
@@ -216,11 +216,7 @@ func (d *daemon) copyLUN(ctx context.Context, name string, m beside.Move, x *mov
 		case <-copying.Done():
 		}
 	}()
-	size := int64(0)
-	if l, err := d.drivers.lun.Volume(name); err == nil {
-		size = l.Info().Size
-	}
-	o, end := d.work.begin("move", name, x.mark, size)
+	o, end := d.work.begin("move", name, x.mark, v.Size())
 	defer end()
 	for {
 		if err := v.Run(copying, o.done.Store); err != nil {
@@ -271,6 +267,9 @@ func (d *daemon) commitMove(ctx context.Context, name string, v *lun.Move) error
 	d.change.Lock()
 	defer d.change.Unlock()
 	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("move LUN %s: %w", name, err)
+	}
+	if err := d.serveNoSnapshots(ctx, name); err != nil {
 		return fmt.Errorf("move LUN %s: %w", name, err)
 	}
 	if err := d.drivers.lun.CommitMove(ctx, name); err != nil {

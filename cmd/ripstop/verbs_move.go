@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -19,7 +20,7 @@ func (d *daemon) moveLUN(ctx context.Context, ask v1.MoveLUN) (v1.MovedLUN, erro
 	if ask.Cancel {
 		return d.cancelMove(ctx, ask)
 	}
-	x, m, err := d.beginMove(ask)
+	x, m, err := d.beginMove(ctx, ask)
 	if err != nil {
 		return v1.MovedLUN{}, err
 	}
@@ -43,7 +44,7 @@ func (d *daemon) moveLUN(ctx context.Context, ask v1.MoveLUN) (v1.MovedLUN, erro
 }
 
 // beginMove records a move, or finds the same one under way.
-func (d *daemon) beginMove(ask v1.MoveLUN) (*movement, beside.Move, error) {
+func (d *daemon) beginMove(ctx context.Context, ask v1.MoveLUN) (*movement, beside.Move, error) {
 	d.change.Lock()
 	defer d.change.Unlock()
 	l, err := d.knownLUN("move", ask.Name)
@@ -54,10 +55,10 @@ func (d *daemon) beginMove(ask v1.MoveLUN) (*movement, beside.Move, error) {
 	if m, under := made.Moves[ask.Name]; under && m.Phase == beside.Copying && m.To == ask.Pool {
 		return d.movement(ask.Name, ask.Mark), m, nil
 	}
-	if err := d.movable(ask, l); err != nil {
+	if err := d.movable(ctx, ask, l); err != nil {
 		return nil, beside.Move{}, err
 	}
-	m := beside.Move{From: l.Pool, To: ask.Pool, Phase: beside.Copying}
+	m := beside.Move{From: l.Pool, To: ask.Pool, Phase: beside.Copying, Alone: ask.Alone}
 	if err := d.save(made.WithMove(ask.Name, m)); err != nil {
 		return nil, beside.Move{}, err
 	}
@@ -71,7 +72,7 @@ func (d *daemon) beginMove(ask v1.MoveLUN) (*movement, beside.Move, error) {
 }
 
 // movable refuses what cannot be moved, before anything is done for it.
-func (d *daemon) movable(ask v1.MoveLUN, l lun.LUNStats) error {
+func (d *daemon) movable(ctx context.Context, ask v1.MoveLUN, l lun.LUNStats) error {
 	name, pools := ask.Name, d.config().Pools
 	_, known := pools[ask.Pool]
 	switch {
@@ -93,8 +94,14 @@ func (d *daemon) movable(ask v1.MoveLUN, l lun.LUNStats) error {
 	if len(l.Legs) > 0 {
 		return refused(http.StatusConflict, "move LUN %s: the LUN is mirrored: write the new pool in its `pools:` instead of the one that it shall leave", name)
 	}
-	if s := d.snapshotsOf(name); len(s) > 0 {
-		return refused(http.StatusConflict, "move LUN %s: it has snapshots, which do not move: %s: delete them first, or move a clone: `ripstop lun clone %s NEW`", name, strings.Join(s, ", "), s[len(s)-1])
+	if err := d.serveNoSnapshots(ctx, name); err != nil {
+		return refused(http.StatusConflict, "move LUN %s: %v", name, err)
+	}
+	past, used := d.snapshotsOf(name), l.Used
+	for _, s := range d.drivers.lun.Snapshots() {
+		if of, _, _ := lun.SplitSnapshot(s.Name); of == name && !ask.Alone {
+			used += s.Exclusive // at least
+		}
 	}
 	for _, p := range d.drivers.lun.Stats().Pools {
 		if p.Name == ask.Pool && p.Kind == lun.Raw && d.config().LUNs[name].Snapshots.Every > 0 {
@@ -103,8 +110,26 @@ func (d *daemon) movable(ask v1.MoveLUN, l lun.LUNStats) error {
 		if p.Name == ask.Pool && p.Kind == lun.Raw && d.config().LUNs[name].Copy != nil {
 			return refused(http.StatusConflict, "move LUN %s: the file has it copied elsewhere, and pool %s is raw and takes no snapshots, of which copies are made: take `copy:` out of the file first, or name a pool of kind thin", name, p.Name)
 		}
-		if room := p.Size - p.Used - p.Reserved; p.Name == ask.Pool && l.Used > room {
-			return refused(http.StatusInsufficientStorage, "move LUN %s: it has %s of data and pool %s room for %s: delete LUNs or snapshots there, or give the pool more size", name, size(l.Used), p.Name, size(max(0, room)))
+		if p.Name == ask.Pool && p.Kind == lun.Raw && len(past) > 0 && !ask.Alone {
+			return refused(http.StatusConflict, "move LUN %s: it has snapshots, and pool %s is raw and takes none: %s: name a pool of kind thin, or leave them behind, which deletes them: `ripstop lun move %s --pool %s --without-snapshots`", name, p.Name, strings.Join(past, ", "), name, p.Name)
+		}
+		if room := p.Size - p.Used - p.Reserved; p.Name == ask.Pool && used > room {
+			return refused(http.StatusInsufficientStorage, "move LUN %s: it has %s of data and pool %s room for %s: delete LUNs or snapshots there, or give the pool more size", name, size(used), p.Name, size(max(0, room)))
+		}
+	}
+	return nil
+}
+
+// serveNoSnapshots refuses to move a LUN of which a target serves a snapshot: that would
+// be another disk for who has it in use.
+func (d *daemon) serveNoSnapshots(ctx context.Context, name string) error {
+	for _, s := range d.snapshotsOf(name) {
+		at, err := d.servedAt(ctx, s)
+		if err != nil {
+			return err
+		}
+		if len(at) > 0 {
+			return fmt.Errorf("target %s serves its snapshot %s: take that out of the file's target, or serve a clone: `ripstop lun clone %s NEW`", strings.Join(at, ", "), s, s)
 		}
 	}
 	return nil

@@ -24,6 +24,7 @@ type Move struct {
 	From, To string
 	Phase    Phase
 	ID       [16]byte // of the LUN, where Phase is Done
+	Alone    bool     // its snapshots are left behind, and deleted
 }
 
 // Place is where a LUN of the file is that a verb moved, for as long as the file
@@ -38,6 +39,7 @@ type move struct {
 	To    string `json:"to"`
 	Phase Phase  `json:"phase"`
 	ID    string `json:"id,omitempty"`
+	Alone bool   `json:"alone,omitempty"`
 }
 
 type place struct {
@@ -48,7 +50,7 @@ type place struct {
 func recordMoves(o Objects) (moves map[string]move, places map[string]place) {
 	moves, places = map[string]move{}, map[string]place{}
 	for n, m := range o.Moves {
-		r := move{From: m.From, To: m.To, Phase: m.Phase}
+		r := move{From: m.From, To: m.To, Phase: m.Phase, Alone: m.Alone}
 		if m.ID != [16]byte{} {
 			r.ID = hex.EncodeToString(m.ID[:])
 		}
@@ -62,7 +64,7 @@ func recordMoves(o Objects) (moves map[string]move, places map[string]place) {
 
 func (o *Objects) readMoves(moves map[string]move, places map[string]place) error {
 	for n, r := range moves {
-		m := Move{From: r.From, To: r.To, Phase: r.Phase}
+		m := Move{From: r.From, To: r.To, Phase: r.Phase, Alone: r.Alone}
 		id, err := hex.DecodeString(r.ID)
 		if err != nil || r.ID != "" && len(id) != len(m.ID) || !slices.Contains([]Phase{Copying, Undoing, Done}, r.Phase) {
 			return fmt.Errorf("the move of LUN %s is none: put back a copy of the state directory", n)

@@ -83,7 +83,7 @@ func TestCarryKey(t *testing.T) {
 	ctx := t.Context()
 	h := newHouse(t, t.TempDir())
 	h.do(lun.OpenLUN{Name: "data", LUN: h.encrypted("raw", 4096, lun.Encryption{Key: keyOf(t, "E")})})
-	m, err := h.BeginMove(ctx, "data", "thin")
+	m, err := h.BeginMove(ctx, "data", "thin", false)
 	if err == nil {
 		err = m.Run(ctx, func(int64) {})
 	}

@@ -22,7 +22,7 @@ func TestMove(t *testing.T) {
 		h.write("data", 4096, data)
 		begin := func() *lun.Move {
 			t.Helper()
-			m, err := h.BeginMove(ctx, "data", "thin")
+			m, err := h.BeginMove(ctx, "data", "thin", false)
 			if err == nil {
 				err = m.Run(ctx, func(int64) {})
 			}
@@ -101,7 +101,7 @@ func TestMoveToAKeyOfNothing(t *testing.T) {
 	h.do(lun.OpenLUN{Name: "data", LUN: plain})
 	data := bytes.Repeat([]byte("plain text"), 2048)[:16384]
 	h.write("data", 4096, data)
-	m, err := h.BeginMove(ctx, "data", "thin")
+	m, err := h.BeginMove(ctx, "data", "thin", false)
 	if err == nil {
 		err = errors.Join(m.Run(ctx, func(int64) {}), h.CommitMove(ctx, "data"))
 	}

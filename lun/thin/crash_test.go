@@ -485,22 +485,24 @@ func (w *world) rename(ctx context.Context) error {
 	id := [16]byte([]byte(fmt.Sprintf("%-16s", to)))
 	w.inherit(to, from)
 	w.block[to] = w.block[from]
-	err := w.pool.Rename(ctx, from, to, id)
+	names := map[string]string{from: to}
 	for other := range w.volumes {
-		if strings.HasPrefix(other, from+"@") {
-			if !errors.Is(err, ErrHasSnapshots) {
-				return fmt.Errorf("rename of a volume with snapshots: %w", err)
-			}
-			return nil
+		if of, snapshot, _ := strings.Cut(other, "@"); of == from && of != other {
+			names[other] = to + "@" + snapshot
+			w.inherit(names[other], other)
+			w.block[names[other]] = w.block[other]
 		}
 	}
+	err := w.pool.Rename(ctx, from, to, id)
 	if i := was.Info(); err == nil && (i.Name != to || i.ID != id) {
 		return fmt.Errorf("%s is renamed to %s and says that it is %s", from, to, i.Name)
 	}
 	return w.settled(err, w.has(to), func() {
-		w.volumes[to], w.thick[to] = w.volumes[from], w.thick[from]
-		delete(w.volumes, from)
-		delete(w.thick, from)
+		for from, to := range names {
+			w.volumes[to], w.thick[to] = w.volumes[from], w.thick[from]
+			delete(w.volumes, from)
+			delete(w.thick, from)
+		}
 	})
 }
 

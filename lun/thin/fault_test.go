@@ -172,7 +172,6 @@ func TestBadRequests(t *testing.T) {
 		{p.Delete(ctx, "none"), ErrNotFound},
 		{p.Delete(ctx, "v"), ErrHasSnapshots},
 		{p.Rename(ctx, "none", "n", [16]byte{1}), ErrNotFound},
-		{p.Rename(ctx, "v", "n", [16]byte{1}), ErrHasSnapshots},
 		{p.Rename(ctx, "v@s", "n", [16]byte{1}), lun.ErrReadOnly},
 		{p.Grow(ctx, "none", 4096), ErrNotFound},
 		{s.WriteAt(ctx, b, 0, false), lun.ErrReadOnly},

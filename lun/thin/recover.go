@@ -313,7 +313,7 @@ func (p *Pool) redo(r record) error {
 	case recDelete:
 		p.remove(v)
 	case recRename:
-		if v.snapshot || r.shape.block != v.shape().block || !r.shape.possible(v.size.Load()) || p.unshared(v) != nil || p.vacant(r.shape.name) != nil {
+		if r.shape.block != v.shape().block || !r.shape.possible(v.size.Load()) || p.vacant(r.shape.name) != nil {
 			return damaged("log", errImpossible)
 		}
 		p.assign(v, r.shape)

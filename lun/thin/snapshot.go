@@ -116,20 +116,34 @@ func (p *Pool) vacant(name string) error {
 // same moment: after a cut either all are there or none. It takes no data, and
 // no longer for a larger volume than its pages do.
 func (p *Pool) Snapshot(ctx context.Context, snapshot string, volumes ...string) error {
-	p.control.Lock()
-	defer p.control.Unlock()
-	if err := p.takeSnapshot(ctx, snapshot, volumes); err != nil {
+	s, err := newShape(snapshot, 0)
+	if err == nil {
+		err = p.takeSnapshot(ctx, s, volumes)
+	}
+	if err != nil {
 		return fmt.Errorf("snapshot %s of LUN %s: %w", snapshot, strings.Join(volumes, ", "), err)
 	}
 	return nil
 }
 
-func (p *Pool) takeSnapshot(ctx context.Context, snapshot string, volumes []string) error {
-	from, err := p.sources(volumes)
-	if err != nil {
-		return err
-	}
+// SnapshotAs is Snapshot of a volume for one that was made elsewhere: it has its
+// identifier and its time.
+func (p *Pool) SnapshotAs(ctx context.Context, snapshot, volume string, id [16]byte, created time.Time) error {
 	s, err := newShape(snapshot, 0)
+	if err == nil {
+		s.id, s.created = id, created.UnixNano()
+		err = p.takeSnapshot(ctx, s, []string{volume})
+	}
+	if err != nil {
+		return fmt.Errorf("snapshot %s of LUN %s: %w", snapshot, volume, err)
+	}
+	return nil
+}
+
+func (p *Pool) takeSnapshot(ctx context.Context, s shape, volumes []string) error {
+	p.control.Lock()
+	defer p.control.Unlock()
+	from, err := p.sources(volumes)
 	if err != nil {
 		return err
 	}
@@ -187,6 +201,7 @@ func (p *Pool) freezeAll(ctx context.Context, s shape, from []*Volume, open func
 		}
 		for _, v := range from {
 			items = append(items, p.freeze(v, s))
+			rand.Read(s.id[:])
 		}
 		p.wal.add(true, func(b []byte) []byte { return appendItems(b, recSnapshot, items) })
 		return nil
@@ -215,7 +230,6 @@ func (p *Pool) sources(names []string) ([]*Volume, error) {
 
 // freeze makes a snapshot of a volume. With gate and tree held.
 func (p *Pool) freeze(v *Volume, s shape) item {
-	rand.Read(s.id[:])
 	s.name, s.block = v.shape().name+"@"+s.name, v.shape().block
 	v.calm()
 	i := item{v.number, p.nextID, s}
@@ -336,8 +350,8 @@ func (p *Pool) grow(ctx context.Context, v *Volume, size int64) error {
 	return err
 }
 
-// Rename gives a volume without snapshots another name and another identifier;
-// I/O goes on.
+// Rename gives a volume another name and another identifier, and its snapshots, which
+// go by its name, other names; I/O goes on. After a cut all have the new names or none.
 func (p *Pool) Rename(ctx context.Context, from, to string, id [16]byte) error {
 	p.control.Lock()
 	defer p.control.Unlock()
@@ -358,13 +372,45 @@ func (p *Pool) rename(ctx context.Context, v *Volume, to string, id [16]byte) er
 	}
 	s.id, s.created = id, v.shape().created
 	return p.restructure(ctx, func() error {
-		if err := cmp.Or(p.unshared(v), p.vacant(to)); err != nil {
-			return err
+		all := []renaming{{v, s}}
+		for _, o := range p.volumes {
+			if o.parent != v.number || !o.snapshot {
+				continue
+			}
+			_, name, _ := strings.Cut(o.shape().name, "@")
+			s := *o.shape()
+			s.name = to + "@" + name
+			all = append(all, renaming{o, s})
 		}
-		p.assign(v, s)
-		p.wal.add(false, func(b []byte) []byte { return appendRename(b, v.number, s) })
+		if len(all) > mostRenamed {
+			return fmt.Errorf("it has %d snapshots, and the names of at most %d change at once: delete some", len(all)-1, mostRenamed-1)
+		}
+		for _, r := range all {
+			if err := p.vacant(r.to.name); err != nil {
+				return err
+			}
+		}
+		for _, r := range all {
+			p.assign(r.v, r.to)
+		}
+		p.wal.add(false, func(b []byte) []byte {
+			for _, r := range all { // in the same frame
+				b = appendRename(b, r.v.number, r.to)
+			}
+			return b
+		})
 		return nil
 	})
+}
+
+// mostRenamed is how many volumes and snapshots get other names at once: their records
+// are in one frame.
+const mostRenamed = 2048
+
+// renaming is a volume or snapshot and what it will be.
+type renaming struct {
+	v  *Volume
+	to shape
 }
 
 // assign gives a volume its new shape. With tree held, or while recovering.

@@ -14,7 +14,7 @@ import (
 	"ripstop/lun/thin"
 )
 
-var _ lun.Snapshotter = (*Engine)(nil)
+var _ lun.Keeper = (*Engine)(nil)
 
 // Snapshots is what all pools in service have, in the order of their making.
 func (e *Engine) Snapshots() []lun.SnapshotStats {
@@ -46,6 +46,14 @@ func (e *Engine) Snapshot(ctx context.Context, name string, luns ...string) erro
 		}
 		e.log.Debug("snapshot made", "luns", strings.Join(luns, ","), "snapshot", name)
 		return nil
+	})
+}
+
+// SnapshotAs keeps the present of a LUN as a snapshot that another pool has.
+func (e *Engine) SnapshotAs(ctx context.Context, name string, of lun.SnapshotStats) error {
+	_, snapshot, _ := lun.SplitSnapshot(of.Name)
+	return e.onLUNs(ctx, "snapshot "+snapshot, []string{name}, func(ctx context.Context, p *pool) error {
+		return p.thin.SnapshotAs(ctx, snapshot, name, of.ID, of.Created)
 	})
 }
 
