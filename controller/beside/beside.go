@@ -39,9 +39,10 @@ type Objects struct {
 	// made and will not leave as they are, each with its pool. What a crash leaves of
 	// them is nobody's.
 	Unfinished map[string]string
-	Ports      map[string]Port // by name, which a host has once
-	Peers      map[string]Peer // by name, of one tunnel each
-	Moves      map[string]Move // by LUN, of the file too
+	Ports      map[string]Port          // by name, which a host has once
+	Peers      map[string]Peer          // by name, of one tunnel each
+	Hosts      map[string]config.Joined // of the fabric that joined by a token and have no key in the file
+	Moves      map[string]Move          // by LUN, of the file too
 	Places     map[string]Place
 }
 
@@ -61,7 +62,7 @@ type Peer struct {
 
 // Missing is an object that cannot stand beside the file, and why.
 type Missing struct {
-	Object string // "port/SWITCH/NAME", "peer/TUNNEL/NAME"
+	Object string // "port/SWITCH/NAME", "peer/TUNNEL/NAME", "host/NAME"
 	Err    error
 }
 
@@ -71,6 +72,7 @@ type record struct {
 	LUNs   map[string]lun  `json:"luns"`
 	Ports  map[string]port `json:"ports"`
 	Peers  map[string]peer `json:"peers,omitempty"`
+	Hosts  map[string]host `json:"hosts,omitempty"`
 
 	Unfinished map[string]string `json:"unfinished,omitempty"`
 	Moves      map[string]move   `json:"moves,omitempty"`
@@ -99,6 +101,11 @@ type peer struct {
 	At           string         `json:"at,omitempty"`
 	AllowedIPs   []netip.Prefix `json:"allowedIPs"`
 	Keepalive    time.Duration  `json:"keepalive,omitempty"`
+}
+
+type host struct {
+	PublicKey vpn.Key `json:"publicKey"`
+	Endpoint  string  `json:"endpoint,omitempty"`
 }
 
 type lun struct {
@@ -172,7 +179,7 @@ func (s *Store) Load() (Objects, error) {
 }
 
 func (r record) objects() Objects {
-	o := Objects{LUNs: map[string]config.LUN{}, Ports: map[string]Port{}, Peers: map[string]Peer{}, Unfinished: r.Unfinished}
+	o := Objects{LUNs: map[string]config.LUN{}, Ports: map[string]Port{}, Peers: map[string]Peer{}, Hosts: map[string]config.Joined{}, Unfinished: r.Unfinished}
 	for n, l := range r.LUNs {
 		o.LUNs[n] = config.LUN{Pool: l.Pool, Size: l.Size, Block: l.Block, Thick: l.Thick, Encryption: l.Encryption.of()}
 	}
@@ -186,12 +193,15 @@ func (r record) objects() Objects {
 			PublicKey: p.PublicKey, PresharedKey: p.PresharedKey, Next: p.Next, NextPSK: p.NextPSK, AllowedIPs: p.AllowedIPs, Keepalive: p.Keepalive,
 		}}
 	}
+	for n, h := range r.Hosts {
+		o.Hosts[n] = config.Joined(h)
+	}
 	return o
 }
 
 // Save keeps o; it is on stable storage when the error is nil.
 func (s *Store) Save(o Objects) error {
-	r := record{Format: format, LUNs: map[string]lun{}, Ports: map[string]port{}, Peers: map[string]peer{}, Unfinished: o.Unfinished}
+	r := record{Format: format, LUNs: map[string]lun{}, Ports: map[string]port{}, Peers: map[string]peer{}, Hosts: map[string]host{}, Unfinished: o.Unfinished}
 	for n, l := range o.LUNs {
 		r.LUNs[n] = lun{l.Pool, l.Size, l.Block, l.Thick, encryptionOf(l.Encryption)}
 	}
@@ -200,6 +210,9 @@ func (s *Store) Save(o Objects) error {
 	}
 	for n, p := range o.Peers {
 		r.Peers[n] = peer{p.Tunnel, p.PublicKey, p.PresharedKey, p.Next, p.NextPSK, p.At, p.AllowedIPs, p.Keepalive}
+	}
+	for n, h := range o.Hosts {
+		r.Hosts[n] = host(h)
 	}
 	r.Moves, r.Places = recordMoves(o)
 	b, err := json.Marshal(r)
@@ -235,12 +248,37 @@ func (o Objects) Merge(c *config.Config) (*config.Config, []Missing) {
 		sw.Ports[name] = p.Port
 		all.Switches[p.Switch] = sw
 	}
+	missing = append(missing, o.mergeHosts(&all)...)
 	return &all, append(missing, o.mergePeers(&all, c)...)
+}
+
+// mergeHosts gives all the hosts that joined.
+func (o Objects) mergeHosts(all *config.Config) []Missing {
+	var missing []Missing
+	for _, name := range slices.Sorted(maps.Keys(o.Hosts)) {
+		if named(all, name) {
+			continue
+		}
+		with, err := all.WithJoined(name, o.Hosts[name])
+		if err != nil {
+			missing = append(missing, Missing{"host/" + name, fmt.Errorf("it joined by a token, and %w: put that right, or run `ripstop host revoke %s`", err, name)})
+			continue
+		}
+		*all = *with
+	}
+	return missing
+}
+
+// named tells whether c says all of a host that a token could, or has no such host:
+// then it is revoked.
+func named(c *config.Config, host string) bool {
+	h, there := c.Hosts[host]
+	return !there || h.PublicKey != (vpn.Key{})
 }
 
 // mergePeers gives all, whose maps are c's, the peers that c does not name.
 func (o Objects) mergePeers(all, c *config.Config) []Missing {
-	all.Tunnels = copyOf(c.Tunnels)
+	all.Tunnels = copyOf(all.Tunnels)
 	var missing []Missing
 	for _, name := range slices.Sorted(maps.Keys(o.Peers)) {
 		p := o.Peers[name]
@@ -281,8 +319,10 @@ func (o Objects) Adopt(c *config.Config) (rest Objects, changed bool) {
 	rest.LUNs, rest.Ports, rest.Peers, rest.Places = copyOf(o.LUNs), copyOf(o.Ports), copyOf(o.Peers), o.settled(c)
 	maps.DeleteFunc(rest.LUNs, func(n string, _ config.LUN) bool { _, ok := c.LUNs[n]; return ok })
 	maps.DeleteFunc(rest.Ports, func(n string, _ Port) bool { return hasPort(c, n) })
+	rest.Hosts = copyOf(o.Hosts)
+	maps.DeleteFunc(rest.Hosts, func(n string, _ config.Joined) bool { return named(c, n) })
 	maps.DeleteFunc(rest.Peers, func(n string, p Peer) bool { return hasPeer(c, p.Tunnel, n) })
-	return rest, len(rest.LUNs) != len(o.LUNs) || len(rest.Ports) != len(o.Ports) || len(rest.Peers) != len(o.Peers) || len(rest.Places) != len(o.Places)
+	return rest, len(rest.LUNs) != len(o.LUNs) || len(rest.Ports) != len(o.Ports) || len(rest.Peers) != len(o.Peers) || len(rest.Hosts) != len(o.Hosts) || len(rest.Places) != len(o.Places)
 }
 
 // WithLUN is the objects with a LUN made, or changed.
@@ -338,6 +378,20 @@ func (o Objects) WithPeer(name string, p Peer) Objects {
 func (o Objects) WithoutPeer(name string) Objects {
 	o.Peers = copyOf(o.Peers)
 	delete(o.Peers, name)
+	return o
+}
+
+// WithHost is the objects with a host that joined.
+func (o Objects) WithHost(name string, j config.Joined) Objects {
+	o.Hosts = copyOf(o.Hosts)
+	o.Hosts[name] = j
+	return o
+}
+
+// WithoutHost is the objects without a host that joined.
+func (o Objects) WithoutHost(name string) Objects {
+	o.Hosts = copyOf(o.Hosts)
+	delete(o.Hosts, name)
 	return o
 }
 

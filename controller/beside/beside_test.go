@@ -29,6 +29,7 @@ func TestSavedObjectsComeBack(t *testing.T) {
 		Moved("b", &config.Config{LUNs: map[string]config.LUN{"b": {Pool: "main"}}}, [16]byte{7, 8}).
 		WithPeer("laptop", Peer{"site", "vpn.example:51820", config.Peer{PublicKey: vpn.Key{7}, PresharedKey: "peers/laptop.psk", Next: vpn.Key{8}, NextPSK: "peers/next.psk", AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.99.0.3/32")}, Keepalive: 25 * time.Second}}).
 		WithPeer("gone", Peer{}).WithoutPeer("gone").
+		WithHost("c", config.Joined{PublicKey: vpn.Key{9}, Endpoint: "c.example:51820"}).WithHost("gone", config.Joined{}).WithoutHost("gone").
 		Begun("b", "main").Begun("scratch@x", "main").Begun("gone", "main").Finished("gone").
 		WithPort("vm7", Port{"lab", config.Port{Kind: vswitch.Tap, VLAN: "blue", TapUser: "qemu", MultiQueue: true}}).
 		WithPort("c1", Port{"lab", config.Port{Kind: vswitch.Veth, VLAN: "red", Netns: "c1", IfName: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24")}}})
@@ -209,6 +210,50 @@ func TestPeersBesideTheFile(t *testing.T) {
 	}
 	_, missing = rest.Merge(&config.Config{})
 	if len(missing) != 1 || !strings.Contains(missing[0].Err.Error(), `there is no tunnel "site"`) {
+		t.Errorf("missing %v", missing)
+	}
+}
+
+// TestHostsBesideTheFile: a host that joined is a peer as if the file had its key, until
+// the file has one, or has no such host any more.
+func TestHostsBesideTheFile(t *testing.T) {
+	file := func(c string) *config.Config {
+		key := vpn.Key{1}.String()
+		text := "version: 1\nhosts:\n  a: {endpoint: 'a.example:1', public-key: " + key + ", address: 10.99.0.1/24}\n" + c +
+			"tunnels:\n  mesh: {listen: 1, private-key: k, mesh: full}\n"
+		cfg, _, err := config.ParseFor([]config.File{{Name: "f.yaml", Data: []byte(text)}}, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg
+	}
+	open := file("  c: {address: 10.99.0.2/24, subnets: 10.50.0.0/16}\n")
+	o := Objects{}.WithHost("c", config.Joined{PublicKey: vpn.Key{2}, Endpoint: "c.example:1"}).
+		WithPeer("laptop", Peer{"mesh", "", config.Peer{PublicKey: vpn.Key{3}, AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.50.0.1/32")}}})
+	all, missing := o.Merge(open)
+	if p := all.Tunnels["mesh"].Peers["c"]; p.PublicKey != (vpn.Key{2}) || p.Endpoint != "c.example:1" || len(p.AllowedIPs) != 2 {
+		t.Errorf("peer %+v", p)
+	}
+	if len(missing) != 1 || missing[0].Object != "peer/mesh/laptop" {
+		t.Errorf("missing %v", missing)
+	}
+	if len(open.Tunnels["mesh"].Peers) != 0 || open.Hosts["c"].PublicKey != (vpn.Key{}) {
+		t.Error("the file was changed")
+	}
+	if _, changed := o.Adopt(open); changed {
+		t.Error("the same file adopts it")
+	}
+	for what, c := range map[string]*config.Config{"its key": file("  c: {address: 10.99.0.2/24, public-key: " + vpn.Key{4}.String() + "}\n"), "no c": file(""), "no hosts": {}} {
+		all, _ := o.Merge(c)
+		if p := all.Tunnels["mesh"].Peers["c"]; p.PublicKey == (vpn.Key{2}) {
+			t.Errorf("%s: the key from the token holds", what)
+		}
+		if rest, changed := o.Adopt(c); !changed || len(rest.Hosts) != 0 {
+			t.Errorf("%s: kept %v", what, rest.Hosts)
+		}
+	}
+	_, missing = o.WithHost("c", config.Joined{PublicKey: vpn.Key{1}}).Merge(open)
+	if len(missing) == 0 || missing[0].Object != "host/c" || !strings.Contains(missing[0].Err.Error(), "ripstop host revoke c") {
 		t.Errorf("missing %v", missing)
 	}
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -377,8 +378,12 @@ func (c *checker) checkMembersOf(n string, t *rawTunnel, hosts []string) {
 			owners[own] = append(owners[own], h)
 		}
 		host := c.raw.Hosts.items[h]
-		if !host.PublicKey.given {
-			c.errorf(host.spot, "public-key is missing, as the host is in the mesh of tunnel %q: write what `ripstop key %s` prints there", n, t.PrivateKey.v)
+		switch {
+		case host.PublicKey.given:
+		case host.Next.given:
+			c.errorf(host.Next.spot, "is the key that goes after public-key, which is missing: write this one there")
+		default:
+			c.warnf(host.spot, "public-key is missing: the mesh of tunnel %q is without the host until it joins with what `ripstop host token %s` prints, or the file has what `ripstop key %s` prints there", n, h, t.PrivateKey.v)
 		}
 		if !host.Address.given {
 			c.errorf(host.spot, "address is missing, as the host is in the mesh of tunnel %q: give it one", n)
@@ -470,11 +475,26 @@ func (c *checker) mesh(t *rawTunnel, out *Tunnel) {
 
 // meshPeers adds the peers that the mesh of each tunnel makes of the other hosts.
 func (c *Config) meshPeers() {
-	for _, t := range c.Tunnels {
-		for n, p := range t.Mesh.peers(c.Host, c.Hosts) {
-			t.Peers[n] = p
-		}
+	for n, t := range c.Tunnels {
+		maps.Copy(t.Peers, t.Mesh.peers(c.Host, c.Hosts))
+		t.Awaited = t.Mesh.awaited(c.Host, c.Hosts)
+		c.Tunnels[n] = t
 	}
+}
+
+// awaited is what will be behind the hosts that have no key yet, which nobody else gets.
+func (m Mesh) awaited(self string, hosts map[string]Host) map[string][]netip.Prefix {
+	var out map[string][]netip.Prefix
+	for _, n := range m.Hosts {
+		if n == self || hosts[n].PublicKey != (vpn.Key{}) {
+			continue
+		}
+		if out == nil {
+			out = map[string][]netip.Prefix{}
+		}
+		out[n] = hosts[n].prefixes()
+	}
+	return out
 }
 
 // peers is the peers of one host of a mesh, by the other's name: their addresses
@@ -491,10 +511,10 @@ func (m Mesh) peers(self string, hosts map[string]Host) map[string]Peer {
 	}
 	var rest []netip.Prefix
 	for _, n := range m.Hosts {
-		if n == self {
+		h := hosts[n]
+		if n == self || h.PublicKey == (vpn.Key{}) {
 			continue
 		}
-		h := hosts[n]
 		if !joined(m.Hubs, self, n) {
 			rest = append(rest, h.prefixes()...)
 			continue

@@ -124,7 +124,8 @@ type Tunnel struct {
 	MTU        int     // bytes, 0 computes it
 	Peers      map[string]Peer
 	Mesh       Mesh
-	User       bool // no interface on the host: portals are served inside of it
+	Awaited    map[string][]netip.Prefix // hosts of the mesh without a key yet, and what will be behind them; nil for none
+	User       bool                      // no interface on the host: portals are served inside of it
 }
 
 // Mesh is how the hosts of a fabric are the tunnel's peers.

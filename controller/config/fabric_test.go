@@ -282,3 +282,47 @@ func TestMeshKeys(t *testing.T) {
 		}
 	}
 }
+
+// TestJoined: a mesh is without a host that has no key, keeps what will be behind it, and
+// has it as if the key stood in the file as soon as it is told.
+func TestJoined(t *testing.T) {
+	whole := part(t, fourHosts("{hub: a}"), "a")
+	text := strings.Replace(fourHosts("{hub: a}"), fmt.Sprintf("public-key: %q, ", keys[2]), "", 1)
+	a := part(t, text, "a")
+	mesh := a.Tunnels["mesh"]
+	if _, there := mesh.Peers["c"]; there || len(mesh.Peers) != 2 || len(mesh.Awaited["c"]) == 0 {
+		t.Errorf("peers %v, awaited %v", mesh.Peers, mesh.Awaited)
+	}
+	key := whole.Hosts["c"].PublicKey
+	got, err := a.WithJoined("c", Joined{PublicKey: key})
+	if err != nil || !reflect.DeepEqual(got.Tunnels, whole.Tunnels) || !reflect.DeepEqual(got.Hosts, whole.Hosts) {
+		t.Errorf("%v: %+v, want %+v", err, got.Tunnels, whole.Tunnels)
+	}
+	if got, err = a.WithJoined("c", Joined{key, "c.example:7"}); err != nil || got.Tunnels["mesh"].Peers["c"].Endpoint != "c.example:7" {
+		t.Errorf("%v: endpoint %q", err, got.Tunnels["mesh"].Peers["c"].Endpoint)
+	}
+	for _, x := range []struct {
+		at, host string
+		j        Joined
+		says     string
+	}{
+		{"a", "x", Joined{PublicKey: key}, `no host "x"`},
+		{"a", "a", Joined{PublicKey: key}, `this is host "a" itself`},
+		{"a", "b", Joined{PublicKey: key}, `the file has a public-key of host "b"`},
+		{"a", "c", Joined{}, "the zero key"},
+		{"a", "c", Joined{a.Hosts["b"].PublicKey, ""}, `the public key of host "b"`},
+		{"a", "c", Joined{key, "c.example"}, `the endpoint of host "c"`},
+		{"b", "c", Joined{PublicKey: key}, "no peer of this one"},
+	} {
+		if _, err := part(t, text, x.at).WithJoined(x.host, x.j); err == nil || !strings.Contains(err.Error(), x.says) {
+			t.Errorf("%s at %s: %v, want %s", x.host, x.at, err, x.says)
+		}
+	}
+	if err := (&Config{}).Awaits("c"); err == nil || !strings.Contains(err.Error(), "has no hosts") {
+		t.Error(err)
+	}
+	next := strings.Replace(text, "c: {", "c: {next-public-key: "+keys[2]+", ", 1)
+	if _, _, err := Parse([]File{{"t.yaml", []byte(next)}}); err == nil || !strings.Contains(err.Error(), "goes after public-key, which is missing") {
+		t.Error(err)
+	}
+}

@@ -21,6 +21,9 @@ func CheckPeer(c *Config, tunnel, name string, p Peer) error {
 	if !ok {
 		return fmt.Errorf("there is no tunnel %q%s", tunnel, r.hint(tunnel, slices.Collect(maps.Keys(c.Tunnels))))
 	}
+	if _, awaited := t.Awaited[name]; awaited {
+		return fmt.Errorf("host %q of the mesh will be a peer of this name: choose another name", name)
+	}
 	if _, taken := t.Peers[name]; taken {
 		return fmt.Errorf("tunnel %q has a peer of this name: choose another name", tunnel)
 	}
@@ -62,6 +65,13 @@ func (t Tunnel) freeFor(ip netip.Prefix) error {
 			}
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(t.Awaited)) {
+		for _, theirs := range t.Awaited[name] {
+			if theirs.Contains(ip.Addr()) && theirs.Bits() <= ip.Bits() {
+				return fmt.Errorf("%s lies in %s, which host %q will have: choose another", ip, theirs, name)
+			}
+		}
+	}
 	return nil
 }
 
@@ -83,6 +93,9 @@ func FreeAddresses(t Tunnel) ([]netip.Prefix, error) {
 				taken = append(taken, ip)
 			}
 		}
+	}
+	for _, ips := range t.Awaited {
+		taken = append(taken, ips...)
 	}
 	slices.SortFunc(taken, comparePrefix)
 	seen := map[netip.Prefix]bool{}

@@ -18,20 +18,20 @@ type pair struct {
 // pairs finds for each file what it was: the file of its name, or the only one.
 func (s *Store) pairs(was, is []config.File) []pair {
 	if len(was) == 1 && len(is) == 1 {
-		return []pair{{s.name(is[0]), was[0].Data, is[0].Data}}
+		return []pair{{s.Name(is[0]), was[0].Data, is[0].Data}}
 	}
 	var all []pair
 	rest := slices.Clone(was)
 	for _, f := range is {
-		p := pair{name: s.name(f), is: f.Data}
-		if i := slices.IndexFunc(rest, func(old config.File) bool { return s.name(old) == p.name }); i >= 0 {
+		p := pair{name: s.Name(f), is: f.Data}
+		if i := slices.IndexFunc(rest, func(old config.File) bool { return s.Name(old) == p.name }); i >= 0 {
 			p.was = rest[i].Data
 			rest = slices.Delete(rest, i, i+1)
 		}
 		all = append(all, p)
 	}
 	for _, old := range rest {
-		all = append(all, pair{name: s.name(old), was: old.Data})
+		all = append(all, pair{name: s.Name(old), was: old.Data})
 	}
 	return all
 }

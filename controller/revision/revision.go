@@ -195,7 +195,7 @@ func (s *Store) write(files []config.File, note *Note) error {
 	r := record{Format: format, Time: note.Time, By: note.By, Comment: note.Comment, Host: note.Host, Base: note.Base, Added: note.Added, Removed: note.Removed}
 	note.Files = nil
 	for i, f := range files {
-		name := s.name(f)
+		name := s.Name(f)
 		stored := fmt.Sprintf("%02d-%s", i, plain(name))
 		r.Files = append(r.Files, sum{name, stored, digest(f.Data)})
 		note.Files = append(note.Files, name)
@@ -222,8 +222,8 @@ func (s *Store) write(files []config.File, note *Note) error {
 // inStore is what write calls a file; the rest is its name.
 var inStore = regexp.MustCompile(`^\d\d+-(.*)$`)
 
-// name is a file's own name, also of one that came from a revision.
-func (s *Store) name(f config.File) string {
+// Name is a file's own name, also of one that came from a revision.
+func (s *Store) Name(f config.File) string {
 	base := filepath.Base(f.Name)
 	if filepath.Dir(filepath.Dir(f.Name)) != s.dir {
 		return base
