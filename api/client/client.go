@@ -101,6 +101,16 @@ func (c *Client) RemovePeer(ctx context.Context, name string) (v1.Applied, error
 	return call[v1.Applied](ctx, c, http.MethodPost, "peer/remove", v1.Name{Name: name})
 }
 
+// HostToken makes a token by which a host joins.
+func (c *Client) HostToken(ctx context.Context, t v1.NewToken) (v1.HostToken, error) {
+	return call[v1.HostToken](ctx, c, http.MethodPost, "host/token", t)
+}
+
+// RevokeHost takes back a token, and the key of a host that joined by one.
+func (c *Client) RevokeHost(ctx context.Context, name string) (v1.Applied, error) {
+	return call[v1.Applied](ctx, c, http.MethodPost, "host/revoke", v1.Name{Name: name})
+}
+
 // Trace tells what would become of a frame.
 func (c *Client) Trace(ctx context.Context, t v1.NewTrace) (v1.Trace, error) {
 	return call[v1.Trace](ctx, c, http.MethodPost, "port/trace", t)

@@ -46,6 +46,8 @@ type Backend struct {
 	AddPeer    func(context.Context, v1.NewPeer) (v1.MadePeer, error)
 	RotatePeer func(context.Context, v1.RotatePeer) (v1.MadePeer, error)
 	RemovePeer func(context.Context, v1.Name) (v1.Applied, error)
+	HostToken  func(context.Context, v1.NewToken) (v1.HostToken, error)
+	RevokeHost func(context.Context, v1.Name) (v1.Applied, error)
 
 	CreateLUN  func(context.Context, v1.NewLUN) (v1.Applied, error)
 	ResizeLUN  func(context.Context, v1.LUNSize) (v1.Applied, error)
@@ -69,6 +71,7 @@ type Backend struct {
 	FDB       func(context.Context) ([]v1.FDB, error)
 	Tunnels   func(context.Context) ([]v1.Tunnel, error)
 	Peers     func(context.Context) ([]v1.Peer, error)
+	Hosts     func(context.Context) ([]v1.Host, error)
 	Routes    func(context.Context) ([]v1.Route, error)
 	Neighbors func(context.Context) ([]v1.Neighbor, error)
 	Pools     func(context.Context) ([]v1.Pool, error)

@@ -101,6 +101,16 @@ type Peer struct {
 	Origin     Origin     `json:"origin" doc:"where it comes from"`
 }
 
+// Host is one host of the fabric.
+type Host struct {
+	Name      string     `json:"name"`
+	PublicKey string     `json:"publicKey,omitempty" doc:"absent of a host that has not joined"`
+	Origin    Origin     `json:"origin,omitempty" doc:"where its key comes from: a verb's is that of a host which joined by a token, and belongs into the file"`
+	Endpoint  string     `json:"endpoint,omitempty"`
+	Addresses []string   `json:"addresses"`
+	Token     *time.Time `json:"token,omitempty" doc:"when the token expires that lets it join"`
+}
+
 // Route is one route that ripstop made or learned.
 type Route struct {
 	Prefix  string   `json:"prefix"`

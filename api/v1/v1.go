@@ -220,6 +220,20 @@ type MadePeer struct {
 	MTU       int      `json:"mtu,omitempty" doc:"bytes, as the file says; absent where it does not"`
 }
 
+// NewToken asks for a token by which a host of the fabric that the file has without a
+// public key joins.
+type NewToken struct {
+	Host     string `json:"host"`
+	Endpoint string `json:"endpoint,omitempty" doc:"where it reaches this host by TCP, as a.example or a.example:51820; without one the endpoint of this host in the file"`
+	Seconds  int    `json:"seconds" doc:"how long the token is good, 1 to 604800"`
+}
+
+// HostToken is a token, which is told once.
+type HostToken struct {
+	Token   string    `json:"token" doc:"a secret"`
+	Expires time.Time `json:"expires"`
+}
+
 // NewTrace asks what would become of a frame: of the one given, or of one made of
 // the rest. What is left open there is taken from the port that sends and the one
 // that has the address To. With Initiator and Target it asks whether the one may log

@@ -23,6 +23,7 @@ func (d *daemon) backend() server.Backend {
 		Confirm: d.confirm, Rollback: d.rollback, History: d.history, Revision: d.showRevision,
 		AttachPort: d.attachPort, DetachPort: d.detachPort, Trace: d.trace,
 		AddPeer: d.addPeer, RotatePeer: d.rotatePeer, RemovePeer: d.removePeer,
+		HostToken: d.hostToken, RevokeHost: d.revokeHost, Hosts: d.hosts,
 		CreateLUN: d.createLUN, ResizeLUN: d.resizeLUN, DeleteLUN: d.deleteLUN, CheckLUN: d.checkLUN, MoveLUN: d.moveLUN, UseLeg: d.useLeg, ReopenPool: d.reopenPool,
 		CopyLUN:   d.copyLUNNow,
 		Tasks:     d.work.list,

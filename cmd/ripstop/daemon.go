@@ -21,6 +21,7 @@ import (
 	"ripstop/controller/commit"
 	"ripstop/controller/config"
 	"ripstop/controller/revision"
+	"ripstop/internal/join"
 	"ripstop/internal/run"
 	"ripstop/lun"
 )
@@ -33,6 +34,9 @@ type daemon struct {
 	ctl      *controller.Controller
 	commit   *commit.Committer
 	beside   *beside.Store
+	tokens   *join.Book
+	door     *join.Door
+	fileName func(config.File) string // as who wrote it called it
 	host     controller.Host
 	name     string // of the host in a fabric
 	lock     *os.File
@@ -70,6 +74,11 @@ func open(ctx context.Context, g *global, log *slog.Logger) (*daemon, error) {
 	if d.objects, err = d.beside.Load(); err != nil {
 		return nil, errors.Join(err, d.lock.Close())
 	}
+	if d.tokens, err = join.OpenBook(filepath.Join(state, "join")); err != nil {
+		return nil, errors.Join(err, d.lock.Close())
+	}
+	d.fileName = revisions.Name
+	d.door = join.NewDoor(ctx, log, d.tokens, join.Daemon{Files: d.filesFor, Admit: d.admit})
 	if d.listener, err = listen(g.socket); err != nil {
 		return nil, errors.Join(err, d.lock.Close())
 	}
@@ -150,7 +159,7 @@ func listen(socket string) (net.Listener, error) {
 // tasks is what runs as long as the daemon does.
 func (d *daemon) tasks() []run.Task {
 	handler := server.Handler(d.backend())
-	return append(d.drivers.tasks(), d.tidy(), d.moves(),
+	return append(d.drivers.tasks(), d.tidy(), d.moves(), d.door.Task(),
 		run.Task{Name: "controller", Run: func(ctx context.Context, ready func()) error {
 			ready()
 			return d.ctl.Run(ctx)

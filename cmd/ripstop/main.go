@@ -98,7 +98,7 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(
 		newUp(g), newServe(g), newValidate(g), newKey(g), newPlan(g), newApply(g), newConfirm(g), newRollback(g), newHistory(g),
-		newStatus(g), newGet(g), newPort(g), newPeer(g), newTrace(g), newCapture(g), newPool(g), newLUN(g), newBackup(g), newCapsule(g), newDoctor(g), newSchema(), newVersion(g),
+		newStatus(g), newGet(g), newPort(g), newPeer(g), newHost(g), newJoin(g), newTrace(g), newCapture(g), newPool(g), newLUN(g), newBackup(g), newCapsule(g), newDoctor(g), newSchema(), newVersion(g),
 	)
 	return root
 }

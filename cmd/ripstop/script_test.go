@@ -60,6 +60,7 @@ func TestVXLAN(t *testing.T)      { script(t, "vxlan") }
 func TestEVPN(t *testing.T)       { script(t, "evpn") }
 func TestEncryption(t *testing.T) { script(t, "encryption") }
 func TestCopies(t *testing.T)     { script(t, "copies") }
+func TestJoin(t *testing.T)       { script(t, "join") }
 
 func script(t *testing.T, name string) { testscript.Run(t, scriptParams(name)) }
 
