@@ -321,6 +321,8 @@ func (d *Driver) claim() error {
 			}
 		}
 	}
+	// Where stations are comes before which addresses they have: frames for them wait.
+	slices.SortStableFunc(add, func(a, b *apiutil.Path) int { return cmp.Compare(addressBits(a), addressBits(b)) })
 	if err := errors.Join(append(errs, d.engine.send(add, gone))...); err != nil {
 		return err
 	}
@@ -331,6 +333,10 @@ func (d *Driver) claim() error {
 	}
 	clear(e.owed.claims)
 	return nil
+}
+
+func addressBits(p *apiutil.Path) uint8 {
+	return p.Nlri.(*bgp.EVPNNLRI).RouteTypeData.(*bgp.EVPNMacIPAdvertisementRoute).IPAddressLength
 }
 
 // unclaim notes that nothing is announced any more of a network, or of all.

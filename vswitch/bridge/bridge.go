@@ -45,6 +45,7 @@ type Driver struct {
 	host    *link.Space
 	devices *device.Devices
 	guard   Guard
+	fdb     fdb
 	settled atomic.Bool // the ports' states are those of DetectLoops, not of a process before
 }
 

@@ -18,8 +18,6 @@ import (
 	"ripstop/vswitch/vswitchtest"
 )
 
-func TestMain(m *testing.M) { nettest.Main(m) }
-
 // closing lets go of the socket and the guard with the driver.
 type closing struct {
 	*Driver

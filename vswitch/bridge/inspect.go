@@ -90,6 +90,7 @@ func placesOf(found map[string]device.Switch) map[place][2]string {
 }
 
 type station struct {
+	bridge            int // 0: it is an entry of another device
 	index             int
 	vlan              uint16
 	mac               vswitch.MAC
@@ -114,6 +115,11 @@ func parseStation(b []byte) (s station, err error) {
 	for _, v := range attrs[netlink.NDA_LLADDR] {
 		if len(v) == len(s.mac) {
 			s.mac = vswitch.MAC(v)
+		}
+	}
+	for _, v := range attrs[netlink.NDA_MASTER] {
+		if len(v) >= 4 {
+			s.bridge = int(binary.NativeEndian.Uint32(v))
 		}
 	}
 	for _, v := range attrs[netlink.NDA_VLAN] {

@@ -45,6 +45,7 @@ func station3(state uint16) []byte {
 	binary.NativeEndian.PutUint32(cache[8:], 200)
 	return slices.Concat(msg.Serialize(),
 		nl.NewRtAttr(netlink.NDA_LLADDR, []byte{2, 0, 0, 0, 0, 9}).Serialize(),
+		nl.NewRtAttr(netlink.NDA_MASTER, nl.Uint32Attr(5)).Serialize(),
 		nl.NewRtAttr(netlink.NDA_VLAN, nl.Uint16Attr(10)).Serialize(),
 		nl.NewRtAttr(netlink.NDA_CACHEINFO, cache).Serialize())
 }
@@ -55,8 +56,8 @@ func TestParse(t *testing.T) {
 	if err != nil || index != 7 || !reflect.DeepEqual(m, want) {
 		t.Errorf("port %d is %+v, %v; want %+v", index, m, err, want)
 	}
-	learned := station{index: 3, vlan: 10, mac: vswitch.MAC{2, 0, 0, 0, 0, 9}, age: 2 * time.Second}
-	own := station{index: 3, vlan: 10, mac: learned.mac, permanent: true, static: true}
+	learned := station{bridge: 5, index: 3, vlan: 10, mac: vswitch.MAC{2, 0, 0, 0, 0, 9}, age: 2 * time.Second}
+	own := station{bridge: 5, index: 3, vlan: 10, mac: learned.mac, permanent: true, static: true}
 	for state, want := range map[uint16]station{unix.NUD_REACHABLE: learned, unix.NUD_PERMANENT: own} {
 		if s, err := parseStation(station3(state)); err != nil || s != want {
 			t.Errorf("state %#x is %+v, %v; want %+v", state, s, err, want)

@@ -57,8 +57,7 @@ func (d *Driver) toldPorts(ctx context.Context) (map[uint32]toldPort, map[string
 	return out, found, nil
 }
 
-// News is another number whenever a bridge may have learned something. The kernel has
-// no counter of that: it is made of the FDB itself.
+// News is another number whenever a bridge may have learned something.
 func (d *Driver) News(ctx context.Context) (uint64, error) {
 	if none, err := d.noSwitch(); err != nil || none {
 		return 0, err
@@ -67,19 +66,8 @@ func (d *Driver) News(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	all, err := d.stations()
-	if err != nil {
-		return 0, err
-	}
-	sum := heard
-	for _, s := range all {
-		h := uint64(14695981039346656037) // FNV-1a, summed so that the order is of no matter
-		for _, b := range append(s.mac[:], byte(s.vlan), byte(s.vlan>>8), byte(s.index), byte(s.index>>8), byte(s.index>>16)) {
-			h = (h ^ uint64(b)) * 1099511628211
-		}
-		sum += h
-	}
-	return sum, nil
+	learned, err := d.fdb.news()
+	return heard + learned, err
 }
 
 // Stations is those behind ports and gateways of VLANs that are told who is elsewhere.
@@ -88,8 +76,8 @@ func (d *Driver) Stations(ctx context.Context) ([]vswitch.Station, error) {
 	if err != nil || len(ports) == 0 {
 		return nil, err
 	}
-	all, err := d.stations()
-	if err != nil {
+	var all []station
+	if err := d.fdb.look(d.stations, func(s station) { all = append(all, s) }); err != nil {
 		return nil, err
 	}
 	vnis := map[[2]any]uint32{} // by switch and VLAN
@@ -145,21 +133,18 @@ func (d *Driver) Told(ctx context.Context) (vswitch.Told, error) {
 	if err != nil {
 		return told, err
 	}
-	all, err := d.stations()
-	if err != nil {
-		return told, err
-	}
-	type spot struct {
+	type seat struct {
 		index int
 		vlan  uint16
 		mac   vswitch.MAC
 	}
-	known := map[spot]bool{}
-	for _, s := range all {
-		known[spot{s.index, s.vlan, s.mac}] = true
+	known := map[seat]bool{}
+	d.fdb.doubt()
+	if err := d.fdb.look(d.stations, func(s station) { known[seat{s.index, s.vlan, s.mac}] = true }); err != nil {
+		return told, err
 	}
 	for key := range told.Stations {
-		if p := ports[key.VNI]; !known[spot{p.Index, p.vlan, key.MAC}] {
+		if p := ports[key.VNI]; !known[seat{p.Index, p.vlan, key.MAC}] {
 			delete(told.Stations, key)
 		}
 	}
@@ -187,14 +172,15 @@ func (d *Driver) Tell(ctx context.Context, add, gone vswitch.Told) error {
 		return err
 	}
 	errs := []error{d.devices.TellFloods(overlaysOf(ports), add.Floods, gone.Floods)}
+	var batch link.Neighbors
 	for key, vtep := range add.Stations {
 		if p, ok := ports[key.VNI]; ok {
-			errs = append(errs, d.devices.TellStation(p.Overlay, key.MAC, vtep, p.vlan))
+			p.TellStation(&batch, key.MAC, vtep, p.vlan, func() {})
 		}
 	}
 	for key, vtep := range gone.Stations {
 		if p, ok := ports[key.VNI]; ok {
-			errs = append(errs, d.devices.ForgetStation(p.Overlay, key.MAC, vtep, p.vlan))
+			p.ForgetStation(&batch, key.MAC, vtep, p.vlan)
 		}
 	}
 	for vni, p := range ports {
@@ -202,19 +188,19 @@ func (d *Driver) Tell(ctx context.Context, add, gone vswitch.Told) error {
 	}
 	for key, mac := range add.Addresses {
 		if p, ok := ports[key.VNI]; ok && p.gateway != 0 {
-			if err := d.host.NeighSet(neighborOf(p.gateway, key.IP, mac)); err != nil {
-				errs = append(errs, fmt.Errorf("VNI %d: set neighbor %s: %w", key.VNI, key.IP, err))
-			}
+			batch.Set(neighborOf(p.gateway, key.IP, mac), func(err error) error {
+				return fmt.Errorf("VNI %d: set neighbor %s: %w", key.VNI, key.IP, err)
+			})
 		}
 	}
 	for key, mac := range gone.Addresses {
 		if p, ok := ports[key.VNI]; ok && p.gateway != 0 {
-			if err := d.host.NeighDel(neighborOf(p.gateway, key.IP, mac)); err != nil && !link.Gone(err) {
-				errs = append(errs, fmt.Errorf("VNI %d: remove neighbor %s: %w", key.VNI, key.IP, err))
-			}
+			batch.Delete(neighborOf(p.gateway, key.IP, mac), func(err error) error {
+				return fmt.Errorf("VNI %d: remove neighbor %s: %w", key.VNI, key.IP, err)
+			})
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, batch.Do())...)
 }
 
 // neighborOf is an entry that the kernel does not verify, and that leaves room for what

@@ -94,29 +94,28 @@ func (o Overlay) link() netlink.Link {
 }
 
 // TellStation has a device send to a VTEP what is for a station; one in a bridge, which
-// vlan names, has the bridge know it, too. Vlan is 0 for others.
-func (d *Devices) TellStation(o Overlay, mac vswitch.MAC, vtep netip.Addr, vlan uint16) error {
-	if err := d.host.NeighSet(o.entry(mac, vtep, vlan)); err != nil {
+// vlan names, has the bridge know it, too. Vlan is 0 for others. It is done with the
+// batch; if it fails, failed is called.
+func (o Overlay) TellStation(b *link.Neighbors, mac vswitch.MAC, vtep netip.Addr, vlan uint16, failed func()) {
+	b.Set(o.entry(mac, vtep, vlan), func(err error) error {
+		failed()
 		return fmt.Errorf("VNI %d: set station %s: %w", o.VNI, mac, err)
-	}
-	return nil
+	})
 }
 
 // ForgetStation takes that back.
-func (d *Devices) ForgetStation(o Overlay, mac vswitch.MAC, vtep netip.Addr, vlan uint16) error {
-	n := o.entry(mac, vtep, 0)
-	if err := d.host.NeighDel(n); err != nil && !link.Gone(err) {
+func (o Overlay) ForgetStation(b *link.Neighbors, mac vswitch.MAC, vtep netip.Addr, vlan uint16) {
+	b.Delete(o.entry(mac, vtep, 0), func(err error) error {
 		return fmt.Errorf("VNI %d: remove station %s: %w", o.VNI, mac, err)
-	}
+	})
 	if vlan == 0 {
-		return nil
+		return
 	}
 	// Where the station is seen at another port, the bridge has no entry of this one.
-	n = &netlink.Neigh{LinkIndex: o.Index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, Vlan: int(vlan), HardwareAddr: net.HardwareAddr(mac[:])}
-	if err := d.host.NeighDel(n); err != nil && !link.Gone(err) {
+	n := &netlink.Neigh{LinkIndex: o.Index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, Vlan: int(vlan), HardwareAddr: net.HardwareAddr(mac[:])}
+	b.Delete(n, func(err error) error {
 		return fmt.Errorf("VNI %d: remove station %s from its bridge: %w", o.VNI, mac, err)
-	}
-	return nil
+	})
 }
 
 func (o Overlay) entry(mac vswitch.MAC, vtep netip.Addr, vlan uint16) *netlink.Neigh {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"ripstop/internal/link"
 	"ripstop/vswitch"
 	"ripstop/vswitch/device"
 )
@@ -237,13 +238,17 @@ func (d *Driver) Tell(_ context.Context, add, lost vswitch.Told) error {
 		}
 		return touched[p]
 	}
+	var batch link.Neighbors
+	failed := map[vswitch.StationKey]bool{}
 	for key, vtep := range add.Stations {
-		o, ok := ports[key.VNI]
-		if !ok {
-			continue
+		if _, ok := ports[key.VNI]; ok {
+			mine[key.VNI].TellStation(&batch, key.MAC, vtep, 0, func() { failed[key] = true })
 		}
-		if err := d.devices.TellStation(mine[key.VNI], key.MAC, vtep, 0); err != nil {
-			errs = append(errs, err)
+	}
+	errs = append(errs, batch.Do())
+	for key := range add.Stations {
+		o, ok := ports[key.VNI]
+		if !ok || failed[key] {
 			continue
 		}
 		of(o.plane).know(planeStation{Vid: o.vlan, Mac: key.MAC}, planeSighting{Slot: o.slot, Ifindex: o.at, Seen: isTold})
@@ -256,12 +261,15 @@ func (d *Driver) Tell(_ context.Context, add, lost vswitch.Told) error {
 	for p, c := range touched {
 		errs = append(errs, p.learnTold(c))
 	}
+	batch = link.Neighbors{}
 	for key, vtep := range lost.Stations {
 		if o, ok := ports[key.VNI]; ok {
-			errs = append(errs, o.plane.unlearnTold(planeStation{Vid: o.vlan, Mac: key.MAC}), d.devices.ForgetStation(mine[key.VNI], key.MAC, vtep, 0))
+			errs = append(errs, o.plane.unlearnTold(planeStation{Vid: o.vlan, Mac: key.MAC}))
+			mine[key.VNI].ForgetStation(&batch, key.MAC, vtep, 0)
 			of(o.plane)
 		}
 	}
+	errs = append(errs, batch.Do())
 	for key := range lost.Addresses {
 		if o, ok := ports[key.VNI]; ok {
 			at := addressOf(o.vlan, key.IP)

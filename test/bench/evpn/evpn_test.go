@@ -202,7 +202,7 @@ func until(t testing.TB, what string, cond func() bool) time.Duration {
 		if time.Since(from) > limit {
 			t.Fatalf("not within %v: %s", limit, what)
 		}
-		time.Sleep(5 * time.Millisecond) // the poll interval of a condition
+		time.Sleep(20 * time.Millisecond) // the poll interval of a condition: a listing of 10,000 stations takes half as long
 	}
 	return time.Since(from)
 }
