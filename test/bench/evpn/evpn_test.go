@@ -202,7 +202,7 @@ func until(t testing.TB, what string, cond func() bool) time.Duration {
 		if time.Since(from) > limit {
 			t.Fatalf("not within %v: %s", limit, what)
 		}
-		time.Sleep(20 * time.Millisecond) // the poll interval of a condition: a listing of 10,000 stations takes half as long
+		time.Sleep(50 * time.Millisecond) // the poll interval of a condition: listings of 10,000 stations take from what is measured
 	}
 	return time.Since(from)
 }
