@@ -404,3 +404,111 @@ func TestCancelMove(t *testing.T) {
 		}
 	}
 }
+
+// pastConfig has pools that take snapshots, between which a LUN with some moves.
+const pastConfig = `version: 1
+pools:
+  here: {path: pools/here, size: 128MiB, kind: thin}
+  past: {path: pools/past, size: 128MiB, kind: thin, cache: direct}
+luns:
+  data: {pool: here, size: 16MiB}
+targets:
+  "iqn.2026-11.org.example:t":
+    portals: [{address: "127.0.0.1:3260"}]
+    luns: {0: data}
+    initiators: {any: {}}
+`
+
+// TestKillWhileMovingWithSnapshots moves a LUN with snapshots to and fro while an
+// initiator works, and kills the daemon somewhere in it. The LUN has all that was
+// answered, each snapshot is bit for bit what it was, the move goes on by itself, and the
+// pool that the LUN left is as empty as it was.
+func TestKillWhileMovingWithSnapshots(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	k := &killing{
+		daemon: newDaemon(t, pastConfig),
+		random: rand.New(rand.NewPCG(seed, 1)),
+		disks:  []*disk{newDisk(0, 16<<20/4096, 4096)},
+	}
+	k.serve()
+	s := k.enter()
+	empty := k.field("pool", "past", "used")
+	was := map[string]string{} // what was exported of each snapshot
+	taken := []string{"one", "two", "three"}
+	for _, name := range taken {
+		enough := k.done.Load() + 150
+		stop := k.crew(s)
+		nettest.Eventually(t, limit, "commands are answered", func() bool { return k.done.Load() > enough || t.Failed() })
+		stop()
+		k.cli("lun", "snapshot", "data", name)
+		was[name] = k.exported(name)
+	}
+	s.close()
+	pools := map[string]string{"here": "past", "past": "here"}
+	kills := 0
+	for n := range number(t, "RIPSTOP_KILLS", 6) {
+		s := k.enter()
+		from := k.lun("data").Pool
+		to := pools[from]
+		stop := k.crew(s)
+		k.cli("lun", "move", "data", "--pool", to, "--detach")
+		enough := k.done.Load() + k.random.Int64N(120)
+		nettest.Eventually(t, limit, "commands are answered", func() bool { return k.done.Load() >= enough || t.Failed() })
+		if k.lun("data").Move != nil {
+			kills++
+		}
+		k.kill()
+		stop()
+		s.close()
+		k.serve()
+		s = k.enter()
+		verify(t, s, k.disks[0], k.disks[0].settle)
+		for _, name := range taken {
+			if k.exported(name) != was[name] {
+				t.Errorf("snapshot %s is another", name)
+			}
+		}
+		nettest.Eventually(t, limit, "the move is over", func() bool { return k.lun("data").Move == nil })
+		if is := k.lun("data").Pool; is != to {
+			t.Errorf("the LUN is in pool %s and shall be in %s", is, to)
+		}
+		nettest.Eventually(t, limit, "the former pool has its space back", func() bool { return k.field("pool", from, "used") <= empty })
+		verify(t, s, k.disks[0], k.disks[0].look)
+		for _, name := range taken {
+			if k.exported(name) != was[name] {
+				t.Errorf("snapshot %s is another in pool %s", name, to)
+			}
+		}
+		s.close()
+		if t.Failed() {
+			t.Fatalf("round %d", n)
+		}
+	}
+	k.cli("lun", "check")
+	t.Logf("%d kills during moves, %d commands answered", kills, k.done.Load())
+	if kills == 0 {
+		t.Error("no kill hit a move")
+	}
+}
+
+// exported is the bytes of a snapshot of data, as they are taken out of it.
+func (k *killing) exported(snapshot string) string {
+	k.t.Helper()
+	file := filepath.Join(k.dir, snapshot+".raw")
+	k.cli("lun", "export", "data@"+snapshot, file, "--force")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// lun is what `get lun` says of one.
+func (k *killing) lun(name string) (out lunSeen) {
+	k.t.Helper()
+	if err := json.Unmarshal([]byte(k.cli("get", "lun", name, "-o", "json")), &out); err != nil {
+		k.t.Fatal(err)
+	}
+	return out
+}
