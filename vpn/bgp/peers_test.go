@@ -1,0 +1,119 @@
+package bgp
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ripstop/vpn"
+)
+
+// TestReflection has an FRR and a BIRD of the host's own autonomous system learn each
+// other's routes through the host, with what keeps reflected routes from going round.
+func TestReflection(t *testing.T) {
+	hostLink(t, "blue", "tor1", "10.10.0.1/24", "10.10.0.254/24", "10.50.0.1/32")
+	hostLink(t, "san", "tor2", "10.30.0.1/24", "10.30.0.254/24")
+	l := speak(t, host(map[string]vpn.Neighbor{
+		"tor1": {Address: addr("10.10.0.254"), ASN: 64512, Client: true},
+		"tor2": {Address: addr("10.30.0.254"), ASN: 64512, Client: true},
+	}))
+	f := startFRR(t, "tor1", `
+router bgp 64512
+ bgp router-id 10.10.0.254
+ neighbor 10.10.0.1 remote-as 64512
+ neighbor 10.10.0.1 timers connect 1
+ address-family ipv4 unicast
+  network 10.50.0.1/32
+ exit-address-family
+`)
+	show := startBIRD(t, "tor2", `
+router id 10.30.0.254;
+protocol device {}
+protocol direct { ipv4; }
+protocol static four { ipv4; route 10.60.0.0/16 blackhole; }
+protocol bgp host {
+	local as 64512;
+	neighbor 10.30.0.1 as 64512;
+	connect delay time 1; connect retry time 1; error wait time 1, 2;
+	ipv4 { import all; export where source = RTS_STATIC; };
+}
+`)
+	l.established("tor1", "tor2")
+	has := func(what string, get func() string, words ...string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%s has %v", what, words), func() (bool, string) {
+			out := get()
+			return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(out, w) }), out
+		})
+	}
+	atFRR := func() string { return f.show("show bgp ipv4 unicast 10.60.0.0/16") }
+	atBIRD := func() string { return show("show", "route", "10.50.0.1/32", "all") }
+	has("FRR", atFRR, "10.30.0.254", "Originator: 10.30.0.254", "Cluster list: 10.99.0.1")
+	has("BIRD", atBIRD, "BGP.next_hop: 10.10.0.254", "BGP.originator_id: 10.10.0.254", "BGP.cluster_list: 10.99.0.1")
+
+	// What one withdraws goes at the other, too.
+	show("disable", "four")
+	has("FRR", atFRR, "Network not in table")
+	f.show("configure terminal", "router bgp 64512", "address-family ipv4 unicast", "no network 10.50.0.1/32")
+	has("BIRD", atBIRD, "Network not found")
+}
+
+// TestBFDWithFRR has BFD between the host and an FRR, which then falls silent: the
+// session of BGP ends long before its hold time, and comes again.
+func TestBFDWithFRR(t *testing.T) {
+	hostLink(t, "blue", "tor1", "10.10.0.1/24", "10.10.0.254/24", "10.50.0.1/32")
+	l := speak(t, host(map[string]vpn.Neighbor{"tor1": {Address: addr("10.10.0.254"), ASN: 64513, BFD: 300 * time.Millisecond}}, accept("10.0.0.0/8", 32)))
+	f := startFRR(t, "tor1", `
+router bgp 64513
+ bgp router-id 10.10.0.254
+ no bgp ebgp-requires-policy
+ neighbor 10.10.0.1 remote-as 64512
+ neighbor 10.10.0.1 timers connect 1
+ neighbor 10.10.0.1 bfd 3 300 300
+ address-family ipv4 unicast
+  network 10.50.0.1/32
+ exit-address-family
+`)
+	bfdd := f.daemon("bfdd", "hostname tor1\n", "-z", f.path("zserv"), "--bfdctl", f.path("bfdd.sock"))
+	l.established("tor1")
+	up := func() {
+		t.Helper()
+		eventually(t, "BFD is up", func() (bool, string) {
+			n := l.neighbor("tor1")
+			return n.BFD == "up" && n.Session.State == vpn.Established, fmt.Sprintf("%+v", n)
+		})
+		l.kernelHas("10.50.0.1/32", "main", "via 10.10.0.254")
+	}
+	up()
+	since := l.neighbor("tor1").Session.Since
+	signal := func(what syscall.Signal) {
+		t.Helper()
+		pid, err := os.ReadFile(f.path("bfdd.pid"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.TrimSpace(string(pid)) != fmt.Sprint(bfdd.Process.Pid) {
+			t.Fatalf("bfdd is process %s, not %d", pid, bfdd.Process.Pid)
+		}
+		if err := bfdd.Process.Signal(what); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cut := time.Now()
+	signal(syscall.SIGSTOP) // bgpd goes on, and knows nothing of it
+	eventually(t, "the session ends", func() (bool, string) {
+		n := l.neighbor("tor1")
+		return n.Session.State != vpn.Established || n.Session.Since.After(since), fmt.Sprintf("%+v", n)
+	})
+	took := time.Since(cut)
+	t.Logf("the session ended after %v: %+v", took, l.neighbor("tor1").Session)
+	if took > 20*time.Second {
+		t.Errorf("the session ended after %v, with a detection time of 900ms and a hold time of 90s", took)
+	}
+	signal(syscall.SIGCONT)
+	up()
+}
