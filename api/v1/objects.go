@@ -239,6 +239,7 @@ type Copy struct {
 	Whole   bool      `json:"whole" doc:"it is what that LUN was at one moment, and nothing else"`
 	Taken   time.Time `json:"taken" doc:"that moment; of what is not whole, the one that it is becoming"`
 	Written time.Time `json:"written" doc:"when that was last said, by the other host's clock"`
+	Problem string    `json:"problem" doc:"why it is not known whether it is a copy, and of what; empty for a copy"`
 }
 
 // Schedule is the snapshots of a LUN that are made by time.

@@ -39,7 +39,7 @@ var kinds = []kind{
 	{"pool", []column{{"NAME", "name", nil}, {"KIND", "kind", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"SNAPSHOTS", "snapshots", bytesOf}, {"PROVISIONED", "provisioned", bytesOf}, {"OVERCOMMIT", "overcommit", nil}, {"FULL", "full", in}, {"CACHE", "cache", nil}, {"PATH", "path", nil}}},
 	{"lun", []column{{"NAME", "name", nil}, {"POOL", "pool", nil}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"EXCLUSIVE", "exclusive", bytesOf}, {"SHARED", "shared", bytesOf}, {"BLOCK", "block", nil}, {"ORIGIN", "origin", nil}, {"TARGETS", "targets", nil}, {"READ P99", "readLatencyNs.p99", lasting}, {"WRITE P99", "writeLatencyNs.p99", lasting}, {"LEGS", "legs", legs}}},
 	{"snapshot", []column{{"NAME", "name", nil}, {"LUN", "lun", nil}, {"POOL", "pool", nil}, {"SINCE", "since", ago}, {"SIZE", "size", bytesOf}, {"USED", "used", bytesOf}, {"EXCLUSIVE", "exclusive", bytesOf}, {"SHARED", "shared", bytesOf}, {"ORIGIN", "origin", nil}, {"TARGETS", "targets", nil}}},
-	{"copy", []column{{"NAME", "name", nil}, {"OF", "of", nil}, {"HOST", "host", nil}, {"WHOLE", "whole", nil}, {"TAKEN", "taken", ago}, {"SIZE", "size", bytesOf}, {"WRITTEN", "written", ago}}},
+	{"copy", []column{{"NAME", "name", nil}, {"OF", "of", nil}, {"HOST", "host", nil}, {"WHOLE", "whole", nil}, {"TAKEN", "taken", ago}, {"SIZE", "size", bytesOf}, {"WRITTEN", "written", ago}, {"PROBLEM", "problem", nil}}},
 	{"task", []column{{"VERB", "verb", nil}, {"NAME", "name", nil}, {"SINCE", "since", ago}, {"DONE", "done", bytesOf}, {"TOTAL", "total", bytesOf}}},
 	{"target", []column{{"NAME", "name", nil}, {"PORTALS", "portals", nil}, {"LUNS", "luns", nil}, {"INITIATORS", "initiators", nil}, {"SESSIONS", "sessions", nil}, {"READ", "readBytes", bytesOf}, {"WRITTEN", "writtenBytes", bytesOf}}},
 	{"session", []column{{"INITIATOR", "initiator", nil}, {"TARGET", "target", nil}, {"PORTAL", "portal", nil}, {"REMOTE", "remote", nil}, {"SINCE", "since", ago}, {"LUNS", "luns", nil}, {"DEPTH", "depth", nil}, {"READ", "readBytes", bytesOf}, {"READ P99", "readLatencyNs.p99", lasting}, {"WRITTEN", "writtenBytes", bytesOf}, {"WRITE P99", "writeLatencyNs.p99", lasting}}},
@@ -224,7 +224,7 @@ func in(v any) string {
 
 func ago(v any) string {
 	t, err := time.Parse(time.RFC3339, fmt.Sprint(v))
-	if err != nil {
+	if err != nil || t.IsZero() {
 		return ""
 	}
 	return age(t, time.Now())

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -70,8 +69,9 @@ func (i inventory) copies(ctx context.Context) ([]v1.Copy, error) {
 			continue // it went out of service a moment ago
 		}
 		c, ok, err := copyIn(ctx, v)
-		if err != nil {
-			return nil, fmt.Errorf("read the label of %s: %w", name, err)
+		if err != nil { // the others can be read
+			out = append(out, v1.Copy{Name: name, Problem: "its label cannot be read: " + err.Error()})
+			continue
 		}
 		if ok {
 			c.Name = name
