@@ -141,6 +141,7 @@ var owners = map[string]string{
 	"github.com/vishvananda/netns":     `internal/link|vswitch/(bridge|ebpf|device)|vpn/wg`,
 	"github.com/cilium/ebpf":           `vswitch/ebpf(/.*)?`,
 	"golang.zx2c4.com/wireguard":       `vpn/wg`,
+	"github.com/google/nftables":       `vpn/wg`,
 	"gvisor.dev/gvisor":                `vpn/wg`,
 	"github.com/osrg/gobgp/v4":         `vpn/bgp`,
 	"go.yaml.in/yaml/v4":               `controller/config`,

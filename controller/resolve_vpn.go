@@ -47,7 +47,7 @@ func (r *resolver) tunnel(name string, t config.Tunnel) (vpn.Tunnel, bool) {
 func withoutKeys(t config.Tunnel) vpn.Tunnel {
 	out := vpn.Tunnel{Addresses: slices.Clone(t.Addresses), User: t.User, Peers: map[vpn.Key]vpn.Peer{}}
 	for name, p := range t.Peers {
-		out.Peers[p.PublicKey] = vpn.Peer{Name: name, AllowedIPs: slices.Clone(p.AllowedIPs)}
+		out.Peers[p.PublicKey] = vpn.Peer{Name: name, AllowedIPs: slices.Clone(p.AllowedIPs), Limited: p.Limited, Reach: slices.Clone(p.Reach)}
 	}
 	return out
 }
@@ -70,6 +70,8 @@ func (r *resolver) peers(tunnel string, peers map[string]config.Peer) map[vpn.Ke
 			Endpoint:     p.Endpoint,
 			AllowedIPs:   slices.Clone(p.AllowedIPs),
 			Keepalive:    p.Keepalive,
+			Limited:      p.Limited,
+			Reach:        slices.Clone(p.Reach),
 		}
 		if p.Next != (vpn.Key{}) {
 			peer.Next, peer.NextPresharedKey = p.Next, psk

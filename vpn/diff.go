@@ -12,12 +12,14 @@ import (
 // and comes. Within a tunnel new peers come before
 // changed ones and those before the ones that go, and peers that gain allowed
 // IPs before those that only lose some, so that a prefix which moves between two
-// peers always has one of them. Guards go last. No step ends a session but that of a peer or
+// peers always has one of them. Filters of what peers reach become narrower before anything and wider after it, and guards go last. No step ends a session but that of a peer or
 // tunnel which goes.
 func Diff(want, have State) []Step {
 	want = want.followed(have)
 	have = have.Clone()
 	steps, unguard := guardSteps(want, have)
+	limit, unlimit := reachSteps(want, have)
+	steps, unguard = append(steps, limit...), append(unlimit, unguard...)
 	for _, name := range slices.Sorted(maps.Keys(have.Tunnels)) {
 		if to, ok := want.Tunnels[name]; !ok || to.User != have.Tunnels[name].User {
 			steps = append(steps, DelTunnel{name, have.Tunnels[name].User})

@@ -27,6 +27,7 @@ func (s *Sim) Do(_ context.Context, step Step) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	step.apply(s.state.Tunnels)
+	s.state.Reach = reached(s.state.Reach, step)
 	s.state.Guards = guard(s.state.Guards, step)
 	return nil
 }

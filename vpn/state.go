@@ -38,6 +38,10 @@ type State struct {
 	// Those that a wanted state has follow from its tunnels (Guarded).
 	Guards []netip.Prefix
 
+	// Reach is for observed states alone: the filters of tunnels, sorted. Those that a
+	// wanted state has follow from its tunnels (Reaches).
+	Reach []Reach
+
 	// Blocked is for wanted states alone: tunnels that cannot be made, or not with all
 	// of their peers. Nothing is done about them, but their prefixes are guarded.
 	Blocked map[string]Tunnel
@@ -77,6 +81,11 @@ type Peer struct {
 	// peer from then on: the former key is gone, and Diff leaves it at that.
 	Next             Key
 	NextPresharedKey Secret // of the next key
+
+	// Limited says that the peer reaches Reach alone, sorted and masked; else it reaches
+	// everything. Both are for wanted peers alone.
+	Limited bool
+	Reach   []netip.Prefix
 
 	// Heard is for observed peers alone: nobody remembers which endpoint was
 	// configured, but the one that it has works. Diff leaves it alone.

@@ -36,4 +36,5 @@ type PeerStats struct {
 	TxBytes       uint64
 	AllowedIPs    []netip.Prefix // sorted
 	Keepalive     time.Duration
+	Drops         uint64 // packets that it sent where it may not reach, since the tunnel's filters were last set
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // Step is one change of the tunnels. The set is closed: AddTunnel, SetTunnel,
-// DelTunnel, AddPeer, SetPeer, DelPeer, AddRoute, DelRoute, AddGuard and DelGuard. String is written
+// DelTunnel, AddPeer, SetPeer, DelPeer, AddRoute, DelRoute, AddGuard,
+// DelGuard and SetReach. String is written
 // in the words of ip(8) and wg(8), keys that are secret hidden.
 type Step interface {
 	fmt.Stringer
@@ -215,7 +216,7 @@ func sorted(p []netip.Prefix) []netip.Prefix {
 
 // Clone is a copy that shares nothing with s.
 func (s State) Clone() State {
-	c := State{Tunnels: make(map[string]Tunnel, len(s.Tunnels)), Guards: slices.Clone(s.Guards)}
+	c := State{Tunnels: make(map[string]Tunnel, len(s.Tunnels)), Guards: slices.Clone(s.Guards), Reach: slices.Clone(s.Reach)}
 	for name, t := range s.Tunnels {
 		c.Tunnels[name] = t.clone()
 	}
@@ -235,6 +236,6 @@ func (t Tunnel) clone() Tunnel {
 }
 
 func (p Peer) clone() Peer {
-	p.AllowedIPs = slices.Clone(p.AllowedIPs)
+	p.AllowedIPs, p.Reach = slices.Clone(p.AllowedIPs), slices.Clone(p.Reach)
 	return p
 }

@@ -454,3 +454,80 @@ func TestSimStopsAtNothing(t *testing.T) {
 		t.Errorf("a peer of no tunnel gives %v, %v", s, err)
 	}
 }
+
+// TestReach: what peers reach follows from the tunnels; it is narrower before anything
+// else changes and wider after it, and nobody is without it in between.
+func TestReach(t *testing.T) {
+	limit := func(s State, to ...string) State {
+		s = s.Clone()
+		p := s.Tunnels["site"].Peers[Key{3}]
+		p.Limited, p.Reach = true, prefixes(to...)
+		s.Tunnels["site"].Peers[Key{3}] = p
+		return s
+	}
+	free := State{Tunnels: map[string]Tunnel{"site": site()}}
+	if got := free.Reaches(); len(got) != 0 {
+		t.Errorf("nobody is limited: %v", got)
+	}
+	one := limit(free, "10.20.0.0/24", "fd00:20::/64")
+	for _, r := range one.Reaches() {
+		limited := slices.Contains(one.Tunnels["site"].Peers[Key{3}].AllowedIPs, r.From)
+		if r.Tunnel != "site" || len(r.To) != 1 || (r.To[0].Bits() != 0) != limited || r.To[0].Addr().Is4() != r.From.Addr().Is4() {
+			t.Errorf("limited is %v: %v", limited, r)
+		}
+	}
+	settle := func(s State) State { s = s.Clone(); s.Reach = s.Reaches(); s.Guards = s.Guarded(); return s }
+	none := free.Clone()
+	delete(none.Tunnels["site"].Peers, Key{3})
+	user := one.Clone()
+	tunnel := user.Tunnels["site"]
+	tunnel.User = true
+	user.Tunnels["site"] = tunnel
+	if got := user.Reaches(); len(got) != 0 {
+		t.Errorf("a tunnel without a device: %v", got)
+	}
+	blocked := State{Blocked: one.Tunnels}
+	if !slices.EqualFunc(blocked.Reaches(), one.Reaches(), Reach.equal) {
+		t.Error("a tunnel that cannot be made loses its filters")
+	}
+	all := []State{{}, free, one, limit(free), limit(free, "10.30.0.0/24"), none}
+	for i, want := range all {
+		for j, have := range all {
+			sim := NewSim(settle(have))
+			held := func(reach []Reach, from netip.Prefix) bool {
+				return slices.ContainsFunc(reach, func(r Reach) bool { return r.From == from })
+			}
+			for _, step := range Diff(want, settle(have)) {
+				if err := sim.Do(t.Context(), step); err != nil {
+					t.Fatal(err)
+				}
+				now, err := sim.Observe(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, p := range now.Tunnels["site"].Peers {
+					for _, from := range p.AllowedIPs {
+						if held(want.Reaches(), from) && held(have.Reaches(), from) && !held(now.Reach, from) {
+							t.Errorf("from %d to %d: %s is not limited after %s", j, i, from, step)
+						}
+					}
+				}
+			}
+			now, err := sim.Observe(t.Context())
+			if err != nil || !slices.EqualFunc(now.Reach, want.Reaches(), Reach.equal) {
+				t.Errorf("from %d to %d: %v, want %v, %v", j, i, now.Reach, want.Reaches(), err)
+			}
+			if again := Diff(want, now); len(again) != 0 {
+				t.Errorf("from %d to %d: again %v", j, i, again)
+			}
+		}
+	}
+	gone := SetReach{Tunnel: "site"}
+	if gone.String() != "nft delete table inet ripstop-site" || !gone.Removes() || gone.Object() != "tunnel/site" || gone.Disturbs() != "" {
+		t.Errorf("%s", gone)
+	}
+	if s := (SetReach{"site", []Reach{{"site", prefixes("10.99.0.2/32")[0], prefixes("10.20.0.0/24")}, {"site", prefixes("fd99::2/128")[0], nil}}}).String(); s !=
+		"nft add rule inet ripstop-site reach iifname site ip saddr 10.99.0.2/32 ip daddr != { 10.20.0.0/24 } counter drop\nnft add rule inet ripstop-site reach iifname site ip6 saddr fd99::2/128 counter drop" {
+		t.Errorf("%s", s)
+	}
+}

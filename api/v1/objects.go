@@ -99,6 +99,7 @@ type Peer struct {
 	RxBytes    int64      `json:"rxBytes"`
 	TxBytes    int64      `json:"txBytes"`
 	Origin     Origin     `json:"origin" doc:"where it comes from"`
+	Drops      int64      `json:"drops" doc:"packets that it sent where it may not reach, since what the tunnel's peers may reach was last changed"`
 }
 
 // Host is one host of the fabric.

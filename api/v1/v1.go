@@ -198,6 +198,7 @@ type NewPeer struct {
 	PresharedKey string   `json:"presharedKey,omitempty" doc:"in base64; a secret, kept in the state directory"`
 	Addresses    []string `json:"addresses,omitempty" doc:"of the peer, as 10.99.0.3; the lowest free one of each of the tunnel's networks without any"`
 	AllowedIPs   []string `json:"allowedIPs,omitempty" doc:"further prefixes that the peer may send from and that are sent to it"`
+	Reach        []string `json:"reach,omitempty" doc:"prefixes and VLANs that the peer may reach, and nothing else; everything without any"`
 	Endpoint     string   `json:"endpoint,omitempty" doc:"where the peer reaches this host, as vpn.example or vpn.example:51820; in a fabric's mesh the host's endpoint without one"`
 }
 

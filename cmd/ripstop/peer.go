@@ -57,6 +57,7 @@ func newPeerAdd(g *global) *cobra.Command {
 	f.StringVar(&p.Endpoint, "endpoint", "", "where the peer reaches this host; the port is the tunnel's unless written (in a fabric's mesh the host's endpoint)")
 	f.StringSliceVar(&p.Addresses, "address", nil, "the peer's address in the tunnel, as 10.99.0.3; several by commas (the lowest free one)")
 	f.StringSliceVar(&p.AllowedIPs, "allowed-ips", nil, "further prefixes behind the peer, as 10.60.0.0/16; several by commas")
+	f.StringSliceVar(&p.Reach, "reach", nil, "what the peer may reach here and behind this host, prefixes or VLANs; several by commas (everything)")
 	far.flags(f)
 	return cmd
 }

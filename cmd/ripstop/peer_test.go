@@ -16,6 +16,8 @@ import (
 
 func TestPeers(t *testing.T) { testscript.Run(t, withWireGuard(scriptParams("peers"))) }
 
+func TestReach(t *testing.T) { testscript.Run(t, withWireGuard(scriptParams("reach"))) }
+
 func TestLaptopPage(t *testing.T) { testscript.Run(t, withWireGuard(pageParams(t, "laptop"))) }
 
 func TestGoneOver(t *testing.T) {

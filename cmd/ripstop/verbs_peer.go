@@ -44,6 +44,17 @@ func (d *daemon) addPeer(ctx context.Context, ask v1.NewPeer) (v1.MadePeer, erro
 		return refused(http.StatusUnprocessableEntity, "add peer %s: %v", ask.Name, err)
 	}
 	p, addresses, err := peerOfVerb(t, ask)
+	if err == nil && len(ask.Reach) > 0 {
+		p.Limited, p.Reach, err = true, nil, nil
+		if t.User {
+			err = errors.New("--reach: the tunnel has no interface on the host, and leads to the portals in it alone: leave the flag out")
+		}
+		for _, word := range ask.Reach {
+			to, bad := all.ReachTo(word)
+			p.Reach, err = append(p.Reach, to...), errors.Join(err, bad)
+		}
+		p.Reach = config.MergeReach(p.Reach)
+	}
 	if err == nil {
 		err = config.CheckPeer(all, ask.Tunnel, ask.Name, p)
 	}
@@ -85,7 +96,7 @@ func (d *daemon) toldPeer(c *config.Config, p beside.Peer, addresses []netip.Pre
 		return v1.MadePeer{}, fmt.Errorf("private key of tunnel %s: %w", p.Tunnel, err)
 	}
 	return v1.MadePeer{
-		Addresses: texts(addresses), MTU: t.MTU, Endpoint: p.At, Networks: texts(networksBehind(c, t, p.At)), PublicKey: key.Public().String(),
+		Addresses: texts(addresses), MTU: t.MTU, Endpoint: p.At, Networks: texts(networksBehind(c, t, p)), PublicKey: key.Public().String(),
 	}, nil
 }
 
@@ -241,9 +252,10 @@ func peerOfVerb(t config.Tunnel, ask v1.NewPeer) (p config.Peer, addresses []net
 
 // networksBehind is what a peer finds behind a tunnel: the tunnel's own networks and
 // those of the gateways. The one in which the endpoint lies is not among them: the
-// tunnel's own packets would be sent into the tunnel.
-func networksBehind(c *config.Config, t config.Tunnel, endpoint string) []netip.Prefix {
-	at, _ := netip.ParseAddrPort(endpoint) // a name is none, and may be anywhere
+// tunnel's own packets would be sent into the tunnel. One that is limited is told what it
+// reaches.
+func networksBehind(c *config.Config, t config.Tunnel, p beside.Peer) []netip.Prefix {
+	at, _ := netip.ParseAddrPort(p.At) // a name is none, and may be anywhere
 	var out []netip.Prefix
 	for _, a := range t.Addresses {
 		out = append(out, a.Masked())
@@ -254,6 +266,9 @@ func networksBehind(c *config.Config, t config.Tunnel, endpoint string) []netip.
 				out = append(out, g.Masked())
 			}
 		}
+	}
+	if p.Limited {
+		out = slices.Clone(p.Reach)
 	}
 	out = slices.DeleteFunc(out, func(p netip.Prefix) bool { return p.Contains(at.Addr()) })
 	slices.SortFunc(out, netip.Prefix.Compare)

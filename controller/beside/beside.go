@@ -101,6 +101,8 @@ type peer struct {
 	At           string         `json:"at,omitempty"`
 	AllowedIPs   []netip.Prefix `json:"allowedIPs"`
 	Keepalive    time.Duration  `json:"keepalive,omitempty"`
+	Limited      bool           `json:"limited,omitempty"`
+	Reach        []netip.Prefix `json:"reach,omitempty"`
 }
 
 type host struct {
@@ -190,7 +192,7 @@ func (r record) objects() Objects {
 	}
 	for n, p := range r.Peers {
 		o.Peers[n] = Peer{p.Tunnel, p.At, config.Peer{
-			PublicKey: p.PublicKey, PresharedKey: p.PresharedKey, Next: p.Next, NextPSK: p.NextPSK, AllowedIPs: p.AllowedIPs, Keepalive: p.Keepalive,
+			PublicKey: p.PublicKey, PresharedKey: p.PresharedKey, Next: p.Next, NextPSK: p.NextPSK, AllowedIPs: p.AllowedIPs, Keepalive: p.Keepalive, Limited: p.Limited, Reach: p.Reach,
 		}}
 	}
 	for n, h := range r.Hosts {
@@ -209,7 +211,7 @@ func (s *Store) Save(o Objects) error {
 		r.Ports[n] = port{p.Switch, p.VLAN, p.Kind, p.Netns, p.IfName, p.Addresses, p.TapUser, p.Device, p.MultiQueue}
 	}
 	for n, p := range o.Peers {
-		r.Peers[n] = peer{p.Tunnel, p.PublicKey, p.PresharedKey, p.Next, p.NextPSK, p.At, p.AllowedIPs, p.Keepalive}
+		r.Peers[n] = peer{p.Tunnel, p.PublicKey, p.PresharedKey, p.Next, p.NextPSK, p.At, p.AllowedIPs, p.Keepalive, p.Limited, p.Reach}
 	}
 	for n, h := range o.Hosts {
 		r.Hosts[n] = host(h)

@@ -27,7 +27,7 @@ func TestSavedObjectsComeBack(t *testing.T) {
 		WithLUN("own", config.LUN{Pool: "main", Size: 4096, Block: 4096, Encryption: &config.Encryption{Key: "a.key", Former: "b.key"}}).WithLUN("b", config.LUN{Pool: "main", Size: 4096, Block: 4096}).
 		WithMove("data", Move{From: "main", To: "fast", Phase: Undoing}).WithMove("b", Move{From: "main", To: "fast", Phase: Copying}).WithMove("gone", Move{}).WithoutMove("gone").
 		Moved("b", &config.Config{LUNs: map[string]config.LUN{"b": {Pool: "main"}}}, [16]byte{7, 8}).
-		WithPeer("laptop", Peer{"site", "vpn.example:51820", config.Peer{PublicKey: vpn.Key{7}, PresharedKey: "peers/laptop.psk", Next: vpn.Key{8}, NextPSK: "peers/next.psk", AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.99.0.3/32")}, Keepalive: 25 * time.Second}}).
+		WithPeer("laptop", Peer{"site", "vpn.example:51820", config.Peer{PublicKey: vpn.Key{7}, PresharedKey: "peers/laptop.psk", Next: vpn.Key{8}, NextPSK: "peers/next.psk", AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.99.0.3/32")}, Keepalive: 25 * time.Second, Limited: true, Reach: []netip.Prefix{netip.MustParsePrefix("10.10.0.0/24")}}}).
 		WithPeer("gone", Peer{}).WithoutPeer("gone").
 		WithHost("c", config.Joined{PublicKey: vpn.Key{9}, Endpoint: "c.example:51820"}).WithHost("gone", config.Joined{}).WithoutHost("gone").
 		Begun("b", "main").Begun("scratch@x", "main").Begun("gone", "main").Finished("gone").

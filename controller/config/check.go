@@ -61,6 +61,7 @@ func (c *checker) check() {
 	c.checkMembers()
 	c.checkStore()
 	c.checkTargets()
+	c.checkReaches()
 }
 
 // objectName refuses a key that is no name.

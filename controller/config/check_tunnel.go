@@ -30,7 +30,10 @@ func (c *checker) checkTunnel(t *rawTunnel) Tunnel {
 		} else if p.Next.ok {
 			keys[p.Next.v] = p.Next.spot
 		}
+		reach, limited := c.reach(p)
 		out.Peers[n] = Peer{
+			Limited:      limited,
+			Reach:        reach,
 			PublicKey:    vpn.Key(p.PublicKey.v),
 			Next:         vpn.Key(p.Next.v),
 			PresharedKey: string(p.PresharedKey.v),

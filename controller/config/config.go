@@ -142,7 +142,9 @@ type Peer struct {
 	NextPSK      string  // name of the file of the pre-shared key that goes with it, "" for the same
 	Endpoint     string  // "host:port", "" when the peer finds us
 	AllowedIPs   []netip.Prefix
-	Keepalive    time.Duration // whole seconds, 0 is off
+	Keepalive    time.Duration  // whole seconds, 0 is off
+	Limited      bool           // it reaches Reach alone
+	Reach        []netip.Prefix // masked, sorted
 }
 
 // BGP is the host's BGP speaker.

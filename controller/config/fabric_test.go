@@ -326,3 +326,42 @@ func TestJoined(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReachOfPeers: prefixes, and VLANs by the networks of their gateways here.
+func TestReachOfPeers(t *testing.T) {
+	text := func(reach, more string) []File {
+		return []File{{"t.yaml", []byte("version: 1\nvlans:\n  lan: {id: 1, gateway: [10.1.0.1/24, 'fd00:1::1/64', 'fe80::1/64']}\n  bare: {id: 2}\n" +
+			"switches: {lab: {}}\ntunnels: {site: {private-key: k, address: 10.99.0.1/24, peers: {p: {public-key: " + keys[0] + ", allowed-ips: 10.99.0.2/32" + reach + "}}}}\n" + more)}}
+	}
+	for _, x := range []struct {
+		reach   string
+		limited bool
+		want    string
+	}{
+		{"", false, "[]"},
+		{", reach: lan", true, "[10.1.0.0/24 fd00:1::/64]"},
+		{", reach: [10.20.0.0/16, lan, 10.1.0.0/24]", true, "[10.1.0.0/24 10.20.0.0/16 fd00:1::/64]"},
+	} {
+		c, _, err := Parse(text(x.reach, ""))
+		if err != nil {
+			t.Errorf("%s: %v", x.reach, err)
+			continue
+		}
+		if p := c.Tunnels["site"].Peers["p"]; p.Limited != x.limited || fmt.Sprint(p.Reach) != x.want {
+			t.Errorf("%s: limited is %v, to %v", x.reach, p.Limited, p.Reach)
+		}
+	}
+	user := "pools: {m: {path: m, size: 1GiB}}\nluns: {d: {pool: m, size: 1MiB}}\n" +
+		"targets: {'iqn.2026-11.org.example:d': {portals: [{tunnel: site, stack: user}], luns: {0: d}, initiators: {any: {}}}}\n"
+	for _, x := range [][3]string{
+		{", reach: bare", "", `VLAN "bare" has no gateway here`},
+		{", reach: nan", "", `there is no VLAN "nan" here`},
+		{", reach: 10.1.0.0/8", "", "write 10.0.0.0/8"},
+		{", reach: '10.1.0.0/99'", "", "neither a prefix"},
+		{", reach: lan", user, "has no interface on the host"},
+	} {
+		if _, _, err := Parse(text(x[0], x[1])); err == nil || !strings.Contains(err.Error(), x[2]) {
+			t.Errorf("%s: %v, want %s", x[0], err, x[2])
+		}
+	}
+}

@@ -237,6 +237,7 @@ type rawPeer struct {
 	PresharedKey value[fileName]  `yaml:"preshared-key" jsonschema_description:"File of a pre-shared key, in base64 as wg genpsk prints it."`
 	Endpoint     value[endpoint]  `yaml:"endpoint" jsonschema_description:"host:port where the peer listens. Without it the peer finds us."`
 	AllowedIPs   many[anyPrefix]  `yaml:"allowed-ips" jsonschema_description:"Prefixes that the peer may send from and that are sent to it."`
+	Reach        many[reachTo]    `yaml:"reach" jsonschema_description:"What the peer may reach here and behind this host: prefixes, and names of VLANs, which are the networks of their gateways; one or a list. What it sends elsewhere is dropped. Without it, everything."`
 	Keepalive    value[keepalive] `yaml:"keepalive" jsonschema_description:"How often to send something, as 25s, for peers behind NAT. Whole seconds."`
 }
 

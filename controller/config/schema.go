@@ -115,6 +115,8 @@ func wordSchema(t reflect.Type) *jsonschema.Schema {
 		return pattern(`^([0-9.]+(ns|us|µs|ms|s|m|h))+$|^0$`, "90s")
 	case tableID:
 		return anyOf(words("main"), between(1, 1<<32-1))
+	case reachTo:
+		return anyOf(pattern(`^[0-9A-Fa-f:.]+/[0-9]{1,3}$`, "10.20.0.0/24"), pattern(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$`, "san"))
 	case name:
 		return pattern(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$`)
 	case lunRef:

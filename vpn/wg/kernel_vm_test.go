@@ -31,6 +31,11 @@ func TestProcessWithKernel(t *testing.T) {
 // loadTun does what udev does elsewhere: the VM has none.
 func loadTun(t *testing.T) { nettest.Run(t, "modprobe", "tun") }
 
+func TestKernelReachIsHeld(t *testing.T) {
+	loadTun(t)
+	reachIsHeld(t, vpn.Kernel)
+}
+
 func TestKernelIsTheChoice(t *testing.T) {
 	if got := newDriver(t, Options{}).Engine(); got != vpn.Kernel {
 		t.Errorf("the choice is %s", got)

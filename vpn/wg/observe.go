@@ -108,6 +108,9 @@ func (d *Driver) Observe(ctx context.Context) (vpn.State, error) {
 			state.Tunnels[s.name], quiet = d.tunnel(s)
 			silent = append(silent, quiet...)
 		}
+		if state.Reach, _, err = reaches(); err != nil {
+			return err
+		}
 		state.Guards, err = d.links.guards()
 		return err
 	}()
@@ -233,6 +236,10 @@ func (d *Driver) Stats(context.Context) ([]vpn.TunnelStats, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read tunnels: %w", err)
 	}
+	_, drops, err := reaches()
+	if err != nil {
+		return nil, err
+	}
 	out := make([]vpn.TunnelStats, 0, len(all))
 	for _, s := range all {
 		t := vpn.TunnelStats{
@@ -246,7 +253,7 @@ func (d *Driver) Stats(context.Context) ([]vpn.TunnelStats, error) {
 		}
 		for _, p := range s.device.Peers {
 			if !d.memory.waits(s.name, vpn.Key(p.PublicKey)) {
-				t.Peers = append(t.Peers, d.peerStats(s.name, p))
+				t.Peers = append(t.Peers, d.peerStats(s.name, p, drops))
 			}
 		}
 		slices.SortFunc(t.Peers, func(a, b vpn.PeerStats) int {
@@ -257,10 +264,15 @@ func (d *Driver) Stats(context.Context) ([]vpn.TunnelStats, error) {
 	return out, nil
 }
 
-func (d *Driver) peerStats(tunnel string, p wgtypes.Peer) vpn.PeerStats {
+func (d *Driver) peerStats(tunnel string, p wgtypes.Peer, drops map[dropper]uint64) vpn.PeerStats {
 	known, _ := d.memory.peer(tunnel, vpn.Key(p.PublicKey))
+	var dropped uint64
+	for _, from := range prefixes(p) {
+		dropped += drops[dropper{tunnel, from}]
+	}
 	return vpn.PeerStats{
-		Name: known.Name, PublicKey: vpn.Key(p.PublicKey), Endpoint: endpoint(p), LastHandshake: p.LastHandshakeTime,
+		Drops: dropped,
+		Name:  known.Name, PublicKey: vpn.Key(p.PublicKey), Endpoint: endpoint(p), LastHandshake: p.LastHandshakeTime,
 		RxBytes: uint64(p.ReceiveBytes), TxBytes: uint64(p.TransmitBytes),
 		AllowedIPs: prefixes(p), Keepalive: p.PersistentKeepaliveInterval,
 	}

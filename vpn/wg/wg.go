@@ -220,7 +220,7 @@ func (d *Driver) Close() error {
 			d.memory.drop(name)
 		}
 	}
-	return errors.Join(err, d.links.dropGuards(), d.end())
+	return errors.Join(err, d.links.dropGuards(), dropReaches(), d.end())
 }
 
 // Release ends this process's part and leaves kernel tunnels at work, which the

@@ -1,0 +1,220 @@
+package wg
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+
+	"ripstop/vpn"
+)
+
+// A tunnel with limited peers has a table of its own. Both of its hooks jump to one chain:
+//
+//	forward, input ─ iifname TUNNEL ─► reach:  saddr FROM daddr TO accept   for each of TO
+//	                                           saddr FROM counter drop      for each FROM, longest first
+//
+// It stays with the kernel when this process ends. Each rule has a comment by which it
+// is known; a rule that somebody changed has none, or another one.
+const (
+	reachChain = "reach"
+	reachSep   = " > "
+	reachDrop  = "nothing else"
+)
+
+// tables is the tables of this host that are ours.
+func tables(c *nftables.Conn) ([]*nftables.Table, error) {
+	all, err := again(func() ([]*nftables.Table, error) { return c.ListTablesOfFamily(nftables.TableFamilyINet) })
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EPERM) {
+		return nil, nil // a kernel or a process that has no filters
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list filters of tunnels: %w", err)
+	}
+	return slices.DeleteFunc(all, func(t *nftables.Table) bool { return !strings.HasPrefix(t.Name, vpn.ReachTable("")) }), nil
+}
+
+// reaches is the filters that are there, sorted as a State has them, and what each has
+// dropped since it was made. A table in which anything is not as it was made has one
+// filter more, which nobody wants.
+func reaches() (all []vpn.Reach, drops map[dropper]uint64, err error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read filters of tunnels: %w", err)
+	}
+	ours, err := tables(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	drops = map[dropper]uint64{}
+	for _, t := range ours {
+		tunnel := strings.TrimPrefix(t.Name, vpn.ReachTable(""))
+		rules, err := again(func() ([]*nftables.Rule, error) {
+			return c.GetRules(t, &nftables.Chain{Name: reachChain, Table: t})
+		})
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, nil, fmt.Errorf("read filters of tunnel %s: %w", tunnel, err)
+		}
+		is, whole := parseReach(tunnel, rules, drops)
+		for _, hook := range hooks {
+			jumps, err := again(func() ([]*nftables.Rule, error) { return c.GetRules(t, &nftables.Chain{Name: hook.name, Table: t}) })
+			if err != nil && !errors.Is(err, unix.ENOENT) {
+				return nil, nil, fmt.Errorf("read filters of tunnel %s: %w", tunnel, err)
+			}
+			whole = whole && len(jumps) == 1 && comment(jumps[0]) == reachChain
+		}
+		if !whole {
+			is = append([]vpn.Reach{{Tunnel: tunnel}}, is...)
+		}
+		all = append(all, is...)
+	}
+	return all, drops, nil
+}
+
+// dropper is a filter by whose packets it drops.
+type dropper struct {
+	tunnel string
+	from   netip.Prefix
+}
+
+var hooks = []struct {
+	name string
+	hook *nftables.ChainHook
+}{{"forward", nftables.ChainHookForward}, {"input", nftables.ChainHookInput}}
+
+func comment(r *nftables.Rule) string {
+	s, _ := userdata.GetString(r.UserData, userdata.TypeComment)
+	return s
+}
+
+// parseReach reads the rules back; whole is false where one is not as it was made.
+func parseReach(tunnel string, rules []*nftables.Rule, drops map[dropper]uint64) (out []vpn.Reach, whole bool) {
+	var to []netip.Prefix
+	for _, r := range rules {
+		from, what, ok := strings.Cut(comment(r), reachSep)
+		p, err := netip.ParsePrefix(from)
+		if !ok || err != nil {
+			return out, false
+		}
+		if what != reachDrop {
+			t, err := netip.ParsePrefix(what)
+			if err != nil {
+				return out, false
+			}
+			to = append(to, t)
+			continue
+		}
+		out = append(out, vpn.Reach{Tunnel: tunnel, From: p, To: to})
+		to = nil
+		for _, e := range r.Exprs {
+			if n, ok := e.(*expr.Counter); ok {
+				drops[dropper{tunnel, p}] = n.Packets
+			}
+		}
+	}
+	return out, len(to) == 0 && len(out) > 0
+}
+
+// setReach makes the filters of a tunnel these in one transaction: a packet meets all of
+// those before or all of these.
+func setReach(tunnel string, to []vpn.Reach) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("filter tunnel %s: %w", tunnel, err)
+	}
+	ours, err := tables(c)
+	if err != nil {
+		return err
+	}
+	t := &nftables.Table{Name: vpn.ReachTable(tunnel), Family: nftables.TableFamilyINet}
+	if slices.ContainsFunc(ours, func(o *nftables.Table) bool { return o.Name == t.Name }) {
+		c.DelTable(t)
+	} else if len(to) == 0 {
+		return nil
+	}
+	if len(to) > 0 {
+		addReach(c, t, tunnel, to)
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("filter tunnel %s by nftables: %w", tunnel, err)
+	}
+	return nil
+}
+
+func addReach(c *nftables.Conn, t *nftables.Table, tunnel string, to []vpn.Reach) {
+	c.AddTable(t)
+	reach := c.AddChain(&nftables.Chain{Name: reachChain, Table: t})
+	for _, h := range hooks {
+		chain := c.AddChain(&nftables.Chain{Name: h.name, Table: t, Type: nftables.ChainTypeFilter, Hooknum: h.hook, Priority: nftables.ChainPriorityFilter})
+		name := make([]byte, unix.IFNAMSIZ)
+		copy(name, tunnel)
+		c.AddRule(&nftables.Rule{Table: t, Chain: chain, UserData: userdata.AppendString(nil, userdata.TypeComment, reachChain), Exprs: []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: name},
+			&expr.Verdict{Kind: expr.VerdictJump, Chain: reachChain},
+		}})
+	}
+	rule := func(what string, exprs ...expr.Any) {
+		c.AddRule(&nftables.Rule{Table: t, Chain: reach, Exprs: exprs, UserData: userdata.AppendString(nil, userdata.TypeComment, what)})
+	}
+	for _, r := range to {
+		from := append(family(r.From), match(r.From, false)...)
+		for _, p := range r.To {
+			rule(r.From.String()+reachSep+p.String(), append(append(slices.Clone(from), match(p, true)...), &expr.Verdict{Kind: expr.VerdictAccept})...)
+		}
+		rule(r.From.String()+reachSep+reachDrop, append(slices.Clone(from), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})...)
+	}
+}
+
+// family holds IPv4 or IPv6.
+func family(p netip.Prefix) []expr.Any {
+	f := byte(unix.NFPROTO_IPV4)
+	if p.Addr().Is6() {
+		f = unix.NFPROTO_IPV6
+	}
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{f}}}
+}
+
+// match holds a source, or a destination, against a prefix: the offsets are those of
+// RFC 791 section 3.1 and RFC 8200 section 3.
+func match(p netip.Prefix, destination bool) []expr.Any {
+	if p.Bits() == 0 {
+		return nil
+	}
+	offset, length := uint32(12), uint32(4)
+	if p.Addr().Is6() {
+		offset, length = 8, 16
+	}
+	if destination {
+		offset += length
+	}
+	mask := make([]byte, 16)
+	for i, bits := 0, p.Bits(); bits > 0; i, bits = i+4, bits-32 {
+		binary.BigEndian.PutUint32(mask[i:], ^uint32(0)<<(32-min(bits, 32)))
+	}
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: length, Mask: mask[:length], Xor: make([]byte, length)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: p.Addr().AsSlice()},
+	}
+}
+
+// dropReaches removes the filters of all tunnels.
+func dropReaches() error {
+	all, _, err := reaches()
+	done := map[string]bool{}
+	for _, r := range all {
+		if !done[r.Tunnel] {
+			done[r.Tunnel] = true
+			err = errors.Join(err, setReach(r.Tunnel, nil))
+		}
+	}
+	return err
+}
