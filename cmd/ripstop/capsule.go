@@ -270,7 +270,7 @@ func portAsked(name string, p beside.Port) v1.NewPort {
 
 // peerAsked is a peer in the words in which a verb asks for it.
 func peerAsked(name string, p beside.Peer) capsulePeer {
-	n := capsulePeer{NewPeer: v1.NewPeer{Name: name, Tunnel: p.Tunnel, PublicKey: p.PublicKey.String(), Endpoint: p.At}, Secret: p.PresharedKey}
+	n := capsulePeer{NewPeer: v1.NewPeer{Name: name, Tunnel: p.Tunnel, PublicKey: p.PublicKey.String(), Endpoint: p.At, Reach: texts(p.Reach)}, Secret: p.PresharedKey}
 	if p.Next != (vpn.Key{}) {
 		n.Next, n.NextSecret = p.Next.String(), p.NextPSK
 	}

@@ -114,6 +114,7 @@ func TestPeersOfACapsule(t *testing.T) {
 	p := peerAsked("laptop", beside.Peer{Tunnel: "site", At: "vpn.example:51820", Peer: config.Peer{
 		PublicKey: vpn.Key{1}, PresharedKey: "peers/laptop-01000000.psk", Next: vpn.Key{2}, NextPSK: "peers/laptop-02000000.psk",
 		AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.99.0.3/32"), netip.MustParsePrefix("10.60.0.0/16")},
+		Limited:    true, Reach: []netip.Prefix{netip.MustParsePrefix("10.10.0.0/24")},
 	}})
 	text, err := json.Marshal(p)
 	if err != nil {
@@ -124,7 +125,7 @@ func TestPeersOfACapsule(t *testing.T) {
 		t.Fatal(err)
 	}
 	add, rotate, err := back.ask(capsuleSecrets{"peers/laptop-01000000.psk": []byte("one\n"), "peers/laptop-02000000.psk": []byte("two\n")})
-	if err != nil || add.PresharedKey != "one" || add.PublicKey != (vpn.Key{1}).String() || add.Endpoint != "vpn.example:51820" || !slices.Equal(add.AllowedIPs, []string{"10.60.0.0/16"}) || !slices.Equal(add.Addresses, []string{"10.99.0.3"}) {
+	if err != nil || add.PresharedKey != "one" || add.PublicKey != (vpn.Key{1}).String() || add.Endpoint != "vpn.example:51820" || !slices.Equal(add.AllowedIPs, []string{"10.60.0.0/16"}) || !slices.Equal(add.Reach, []string{"10.10.0.0/24"}) || !slices.Equal(add.Addresses, []string{"10.99.0.3"}) {
 		t.Errorf("it is made as %+v, %v", add, err)
 	}
 	if rotate != (v1.RotatePeer{Name: "laptop", PublicKey: (vpn.Key{2}).String(), PresharedKey: "two"}) {
