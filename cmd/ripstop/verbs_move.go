@@ -88,6 +88,11 @@ func (d *daemon) movable(ctx context.Context, ask v1.MoveLUN, l lun.LUNStats) er
 	if _, unfinished := d.made().Unfinished[name]; unfinished {
 		return refused(http.StatusConflict, "move LUN %s: a disk is being imported into it: wait until that is done", name)
 	}
+	for ref := range d.made().Unfinished { // who reads it would have it closed when the LUN is there
+		if of, _, snapshot := lun.SplitSnapshot(ref); snapshot && of == name {
+			return refused(http.StatusConflict, "move LUN %s: it is being exported: wait until that is done", name)
+		}
+	}
 	if err := d.freeOfMoves("move", name); err != nil {
 		return err
 	}
