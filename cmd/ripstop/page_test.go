@@ -20,7 +20,7 @@ func TestBGPPage(t *testing.T)         { page(t, "bgp") }
 func TestEncryptionPage(t *testing.T)  { page(t, "encryption") }
 func TestOffsitePage(t *testing.T)     { page(t, "offsite") }
 
-// TestEVPNPage has the page show the files that TestVXLAN and TestEVPN run.
+// TestEVPNPage has the page show the files that TestVXLAN, TestEVPN and test/fabric run.
 func TestEVPNPage(t *testing.T) {
 	page, err := os.ReadFile("../../docs/evpn.md")
 	if err != nil {
@@ -34,6 +34,11 @@ func TestEVPNPage(t *testing.T) {
 		}
 		scripts += string(b)
 	}
+	b, err := os.ReadFile("../../test/fabric/testdata/one-vlan.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scripts += "-- a.yaml --\n" + string(b)
 	files := blocks(string(page), "yaml")
 	if len(files) == 0 {
 		t.Fatal("the page has no file")

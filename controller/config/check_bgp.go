@@ -50,6 +50,7 @@ func (c *checker) checkBGP() {
 			addresses[netip.Addr(raw.Address.v)] = raw.Address.spot
 		}
 	}
+	c.checkHostNeighbors(b, out)
 	c.checkAnnounced(b, out)
 	for _, raw := range b.Import.items {
 		out.Import = append(out.Import, c.checkImport(raw, b))
@@ -57,10 +58,64 @@ func (c *checker) checkBGP() {
 	c.cfg.BGP = out
 }
 
-// lowestIPv4 is the lowest address that the file gives to the host itself.
+// checkHostNeighbors makes neighbors of the other hosts.
+func (c *checker) checkHostNeighbors(b *rawBGP, out *BGP) {
+	h := b.Hosts
+	if h == nil || !known(c.report, c.raw.Tunnels, "tunnel", h.Tunnel) {
+		return
+	}
+	t := c.raw.Tunnels.items[string(h.Tunnel.v)]
+	if t.Mesh == nil {
+		c.errorf(h.Tunnel.spot, "tunnel %q has no mesh, so that it joins no hosts: write mesh: full there, or the neighbors one by one", h.Tunnel.v)
+		return
+	}
+	self := c.raw.Hosts.items[c.raw.self]
+	if self == nil || !t.has(c.raw.self) {
+		return
+	}
+	for _, name := range t.hosts(b.hosts(c.raw.Hosts.order)) {
+		if name == c.raw.self || !c.raw.Hosts.items[name].PublicKey.given {
+			continue // without a key it is nobody's peer yet
+		}
+		if n, twice := b.Neighbors.items[name]; twice {
+			c.errorf(n.spot, "is a host's name, and hosts: makes a neighbor of it: leave this one out, or call it otherwise")
+			continue
+		}
+		n := Neighbor{ASN: out.ASN, Hold: time.Duration(h.Hold.or(defaultHold)), PrefixLimit: uint32(defaultPrefixLimit), BFD: time.Duration(h.BFD.v)}
+		if n.Source, n.Address = sameVersion(self, c.raw.Hosts.items[name]); n.Address.IsValid() {
+			out.Neighbors[name] = n
+		} else if !c.broken {
+			c.errorf(h.spot, "hosts %s and %s have no address of one IP version in the mesh: give both an IPv4 or both an IPv6 one", c.raw.self, name)
+		}
+	}
+}
+
+// sameVersion is an address of each of two hosts, IPv4 ones where both have some.
+func sameVersion(a, b *rawHost) (of, to netip.Addr) {
+	for _, four := range []bool{true, false} {
+		first := func(h *rawHost) netip.Addr {
+			for v := range h.Address.valid() {
+				if p := prefixOf(v).Addr(); p.Is4() == four && !p.IsLinkLocalUnicast() {
+					return p
+				}
+			}
+			return netip.Addr{}
+		}
+		if of, to = first(a), first(b); of.IsValid() && to.IsValid() {
+			return of, to
+		}
+	}
+	return netip.Addr{}, netip.Addr{}
+}
+
+// lowestIPv4 is the lowest address that the file gives to the host itself and to
+// no other.
 func (c *checker) lowestIPv4() netip.Addr {
 	var all []netip.Addr
 	for _, v := range c.cfg.VLANs {
+		if v.Anycast {
+			continue
+		}
 		for _, p := range v.Gateways {
 			all = append(all, p.Addr())
 		}

@@ -186,7 +186,7 @@ targets:
 		{"neighbors of a", len(a.BGP.Neighbors), 1},
 		{"neighbors of b", len(b.BGP.Neighbors), 0},
 		{"bgp of d", d.BGP == nil, true},
-		{"router-id of a", a.BGP.RouterID, netip.MustParseAddr("10.10.0.1")},
+		{"router-id of a", a.BGP.RouterID, netip.MustParseAddr("10.99.0.1")},
 		{"targets of a", len(a.Targets) + len(a.LUNs) + len(a.Pools), 0},
 		{"targets of b", len(b.Targets) + len(b.LUNs) + len(b.Pools), 3},
 		{"own key", a.Tunnels["mesh"].PublicKey, key},
@@ -362,6 +362,54 @@ func TestReachOfPeers(t *testing.T) {
 	} {
 		if _, _, err := Parse(text(x[0], x[1])); err == nil || !strings.Contains(err.Error(), x[2]) {
 			t.Errorf("%s: %v, want %s", x[0], err, x[2])
+		}
+	}
+}
+
+// TestHostNeighbors: what hosts of one mesh are to each other in BGP.
+func TestHostNeighbors(t *testing.T) {
+	const text = `version: 1
+hosts:
+  a: {endpoint: "192.0.2.1:51820", public-key: hp1eur0gTfYrGKUbDZjZEt1ROFXF+/QCPe0J2QnZpxg=, address: ["fd00:99::1/64", 10.99.0.1/24]}
+  b: {endpoint: "192.0.2.2:51820", public-key: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=, address: ["fd00:99::2/64", 10.99.0.2/24]}
+  c: {endpoint: "192.0.2.3:51820", public-key: TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=, address: "fd00:99::3/64"}
+  d: {address: 10.99.0.4/24}
+vlans: {blue: {id: 10, vni: 10010, gateway: 10.10.0.1/24, anycast: true, on: [a, b]}}
+switches: {lab: {vxlan: {tunnel: mesh}, on: [a, b]}}
+tunnels: {mesh: {listen: 51820, private-key: mesh.key, mesh: full}}
+bgp:
+  asn: 64512
+  evpn: true
+  %s
+  neighbors: {%s: {on: a, address: 192.0.2.9, asn: 64513}}
+`
+	file := fmt.Sprintf(text, "hosts: {tunnel: mesh, hold-time: 9s, bfd: 300ms}\n  on: [a, b, c]", "tor1")
+	file = strings.Replace(file, `"fd00:99::3/64"`, `["fd00:99::3/64", 10.98.0.3/24]`, 1)
+	a, b := part(t, file, "a"), part(t, file, "b")
+	want := map[string]Neighbor{
+		"b":    {Address: netip.MustParseAddr("10.99.0.2"), Source: netip.MustParseAddr("10.99.0.1"), ASN: 64512, Hold: 9 * time.Second, PrefixLimit: 10_000, BFD: 300 * time.Millisecond},
+		"c":    {Address: netip.MustParseAddr("10.98.0.3"), Source: netip.MustParseAddr("10.99.0.1"), ASN: 64512, Hold: 9 * time.Second, PrefixLimit: 10_000, BFD: 300 * time.Millisecond},
+		"tor1": {Address: netip.MustParseAddr("192.0.2.9"), ASN: 64513, Hold: 90 * time.Second, PrefixLimit: 10_000},
+	}
+	if !reflect.DeepEqual(a.BGP.Neighbors, want) {
+		t.Errorf("the neighbors of a are\n%+v\nwant\n%+v", a.BGP.Neighbors, want)
+	}
+	if len(b.BGP.Neighbors) != 2 || b.BGP.Neighbors["a"].Address != netip.MustParseAddr("10.99.0.1") {
+		t.Errorf("the neighbors of b are %+v", b.BGP.Neighbors)
+	}
+	if a.BGP.RouterID == b.BGP.RouterID || a.BGP.RouterID != netip.MustParseAddr("10.99.0.1") {
+		t.Errorf("the router-ids are %s and %s", a.BGP.RouterID, b.BGP.RouterID)
+	}
+	for _, tt := range []struct{ hosts, neighbor, want string }{
+		{"hosts: {tunnel: mesh}\n  on: [a, b, c]", "tor1", "hosts a and c have no address of one IP version in the mesh"},
+		{"hosts: {tunnel: mesh}\n  on: [a, b]", "b", "is a host's name"},
+		{"hosts: {tunnel: mush}\n  on: [a, b]", "tor1", `there is no tunnel "mush"`},
+		{"hosts: {hold-time: 9s}\n  on: [a, b]", "tor1", "tunnel is missing"},
+	} {
+		text := strings.Replace(fmt.Sprintf(text, tt.hosts, tt.neighbor), `["fd00:99::1/64", 10.99.0.1/24]`, "10.99.0.1/24", 1)
+		_, _, err := ParseFor([]File{{"t.yaml", []byte(text)}}, "a")
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s:\ngot  %v\nwant %s", tt.hosts, err, tt.want)
 		}
 	}
 }

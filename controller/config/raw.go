@@ -245,13 +245,21 @@ type rawBGP struct {
 	spot
 	rawOn
 	ASN       value[asn]         `yaml:"asn" jsonschema:"required" jsonschema_description:"This host's autonomous system number."`
-	RouterID  value[routerID]    `yaml:"router-id" jsonschema_description:"An IPv4 address that is this host's own. Without it the lowest one of its gateways and tunnels."`
+	RouterID  value[routerID]    `yaml:"router-id" jsonschema_description:"An IPv4 address that is this host's own. Without it the lowest one of its tunnels and of its gateways that are not anycast."`
 	Neighbors table[rawNeighbor] `yaml:"neighbors" jsonschema_description:"BGP neighbors by name."`
+	Hosts     *rawBGPHosts       `yaml:"hosts" jsonschema_description:"The other hosts of the fabric that speak BGP are neighbors, by their names, in this host's autonomous system."`
 	Announce  many[announced]    `yaml:"announce" jsonschema_description:"What is announced, one or a list: vlans, the gateways' prefixes; portals, the addresses of the targets' portals; or a prefix."`
 	Import    list[rawImport]    `yaml:"import" jsonschema_description:"Which learned routes the kernel gets: the first filter that matches decides. Without any, none."`
 	Restart   value[restart]     `yaml:"graceful-restart" jsonschema_description:"How long neighbors keep this host's routes while the daemon is away, 120s unless set, 0 to 4095s; 0 is off."`
 	EVPN      value[boolean]     `yaml:"evpn" jsonschema_description:"Hosts tell each other by EVPN where the stations of VLANs with a vni are; every neighbor is asked for it. false unless set."`
 	Multipath value[multipath]   `yaml:"multipath" jsonschema_description:"Most ways of equal cost to one prefix, 1 to 64, 8 unless set."`
+}
+
+type rawBGPHosts struct {
+	spot
+	Tunnel value[name]        `yaml:"tunnel" jsonschema:"required" jsonschema_description:"The tunnel whose mesh they are in: sessions go between its addresses, over IPv4 where both have some."`
+	Hold   value[hold]        `yaml:"hold-time" jsonschema_description:"How long a host may be silent, 90s unless set, 3s to 65535s."`
+	BFD    value[bfdInterval] `yaml:"bfd" jsonschema_description:"Interval of BFD, 100ms to 60s: three lost packets end the session. Off unless set."`
 }
 
 type rawNeighbor struct {
