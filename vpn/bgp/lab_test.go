@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) { nettest.Main(m) }
 
 // limit is how long a condition may take on a loaded machine.
-const limit = 60 * time.Second
+const limit = 120 * time.Second // a machine with much else to do takes its time under -race
 
 // The lab is the host, which is the test's own namespace, and routers:
 //

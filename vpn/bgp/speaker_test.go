@@ -328,7 +328,7 @@ func TestStorm(t *testing.T) {
 	l.unharmed(since, "many resets")
 
 	c := l.session(raw(30))
-	for range 200 {
+	for range 100 {
 		c.Write(append(updateMessage(nil, attributes, many(0, 400)), updateMessage(many(0, 400), nil, nil)...))
 	}
 	if _, err := c.Write(updateMessage(nil, attributes, many(7, 3))); err != nil {
