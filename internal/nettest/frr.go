@@ -27,25 +27,26 @@ func StartFRR(t testing.TB, netns, config string) *FRR {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	Run(t, "chown", "frr:frr", dir) // its daemons become that user
 	f := &FRR{t: t, dir: dir, netns: netns}
-	f.daemon("zebra", "hostname "+netns+"\n")
+	f.Daemon("zebra", "hostname "+netns+"\n")
 	f.there("zserv")
 	f.Restart(config)
 	return f
 }
 
-func (f *FRR) path(name string) string { return filepath.Join(f.dir, name) }
+// Path is a file of the daemons': NAME.pid, NAME.vty, zserv.
+func (f *FRR) Path(name string) string { return filepath.Join(f.dir, name) }
 
 func (f *FRR) there(socket string) {
 	f.t.Helper()
-	Eventually(f.t, patience, socket+" is there", func() bool { _, err := os.Stat(f.path(socket)); return err == nil })
+	Eventually(f.t, patience, socket+" is there", func() bool { _, err := os.Stat(f.Path(socket)); return err == nil })
 }
 
 // Restart starts bgpd, anew where it runs, with another configuration.
 func (f *FRR) Restart(config string) {
 	f.t.Helper()
 	f.Kill()
-	os.Remove(f.path("bgpd.vty"))
-	f.bgpd = f.daemon("bgpd", "hostname "+f.netns+"\n"+config)
+	os.Remove(f.Path("bgpd.vty"))
+	f.bgpd = f.Daemon("bgpd", "hostname "+f.netns+"\n"+config)
 	f.there("bgpd.vty")
 }
 
@@ -56,13 +57,14 @@ func (f *FRR) Kill() {
 	}
 }
 
-func (f *FRR) daemon(name, config string) *Process {
+// Daemon starts one more, until the test ends.
+func (f *FRR) Daemon(name, config string, more ...string) *Process {
 	f.t.Helper()
-	if err := os.WriteFile(f.path(name+".conf"), []byte(config), 0o644); err != nil {
+	if err := os.WriteFile(f.Path(name+".conf"), []byte(config), 0o644); err != nil {
 		f.t.Fatal(err)
 	}
-	p := Start(f.t, "nsenter", "--net=/run/netns/"+f.netns, "/usr/lib/frr/"+name, "-P", "0", "-f", f.path(name+".conf"),
-		"-i", f.path(name+".pid"), "--vty_socket", f.dir, "--log", "file:"+f.path(name+".log"), "-z", f.path("zserv"))
+	p := Start(f.t, append([]string{"nsenter", "--net=/run/netns/" + f.netns, "/usr/lib/frr/" + name, "-P", "0", "-f", f.Path(name + ".conf"),
+		"-i", f.Path(name + ".pid"), "--vty_socket", f.dir, "--log", "file:" + f.Path(name+".log"), "-z", f.Path("zserv")}, more...)...)
 	f.t.Cleanup(func() {
 		if !p.Gone() {
 			p.End(syscall.SIGKILL)
@@ -71,9 +73,9 @@ func (f *FRR) daemon(name, config string) *Process {
 	return p
 }
 
-// Show is what vtysh prints of commands, to all daemons that know them.
-func (f *FRR) Show(commands ...string) string {
-	args := []string{"--vty_socket", f.dir}
+// Show is what vtysh prints of commands to a daemon.
+func (f *FRR) Show(daemon string, commands ...string) string {
+	args := []string{"--vty_socket", f.dir, "-d", daemon}
 	for _, c := range commands {
 		args = append(args, "-c", c)
 	}

@@ -106,13 +106,19 @@ func (p *Process) Ready() {
 	})
 }
 
-// End sends a daemon a signal, waits for its end, and demands that it had not
-// panicked. One that is gone stays so.
-func (p *Process) End(s syscall.Signal) {
+// Signal sends a signal to a process that may be gone.
+func (p *Process) Signal(s syscall.Signal) {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.t.Error(err)
 	}
+}
+
+// End sends a daemon a signal, waits for its end, and demands that it had not
+// panicked. One that is gone stays so.
+func (p *Process) End(s syscall.Signal) {
+	p.t.Helper()
+	p.Signal(s)
 	select {
 	case <-p.exited:
 	case <-time.After(patience):

@@ -52,7 +52,7 @@ func TestOneVLAN(t *testing.T) {
 	}
 	reaches(t, "box", "10.10.0.2")
 	nettest.Eventually(t, limit, "the router has the prefix", func() bool {
-		return strings.Contains(leaf.Show("show ip route 10.10.0.0/24"), `10.9.0.1`)
+		return strings.Contains(leaf.Show("zebra", "show ip route 10.10.0.0/24"), `10.9.0.1`)
 	})
 	reaches(t, "leaf", "10.10.0.2")
 
@@ -84,7 +84,7 @@ func TestOneVLAN(t *testing.T) {
 	}
 	reaches(t, "vm", "10.10.0.3")
 	reaches(t, "leaf", "10.10.0.2")
-	if got := leaf.Show("show ip route 10.10.0.0/24"); !strings.Contains(got, "10.9.0.1") {
+	if got := leaf.Show("zebra", "show ip route 10.10.0.0/24"); !strings.Contains(got, "10.9.0.1") {
 		t.Errorf("after the move the router knows\n%s", got)
 	}
 	w.clean()

@@ -219,6 +219,6 @@ router bgp 64513
 	})
 
 	// A neighbor that dies takes all with it.
-	kill(f.bgpd)
+	f.Kill()
 	l.eventuallyKnows(s)
 }

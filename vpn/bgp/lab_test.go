@@ -215,53 +215,19 @@ func eventually(t testing.TB, what string, cond func() (bool, string)) {
 	}
 }
 
-// frr is FRR's zebra and bgpd in a namespace.
+// frr is an FRR beside the host.
 type frr struct {
-	t     *testing.T
-	dir   string
-	netns string
-	bgpd  *exec.Cmd
+	*nettest.FRR
+	t *testing.T
 }
 
 func startFRR(t *testing.T, netns, config string) *frr {
 	t.Helper()
-	f := &frr{t: t, dir: frrDir(t), netns: netns}
-	f.daemon("zebra", "hostname "+netns+"\n", "-z", f.path("zserv"))
-	nettest.Eventually(t, limit, "zebra listens", func() bool { _, err := os.Stat(f.path("zserv")); return err == nil })
-	f.start(config)
-	return f
+	return &frr{nettest.StartFRR(t, netns, config), t}
 }
 
-// frrDir is a directory of FRR's user, which its daemons become.
-func frrDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "frr")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	run(t, "chown", "frr:frr", dir)
-	return dir
-}
-
-func (f *frr) path(name string) string { return filepath.Join(f.dir, name) }
-
-func (f *frr) start(config string) {
-	f.t.Helper()
-	os.Remove(f.path("bgpd.vty"))
-	f.bgpd = f.daemon("bgpd", "hostname "+f.netns+"\n"+config, "-z", f.path("zserv"))
-	nettest.Eventually(f.t, limit, "bgpd listens", func() bool { _, err := os.Stat(f.path("bgpd.vty")); return err == nil })
-}
-
-func (f *frr) daemon(name, config string, more ...string) *exec.Cmd {
-	f.t.Helper()
-	if err := os.WriteFile(f.path(name+".conf"), []byte(config), 0o644); err != nil {
-		f.t.Fatal(err)
-	}
-	args := append([]string{"netns", "exec", f.netns, "/usr/lib/frr/" + name, "-P", "0", "-f", f.path(name + ".conf"),
-		"-i", f.path(name + ".pid"), "--vty_socket", f.dir, "--log", "file:" + f.path(name+".log")}, more...)
-	return process(f.t, "ip", args...)
-}
+// show is what bgpd says.
+func (f *frr) show(commands ...string) string { return f.Show("bgpd", commands...) }
 
 // process runs a program until the test ends.
 func process(t *testing.T, name string, args ...string) *exec.Cmd {
@@ -278,19 +244,6 @@ func process(t *testing.T, name string, args ...string) *exec.Cmd {
 func kill(cmd *exec.Cmd) {
 	cmd.Process.Kill() // it may have ended already
 	cmd.Wait()
-}
-
-// show is what vtysh prints.
-func (f *frr) show(command ...string) string {
-	args := []string{"--vty_socket", f.dir, "-d", "bgpd"}
-	for _, c := range command {
-		args = append(args, "-c", c)
-	}
-	out, err := exec.Command("vtysh", args...).CombinedOutput()
-	if err != nil {
-		return fmt.Sprintf("%v: %s", err, out)
-	}
-	return string(out)
 }
 
 // learned is the prefixes of a family that FRR has from the host.

@@ -2,7 +2,6 @@ package bgp
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -78,7 +77,7 @@ router bgp 64513
   network 10.50.0.1/32
  exit-address-family
 `)
-	bfdd := f.daemon("bfdd", "hostname tor1\n", "-z", f.path("zserv"), "--bfdctl", f.path("bfdd.sock"))
+	bfdd := f.Daemon("bfdd", "hostname tor1\n", "--bfdctl", f.Path("bfdd.sock"))
 	l.established("tor1")
 	up := func() {
 		t.Helper()
@@ -90,21 +89,8 @@ router bgp 64513
 	}
 	up()
 	since := l.neighbor("tor1").Session.Since
-	signal := func(what syscall.Signal) {
-		t.Helper()
-		pid, err := os.ReadFile(f.path("bfdd.pid"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.TrimSpace(string(pid)) != fmt.Sprint(bfdd.Process.Pid) {
-			t.Fatalf("bfdd is process %s, not %d", pid, bfdd.Process.Pid)
-		}
-		if err := bfdd.Process.Signal(what); err != nil {
-			t.Fatal(err)
-		}
-	}
 	cut := time.Now()
-	signal(syscall.SIGSTOP) // bgpd goes on, and knows nothing of it
+	bfdd.Signal(syscall.SIGSTOP) // bgpd goes on, and knows nothing of it
 	eventually(t, "the session ends", func() (bool, string) {
 		n := l.neighbor("tor1")
 		return n.Session.State != vpn.Established || n.Session.Since.After(since), fmt.Sprintf("%+v", n)
@@ -114,6 +100,6 @@ router bgp 64513
 	if took > 20*time.Second {
 		t.Errorf("the session ended after %v, with a detection time of 900ms and a hold time of 90s", took)
 	}
-	signal(syscall.SIGCONT)
+	bfdd.Signal(syscall.SIGCONT)
 	up()
 }
