@@ -66,7 +66,7 @@ func parseCapsuleHost(about json.RawMessage) (capsuleHost, *config.Config, error
 	if err := json.Unmarshal(about, &h); err != nil {
 		return h, nil, fmt.Errorf("what it says of its host: %w: is it of another version?", err)
 	}
-	c, _, err := config.ParseFor(unpack(h.Files), h.Name)
+	c, _, err := config.ParseKept(unpack(h.Files), h.Name)
 	if err != nil {
 		return h, nil, fmt.Errorf("its configuration:\n%w", err)
 	}

@@ -181,7 +181,7 @@ func (s *saver) look(ctx context.Context) (seen, error) {
 	if err != nil {
 		return seen{}, err
 	}
-	file, _, err := config.ParseFor(unpack(text.Files), st.Host)
+	file, _, err := config.ParseKept(unpack(text.Files), st.Host)
 	if err != nil {
 		return seen{}, fmt.Errorf("revision %d:\n%w", st.Revision, err)
 	}

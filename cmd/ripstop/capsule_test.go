@@ -194,3 +194,16 @@ func TestARestoreIsOfOneCapsule(t *testing.T) {
 		}
 	}
 }
+
+// TestCapsuleOfAnOldFile: what a later version refuses and runs on here can be saved.
+func TestCapsuleOfAnOldFile(t *testing.T) {
+	old := []v1.File{{Name: "old.yaml", Data: "version: 1\nvlans: {a: {id: 1, gateway: 10.0.0.1/8}, b: {id: 2, gateway: 10.1.0.1/16}}\n" +
+		"switches: {lab: {ports: {p: {vlan: a, tap: {}}, q: {vlan: b, tap: {}}}}}\n"}}
+	about, err := json.Marshal(capsuleHost{Revision: 1, Files: old})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, c, err := parseCapsuleHost(about); err != nil || len(c.VLANs) != 2 {
+		t.Errorf("%v, %v", c, err)
+	}
+}

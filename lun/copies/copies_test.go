@@ -569,6 +569,37 @@ func TestPutBack(t *testing.T) {
 	}
 }
 
+// TestClockWasWrong: a copy that says a time to come is old, and not the newest until then.
+func TestClockWasWrong(t *testing.T) {
+	h, s := newHouse(t), &site{disks: []*disk{newDisk(farSize), newDisk(farSize)}}
+	h.worker(s).rounds(t, "")
+	for _, d := range s.disks {
+		l, ok, err := ReadLabel(t.Context(), disk2{d.all()}, d.size)
+		if err != nil || !ok {
+			continue // the other one is still empty
+		}
+		l.Seq, l.Snapshot.Taken = l.Seq+1, time.Now().AddDate(10, 0, 0)
+		label(d, l)
+	}
+	if err := h.volume("db").WriteAt(t.Context(), bytes.Repeat([]byte{5}, 4096), 0, true); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		h.worker(s).rounds(t, "")
+	}
+	known := map[string][]byte{}
+	h.note(known)
+	current := 0
+	for _, d := range s.disks {
+		if whole, id := truth(t, d, known); whole && bytes.Equal(known[id], h.read("db")) {
+			current++
+		}
+	}
+	if current == 0 {
+		t.Error("no copy is the LUN")
+	}
+}
+
 // TestGrown: the LUN and then the copy, or the copy alone, become larger.
 func TestGrown(t *testing.T) {
 	h, d := newHouse(t), newDisk(farSize)

@@ -493,13 +493,17 @@ func (w *worker) round(ctx context.Context) (wait time.Duration, err error) {
 		w.force = false
 		w.mu.Unlock()
 	}
-	for {
+	for brought := false; ; brought = true {
 		newest := r.newest()
 		due := w.driver.now()
 		if newest != nil {
 			w.remember(newest)
 			w.serve(newest.label.Snapshot.Taken)
-			due = newest.label.Snapshot.Taken.Add(w.copy.Every)
+			if taken := r.taken(newest); !taken.IsZero() {
+				due = taken.Add(w.copy.Every)
+			} else if brought {
+				due = due.Add(w.copy.Every)
+			}
 		}
 		l := r.next()
 		unfinished := l.is && !l.label.Whole

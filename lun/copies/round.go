@@ -186,11 +186,20 @@ func (r *round) sift(ctx context.Context, l *leg, unmapped func(off, n int64) er
 	return err
 }
 
+// taken is when a leg's snapshot was made, and zero where it says a time to come: the
+// clock was wrong then, and no copy is to wait for that time.
+func (r *round) taken(l *leg) time.Time {
+	if l.label.Snapshot.Taken.After(r.w.driver.now()) {
+		return time.Time{}
+	}
+	return l.label.Snapshot.Taken
+}
+
 // newest is the whole leg with the newest snapshot, nil without one.
 func (r *round) newest() *leg {
 	var best *leg
 	for _, l := range r.legs {
-		if l.is && l.label.Whole && (best == nil || l.label.Snapshot.Taken.After(best.label.Snapshot.Taken)) {
+		if l.is && l.label.Whole && (best == nil || r.taken(l).After(r.taken(best))) {
 			best = l
 		}
 	}
@@ -213,7 +222,7 @@ func (r *round) next() *leg {
 		if d := rank(a) - rank(b); d != 0 {
 			return d
 		}
-		return a.label.Snapshot.Taken.Compare(b.label.Snapshot.Taken)
+		return r.taken(a).Compare(r.taken(b))
 	})
 }
 
