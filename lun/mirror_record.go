@@ -185,7 +185,7 @@ func decide(name string, w *witness, legs []found) (verdict, error) {
 		return decideByRecords(name, legs)
 	}
 	v.epoch, v.base = w.Epoch, w.Base
-	whole := 0
+	whole, split := 0, ""
 	for i, l := range legs {
 		switch {
 		case !l.there:
@@ -199,7 +199,14 @@ func decide(name string, w *witness, legs []found) (verdict, error) {
 			v.fate[i] = fateLags
 		default:
 			v.fate[i] = fateBlank
+			if l.record.Kind == legAlone && w.Base != (epoch{}) { // without a base somebody has chosen, and what it has is given up
+				split = l.pool
+			}
 		}
+	}
+	if whole > 0 && split != "" {
+		return v, fmt.Errorf("%w, the one in pool %s in a time that the state directory knows nothing of: look at both and choose: `ripstop lun mirror %s --use POOL`; what only the other one has is lost",
+			ErrMirrorSplit, split, name)
 	}
 	if whole > 0 {
 		return v, nil
