@@ -91,6 +91,96 @@ func loseWays(t testing.TB, d *daemon, m *multipath, l *load) {
 	}
 }
 
+// twoTunnels serves one LUN in each of two tunnels, each to the key of one peer.
+const twoTunnels = `version: 1
+tunnels:
+  one:
+    listen: 51821
+    address: 10.99.1.1/24
+    private-key: san.key
+    peers: {vm: {public-key: "PEER", allowed-ips: [10.99.1.2/32]}}
+  two:
+    listen: 51822
+    address: 10.99.2.1/24
+    private-key: san.key
+    peers: {vm: {public-key: "PEER", allowed-ips: [10.99.2.2/32]}}
+pools:
+  main: {path: pools/main, size: 1GiB}
+luns:
+  data: {pool: main, size: 64MiB}
+targets:
+  "iqn.2026-11.org.example:store":
+    portals: [{tunnel: one}, {tunnel: two}]
+    luns: {0: data}
+    initiators:
+      "iqn.1993-08.org.debian:01:vm": {tunnel: [one, two], peer: vm}
+`
+
+// TestMultipathOverTunnels takes away one tunnel after the other from beneath a
+// LUN that is written and read through both: one loses its link, of the other all
+// is lost that this end sends. No I/O fails, and not one byte is wrong.
+func TestMultipathOverTunnels(t *testing.T) {
+	watchMultipath(t)
+	makeLinks(t, "san", "10.77.1", "10.77.2")
+	san, here := newKeys(t, "san"), newKeys(t, "")
+	d := newDaemon(t, "san", strings.ReplaceAll(twoTunnels, "PEER", here.public))
+	d.secret("san.key", san.private)
+	d.serve()
+	addTunnels(t, here, san, 2)
+	i := newInitiator(t, storeHost)
+	startUdev(t)
+	for _, portal := range []string{"10.99.1.1:3260", "10.99.2.1:3260"} {
+		i.enter(storeName, portal, [2]string{"node.conn[0].timeo.noop_out_interval", "2"}, [2]string{"node.conn[0].timeo.noop_out_timeout", "3"})
+	}
+	m := startMultipath(t, 2)
+	if want := "3" + wwid(t, i); m.name != want {
+		t.Errorf("the disk of both paths is %s, want %s of the LUN", m.name, want)
+	}
+	l := startLoad(t, m.dev)
+	for _, c := range []struct {
+		name      string
+		cut, mend []string
+	}{
+		{"tunnel one has no link", strings.Fields("ip link set link1 down"), strings.Fields("ip link set link1 up")},
+		{"tunnel two sends into nowhere", strings.Fields("tc qdisc add dev link2 root netem loss 100%"), strings.Fields("tc qdisc del dev link2 root")},
+	} {
+		t.Log(c.name)
+		fio := startFio(t, "fio", m.dev, "--bsrange=4k-128k", "--offset=16m") // behind what the load works on
+		run(t, c.cut[0], c.cut[1:]...)
+		m.await(1)
+		l.awaitRounds(20)
+		run(t, c.mend[0], c.mend[1:]...)
+		m.await(2)
+		l.awaitRounds(20)
+		nettest.Eventually(t, patience, "fio ends", fio.ended)
+		fioIsWell(t, fio)
+	}
+	l.end()
+	l.verify(m.dev)
+	if got := get[v1.Target](d, "target", storeName).Sessions; got != 2 {
+		t.Errorf("%d sessions at the end, want 2", got)
+	}
+	m.close()
+	run(t, "udevadm", "settle")
+}
+
+// addTunnels makes this end of tunnels over the links that makeLinks made, the
+// n-th with 10.99.n.2, by iproute2 and wg alone.
+func addTunnels(t testing.TB, here, with site, count int) {
+	t.Helper()
+	key := filepath.Join(t.TempDir(), "key")
+	writeFile(t, key, here.private)
+	for n := 1; n <= count; n++ {
+		dev := fmt.Sprintf("tunnel%d", n)
+		run(t, "ip", "link", "add", dev, "type", "wireguard")
+		t.Cleanup(func() { run(t, "ip", "link", "del", dev) })
+		run(t, "wg", "set", dev, "private-key", key, "peer", with.public,
+			"endpoint", fmt.Sprintf("10.77.%d.1:5182%d", n, n), "allowed-ips", fmt.Sprintf("10.99.%d.1/32", n))
+		run(t, "ip", "address", "add", fmt.Sprintf("10.99.%d.2/24", n), "dev", dev)
+		run(t, "ip", "link", "set", dev, "up")
+	}
+}
+
 // wwid is the name of a LUN's unit by its NAA designator, out of page 83h.
 func wwid(t testing.TB, i *initiator) string {
 	t.Helper()

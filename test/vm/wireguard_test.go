@@ -24,6 +24,12 @@ type site struct {
 func newSite(t testing.TB, name string) site {
 	t.Helper()
 	nettest.Namespace(t, name)
+	return newKeys(t, name)
+}
+
+// newKeys makes a key for a namespace that is there.
+func newKeys(t testing.TB, name string) site {
+	t.Helper()
 	private := strings.TrimSpace(run(t, "wg", "genkey"))
 	cmd := exec.Command("wg", "pubkey")
 	cmd.Stdin = strings.NewReader(private)
