@@ -146,22 +146,30 @@ func (m *Mirror) copyPiece(from, to *leg, off, n int64) error {
 		piece
 		mapped bool
 	}
-	var runs []run
+	seen := make(chan []run, 1) // a leg that was given up may go on looking when nobody waits any more
 	err := m.slow(from, func(v Volume) error {
-		runs = nil
-		return v.Extents(ctx, off, n, func(off, n int64, mapped bool) bool {
+		var runs []run
+		err := v.Extents(ctx, off, n, func(off, n int64, mapped bool) bool {
 			runs = append(runs, run{piece{off, n}, mapped})
 			return true
 		})
+		seen <- runs
+		return err
 	})
-	for _, r := range runs {
-		if err == nil && r.mapped {
+	if err != nil {
+		return err
+	}
+	for _, r := range <-seen {
+		if r.mapped {
 			err = m.copyData(ctx, from, to, r.piece)
-		} else if err == nil {
+		} else {
 			err = m.copyHole(ctx, to, r.piece)
 		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // slow has something done to the leg that is read, which may take its time.
