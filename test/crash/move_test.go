@@ -452,11 +452,11 @@ func TestKillWhileMovingWithSnapshots(t *testing.T) {
 		from := k.lun("data").Pool
 		to := pools[from]
 		stop := k.crew(s)
+		w := k.watch(1 + n%4) // a change of its records
 		k.cli("lun", "move", "data", "--pool", to, "--detach")
-		enough := k.done.Load() + k.random.Int64N(120)
-		nettest.Eventually(t, limit, "commands are answered", func() bool { return k.done.Load() >= enough || t.Failed() })
-		if k.lun("data").Move != nil {
+		if w.wait(func() bool { return k.lun("data").Move == nil }) {
 			kills++
+			time.Sleep(time.Duration(k.random.IntN(30)) * time.Millisecond) // the moment of the kill
 		}
 		k.kill()
 		stop()
