@@ -73,20 +73,39 @@ func load(path string) (m *memory, spoilt error) {
 // save writes the file when something changed: all of it or nothing, on stable storage,
 // because a key that a peer has left stays refused after a power cut, too.
 func (m *memory) save() error {
+	if err := m.write(disk.Replace); err != nil {
+		return err
+	}
+	m.dirty = false
+	return nil
+}
+
+// note is save for who has no time to wait for a disk: the next process knows, and the
+// next save puts it on stable storage.
+func (m *memory) note() error {
+	return m.write(func(path string, b []byte) error {
+		draft := path + ".new"
+		if err := os.WriteFile(draft, b, 0o600); err != nil {
+			return err
+		}
+		return os.Rename(draft, path)
+	})
+}
+
+func (m *memory) write(replace func(path string, b []byte) error) error {
 	if m.path == "" || !m.dirty {
 		return nil
 	}
 	b, err := json.Marshal(m)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(m.path), 0o755)
+	}
+	if err == nil {
+		err = replace(m.path, b)
+	}
 	if err != nil {
 		return fmt.Errorf("remember tunnels: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(m.path), 0o755); err != nil {
-		return fmt.Errorf("remember tunnels: %w", err)
-	}
-	if err := disk.Replace(m.path, b); err != nil {
-		return fmt.Errorf("remember tunnels: %w", err)
-	}
-	m.dirty = false
 	return nil
 }
 

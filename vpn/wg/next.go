@@ -134,9 +134,10 @@ func (d *Driver) admit(n next, seen map[string]*wgtypes.Device) error {
 func (d *Driver) follow(e engine, n next, former, knocks *wgtypes.Peer) error {
 	psk, keepalive := wgtypes.Key(d.waiting[n].Reveal()), former.PersistentKeepaliveInterval
 	kick := max(keepalive, time.Second)
-	// Before it is done: nobody shall have to find out again who was refused already.
+	// Before it is done: nobody shall have to find out again who was refused already. The
+	// far end's packets wait meanwhile, so that no disk is waited for.
 	d.memory.goesOver(n.tunnel, n.key, n.next)
-	noted := d.memory.save()
+	noted := d.memory.note()
 	err := e.configure(n.tunnel, wgtypes.Config{Peers: []wgtypes.PeerConfig{
 		{PublicKey: wgtypes.Key(n.next), Remove: true},
 		{PublicKey: wgtypes.Key(n.next), PresharedKey: &psk, Endpoint: knocks.Endpoint, PersistentKeepaliveInterval: &kick, AllowedIPs: former.AllowedIPs},
