@@ -179,7 +179,21 @@ func (d *Driver) setPort(e engine, is *wgtypes.Device, t vpn.Tunnel) error {
 	if cfg.PrivateKey == nil && cfg.ListenPort == nil {
 		return nil
 	}
+	delete(d.own, is.Name)
 	return refused(is.Name, t.Listen, e.configure(is.Name, cfg))
+}
+
+// ownKey is the public key of a tunnel. It is kept: to read it, an engine lists all peers.
+func (d *Driver) ownKey(e engine, tunnel string) (vpn.Key, error) {
+	if k, ok := d.own[tunnel]; ok {
+		return k, nil
+	}
+	is, err := e.device(tunnel)
+	if err != nil {
+		return vpn.Key{}, err
+	}
+	d.own[tunnel] = vpn.Key(is.PublicKey)
+	return d.own[tunnel], nil
 }
 
 // raise sets the device up and opens its port. WireGuard in a process opens it
@@ -253,11 +267,11 @@ func (d *Driver) addPeer(s vpn.AddPeer, to *net.UDPAddr) error {
 	if err != nil {
 		return err
 	}
-	is, err := e.device(s.Tunnel)
+	own, err := d.ownKey(e, s.Tunnel)
 	if err != nil {
 		return err
 	}
-	if is.PublicKey == wgtypes.Key(s.Key) {
+	if own == s.Key {
 		return fmt.Errorf("peer %s of tunnel %s: it has the tunnel's own key: give it the public key of the other end", s.Peer.Name, s.Tunnel)
 	}
 	d.memory.dropPeer(s.Tunnel, s.Key)

@@ -191,7 +191,7 @@ func (m *memory) stays(tunnel string, k vpn.Key) {
 // waits tells whether a key of a tunnel is the next one of a peer, and no peer's yet.
 func (m *memory) waits(tunnel string, k vpn.Key) bool {
 	t, ok := m.Tunnels[tunnel]
-	if !ok || t.Peers[k] != nil {
+	if !ok || k == (vpn.Key{}) || t.Peers[k] != nil {
 		return false
 	}
 	for _, p := range t.Peers {

@@ -82,13 +82,15 @@ func (e *processEngine) configure(name string, cfg wgtypes.Config) error {
 	if err != nil {
 		return err
 	}
+	if cfg.ListenPort == nil {
+		return d.device.IpcSet(encode(cfg))
+	}
 	was, err := e.device(name)
 	if err != nil {
 		return err
 	}
-	err = d.device.IpcSet(encode(cfg))
-	if err == nil || cfg.ListenPort == nil {
-		return err
+	if err = d.device.IpcSet(encode(cfg)); err == nil {
+		return nil
 	}
 	back := wgtypes.Config{ListenPort: &was.ListenPort}
 	return errors.Join(err, d.device.IpcSet(encode(back)))

@@ -107,6 +107,7 @@ type Driver struct {
 	process *processEngine
 	user    *users
 	memory  *memory
+	own     map[string]vpn.Key  // public keys of tunnels, as far as they were set or looked for
 	waiting map[next]vpn.Secret // next keys of peers, and the pre-shared keys that go with them
 	awaits  chan struct{}       // something waits that did not
 }
@@ -120,7 +121,7 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 	}
 	d := &Driver{
 		log: log, choice: o.Engine, resolve: newResolver(), now: time.Now, links: l,
-		waiting: map[next]vpn.Secret{}, awaits: make(chan struct{}, 1),
+		own: map[string]vpn.Key{}, waiting: map[next]vpn.Secret{}, awaits: make(chan struct{}, 1),
 		process: &processEngine{log: log, open: tun.CreateTUN, devices: map[string]*processDevice{}},
 		user:    newUsers(&processEngine{log: log, devices: map[string]*processDevice{}}),
 	}
