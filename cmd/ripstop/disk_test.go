@@ -57,7 +57,7 @@ func TestDisks(t *testing.T) {
 		}
 	}
 	params.Cmds["release"] = func(*testscript.TestScript, bool, []string) { release() }
-	testscript.Run(t, params)
+	runScripts(t, params)
 }
 
 // TestAligned: pieces that begin and end at any 512 bytes become whole blocks.

@@ -52,7 +52,7 @@ func TestEVPNPage(t *testing.T) {
 
 // page runs the commands of a page of docs over the page's files: its script has
 // each of them, in the page's order, and sees what comes of it.
-func page(t *testing.T, name string) { testscript.Run(t, pageParams(t, name)) }
+func page(t *testing.T, name string) { runScripts(t, pageParams(t, name)) }
 
 func pageParams(t *testing.T, name string) testscript.Params {
 	page, err := os.ReadFile("../../docs/" + name + ".md")

@@ -14,11 +14,11 @@ import (
 	"ripstop/vpn"
 )
 
-func TestPeers(t *testing.T) { testscript.Run(t, withWireGuard(scriptParams("peers"))) }
+func TestPeers(t *testing.T) { runScripts(t, withWireGuard(scriptParams("peers"))) }
 
-func TestReach(t *testing.T) { testscript.Run(t, withWireGuard(scriptParams("reach"))) }
+func TestReach(t *testing.T) { runScripts(t, withWireGuard(scriptParams("reach"))) }
 
-func TestLaptopPage(t *testing.T) { testscript.Run(t, withWireGuard(pageParams(t, "laptop"))) }
+func TestLaptopPage(t *testing.T) { runScripts(t, withWireGuard(pageParams(t, "laptop"))) }
 
 func TestGoneOver(t *testing.T) {
 	former, next := vpn.Key{1}, vpn.Key{2}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,7 +63,19 @@ func TestEncryption(t *testing.T) { script(t, "encryption") }
 func TestCopies(t *testing.T)     { script(t, "copies") }
 func TestJoin(t *testing.T)       { script(t, "join") }
 
-func script(t *testing.T, name string) { testscript.Run(t, scriptParams(name)) }
+func script(t *testing.T, name string) { runScripts(t, scriptParams(name)) }
+
+// runScripts runs scripts, and what one that fails has started ends with it.
+func runScripts(t *testing.T, p testscript.Params) {
+	mark := fmt.Sprintf("%s-%d", t.Name(), os.Getpid())
+	nettest.Sweep(t, "SCRIPT="+mark)
+	setup := p.Setup
+	p.Setup = func(e *testscript.Env) error {
+		e.Setenv("SCRIPT", mark)
+		return setup(e)
+	}
+	testscript.Run(t, p)
+}
 
 func scriptParams(name string) testscript.Params {
 	return testscript.Params{
