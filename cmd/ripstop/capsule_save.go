@@ -242,6 +242,9 @@ func (s *saver) about(now seen) (capsuleHost, error) {
 	for _, name := range slices.Sorted(maps.Keys(now.objects.Peers)) {
 		h.Peers = append(h.Peers, peerAsked(name, now.objects.Peers[name]))
 	}
+	for _, name := range slices.Sorted(maps.Keys(now.objects.Hosts)) {
+		fmt.Fprintf(s.warn, "warning: host %s joined by a token, and its key is not in the capsule: write its public-key into the file and apply that, or let it join anew after a restore\n", name)
+	}
 	return h, nil
 }
 
