@@ -17,6 +17,7 @@ func TestMirrorPage(t *testing.T)      { page(t, "mirror") }
 func TestFiltersPage(t *testing.T)     { page(t, "filters") }
 func TestConfirmPage(t *testing.T)     { page(t, "confirm") }
 func TestBGPPage(t *testing.T)         { page(t, "bgp") }
+func TestLeafSpinePage(t *testing.T)   { page(t, "leaf-spine") }
 func TestEncryptionPage(t *testing.T)  { page(t, "encryption") }
 func TestOffsitePage(t *testing.T)     { page(t, "offsite") }
 
@@ -74,7 +75,7 @@ func pageParams(t *testing.T, name string) testscript.Params {
 	if len(told) == 0 || !slices.Equal(told, run) {
 		t.Fatalf("the page tells\n%s\nand the script runs\n%s", strings.Join(told, "\n"), strings.Join(run, "\n"))
 	}
-	names, files := regexp.MustCompile("`([a-z]+\\.yaml)`:\n").FindAllStringSubmatch(string(page), -1), blocks(string(page), "yaml")
+	names, files := regexp.MustCompile("`([a-z0-9]+\\.yaml)`:\n").FindAllStringSubmatch(string(page), -1), blocks(string(page), "yaml")
 	if len(names) != len(files) {
 		t.Fatalf("%d files have a name, and there are %d", len(names), len(files))
 	}
