@@ -21,6 +21,9 @@ func TestLeafSpinePage(t *testing.T)   { page(t, "leaf-spine") }
 func TestEncryptionPage(t *testing.T)  { page(t, "encryption") }
 func TestOffsitePage(t *testing.T)     { page(t, "offsite") }
 
+// TestSANOverTunnelsPage has a machine behind one host work on a LUN of another.
+func TestSANOverTunnelsPage(t *testing.T) { page(t, "san-over-tunnels") }
+
 // TestEVPNPage has the page show the files that TestVXLAN, TestEVPN and test/fabric run.
 func TestEVPNPage(t *testing.T) {
 	page, err := os.ReadFile("../../docs/evpn.md")
