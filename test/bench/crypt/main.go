@@ -183,7 +183,7 @@ func (h *host) stop() error {
 // run is one load of a LUN.
 func (h *host) run(ctx context.Context, c cell, lun int, more ...string) (Sample, error) {
 	args := append([]string{"-m", c.mode, "-b", strconv.Itoa(c.block), "-q", strconv.Itoa(c.depth)}, more...)
-	before, err := processor(h.cmd.Process.Pid)
+	before, err := figures.Processor(h.cmd.Process.Pid)
 	if err != nil {
 		return Sample{}, err
 	}
@@ -191,55 +191,10 @@ func (h *host) run(ctx context.Context, c cell, lun int, more ...string) (Sample
 	if err != nil {
 		return Sample{}, fmt.Errorf("load: %w", err)
 	}
-	after, err := processor(h.cmd.Process.Pid)
+	after, err := figures.Processor(h.cmd.Process.Pid)
 	if err != nil {
 		return Sample{}, err
 	}
-	s, n, err := parse(string(out))
-	s.CPU = float64((after - before).Microseconds()) / n
-	return s, err
-}
-
-// processor is what a process has taken of all processors, as /proc/PID/stat counts
-// it, in hundredths of a second.
-func processor(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	var ticks int64
-	for _, i := range []int{11, 12} { // utime and stime (proc(5))
-		n, err := strconv.ParseInt(f[i], 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
-}
-
-// parse reads the line that the load generator prints; n is its accesses.
-func parse(line string) (s Sample, n float64, err error) {
-	for field := range strings.FieldsSeq(line) {
-		name, value, _ := strings.Cut(field, "=")
-		f, e := strconv.ParseFloat(value, 64)
-		if e != nil {
-			return s, 0, fmt.Errorf("read load's line %q: %w", line, e)
-		}
-		switch name {
-		case "iops":
-			s.IOPS = f
-		case "p50us":
-			s.P50 = f
-		case "p99us":
-			s.P99 = f
-		case "ios":
-			n = f
-		}
-	}
-	if s.IOPS == 0 || n == 0 {
-		return s, 0, fmt.Errorf("load did no I/O: %q", line)
-	}
-	return s, n, nil
+	io, err := figures.ParseIO(string(out))
+	return Sample{IOPS: io.IOPS, P50: io.P50, P99: io.P99, CPU: float64((after - before).Microseconds()) / io.Count}, err
 }

@@ -20,18 +20,6 @@ func measured() Results {
 	return r
 }
 
-func TestParse(t *testing.T) {
-	s, err := parse("iops=100.5 MBps=1 errs=0 p50us=7 p99us=9 ios=10\n")
-	if err != nil || s != (Sample{IOPS: 100.5, P50: 7, P99: 9}) {
-		t.Errorf("%+v, %v", s, err)
-	}
-	for _, line := range []string{"", "iops=0", "iops=many"} {
-		if _, err := parse(line); err == nil {
-			t.Errorf("%q was taken", line)
-		}
-	}
-}
-
 func TestKeptPromises(t *testing.T) {
 	r := measured()
 	if c := r.capacity(); c != 6000 {

@@ -192,28 +192,6 @@ func (d *host) run(ctx context.Context, l load, seconds float64, ios int64) (Sam
 	if err != nil {
 		return Sample{}, fmt.Errorf("load: %w", err)
 	}
-	return parse(string(out))
-}
-
-// parse reads the line that the load generator prints.
-func parse(line string) (s Sample, err error) {
-	for field := range strings.FieldsSeq(line) {
-		name, value, _ := strings.Cut(field, "=")
-		f, e := strconv.ParseFloat(value, 64)
-		if e != nil {
-			return s, fmt.Errorf("read load's line %q: %w", line, e)
-		}
-		switch name {
-		case "iops":
-			s.IOPS = f
-		case "p50us":
-			s.P50 = f
-		case "p99us":
-			s.P99 = f
-		}
-	}
-	if s.IOPS == 0 {
-		return s, fmt.Errorf("load did no I/O: %q", line)
-	}
-	return s, nil
+	io, err := figures.ParseIO(string(out))
+	return Sample{IOPS: io.IOPS, P50: io.P50, P99: io.P99}, err
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"ripstop/test/bench/figures"
 )
@@ -39,16 +38,6 @@ func TestLargeFrame(t *testing.T) {
 	}
 	if start := binary.NativeEndian.Uint16(f[6:]); start != 34 {
 		t.Errorf("the checksum starts at %d, want the TCP header's place", start)
-	}
-}
-
-func TestTripSample(t *testing.T) {
-	var times []time.Duration
-	for i := range 101 {
-		times = append(times, time.Duration(100-i)*time.Microsecond)
-	}
-	if s := tripSample(times); s.P50 != 50 || s.P99 != 99 || s.Rate != 101/5050e-6 {
-		t.Errorf("%+v", s)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"ripstop/test/bench/traffic"
 )
 
 // Cell is one load: what is measured of every dataplane.
@@ -41,8 +43,8 @@ var loads = map[string]load{
 	"tcp1":      {"TCP, 1 stream", bits, 1e9, tcpLoad(1, pinned)},
 	"tcp4":      {"TCP, 4 streams", bits, 1e9, tcpLoad(4, pinned)},
 	"tcp1same":  {"TCP, 1 stream, both ends on one CPU", bits, 1e9, tcpLoad(1, together)},
-	"tcp1free":  {"TCP, 1 stream, not pinned", bits, 1e9, tcpLoad(1, free)},
-	"tcp4free":  {"TCP, 4 streams, not pinned", bits, 1e9, tcpLoad(4, free)},
+	"tcp1free":  {"TCP, 1 stream, not pinned", bits, 1e9, tcpLoad(1, traffic.Free)},
+	"tcp4free":  {"TCP, 4 streams, not pinned", bits, 1e9, tcpLoad(4, traffic.Free)},
 }
 
 // cells are all loads, in the order of the tables.

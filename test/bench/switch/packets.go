@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ripstop/test/bench/traffic"
 )
 
 // vnetHeader is the bytes of struct virtio_net_hdr before each frame of a tap.
@@ -111,9 +113,9 @@ func (l *lab) teach(many int) error {
 		for m := i; m < many && i > 0; m += len(l.stations) {
 			frames = append(frames, l.harmless(small(to, manyMAC(m))))
 		}
-		out := newSender(s.fd, frames, burst)
+		out := traffic.NewBatch(s.fd, frames, burst)
 		for sent := 0; sent < len(frames); {
-			n, err := out.send()
+			n, err := out.Send()
 			if err != nil {
 				return err
 			}
@@ -156,7 +158,7 @@ func (l *lab) arrivals(f func() (time.Duration, error)) (Sample, error) {
 		return Sample{}, err
 	}
 	var took time.Duration
-	if err := onCPU(0, func() (err error) { took, err = f(); return err }); err != nil {
+	if err := traffic.OnCPU(0, func() (err error) { took, err = f(); return err }); err != nil {
 		return Sample{}, err
 	}
 	after, err := l.came()
@@ -224,7 +226,7 @@ func (l *lab) sendAll(frames [][]byte, d time.Duration) (Sample, error) {
 // fetch sends and reads what comes out of the second tap, on one thread, and
 // tells how many frames a second came. Size tells them from others.
 func (l *lab) fetch(d time.Duration, size int, send func() (int, error)) (s Sample, err error) {
-	err = onCPU(0, func() error {
+	err = traffic.OnCPU(0, func() error {
 		buf := make([]byte, 1<<17)
 		_, _, _ = drain(l.taps[1], buf, size)
 		start, got := time.Now(), 0

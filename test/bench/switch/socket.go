@@ -70,45 +70,6 @@ func carry(from, to int) {
 	}
 }
 
-// mmsghdr is struct mmsghdr of recvmmsg(2).
-type mmsghdr struct {
-	header unix.Msghdr
-	length uint32
-}
-
-// sender sends frames in turn, some in each system call.
-type sender struct {
-	fd       int
-	messages []mmsghdr
-	vectors  []unix.Iovec
-	at, many int
-}
-
-func newSender(fd int, frames [][]byte, many int) *sender {
-	s := &sender{fd: fd, messages: make([]mmsghdr, len(frames)), vectors: make([]unix.Iovec, len(frames)), many: many}
-	for i, f := range frames {
-		s.vectors[i].Base = &f[0]
-		s.vectors[i].SetLen(len(f))
-		s.messages[i].header.Iov = &s.vectors[i]
-		s.messages[i].header.SetIovlen(1)
-	}
-	return s
-}
-
-// send makes one system call and tells how many frames it sent.
-func (s *sender) send() (int, error) {
-	n := min(s.many, len(s.messages)-s.at)
-	sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.messages[s.at])), uintptr(n), 0, 0, 0)
-	if errno == unix.ENOBUFS || errno == unix.EINTR {
-		return 0, nil
-	}
-	if errno != 0 {
-		return 0, fmt.Errorf("sendmmsg: %w", errno)
-	}
-	s.at = (s.at + int(sent)) % len(s.messages)
-	return int(sent), nil
-}
-
 // read and write are those of unix past Go's scheduler, which takes a tenth of what
 // a tap needs for a frame. The files do not block.
 func read(fd int, b []byte) (int, error) { return transfer(unix.SYS_READ, fd, b) }
@@ -124,25 +85,4 @@ func transfer(call uintptr, fd int, b []byte) (int, error) {
 		return 0, errno
 	}
 	return int(n), nil
-}
-
-// onCPU calls f on a thread of its own that stays on a CPU; -1 is any.
-func onCPU(cpu int, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocks: the thread ends with its affinity
-		done <- pin(cpu, f)
-	}()
-	return <-done
-}
-
-func pin(cpu int, f func() error) error {
-	if cpu >= 0 {
-		var set unix.CPUSet
-		set.Set(cpu)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return fmt.Errorf("pin to CPU %d: %w", cpu, err)
-		}
-	}
-	return f()
 }
