@@ -142,6 +142,7 @@ var owners = map[string]string{
 	"github.com/cilium/ebpf":           `vswitch/ebpf(/.*)?`,
 	"golang.zx2c4.com/wireguard":       `vpn/wg`,
 	"github.com/google/nftables":       `vpn/wg`,
+	"github.com/mdlayher/netlink":      `vpn/wg`,
 	"gvisor.dev/gvisor":                `vpn/wg`,
 	"github.com/osrg/gobgp/v4":         `vpn/bgp`,
 	"go.yaml.in/yaml/v4":               `controller/config`,

@@ -451,7 +451,16 @@ func (s step) Object() string   { return s.object }
 func (s step) Removes() bool    { return s.removes }
 func (s step) Disturbs() string { return "" }
 
+// closing is a step that comes after everything.
+type closing struct{ step }
+
+func (closing) After() []string { return nil }
+
 func TestSplit(t *testing.T) {
+	last := view{steps: []reconcile.Step{step{"tunnel/site", false}, step{"peer/site/a", true}, closing{step{"tunnel/site", false}}}}
+	if up, down := last.split(); fmt.Sprint(up) != "[tunnel/site]" || fmt.Sprint(down) != "[peer/site/a tunnel/site]" {
+		t.Errorf("up = %v, down = %v", up, down)
+	}
 	v := view{steps: []reconcile.Step{
 		step{"port/lab/web", true}, step{"port/edge/web", false}, step{"port/lab/db", true}, step{"switch/x", true}, step{"switch/x", false},
 	}}

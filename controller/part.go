@@ -77,7 +77,7 @@ func Bind[S any, A reconcile.Step](s Subsystem[S, A], target reconcile.Target[S,
 // after its target has let go of it, a new gateway stands before a portal moves
 // to it. A removal that makes room for a step of the same part (the same
 // object, or the same name elsewhere, as a port that moves between switches)
-// keeps its place.
+// keeps its place. What closes comes last of all.
 func (v *view) split() (up, down []reconcile.Step) {
 	wanted := map[string]bool{}
 	for _, s := range v.steps {
@@ -86,7 +86,8 @@ func (v *view) split() (up, down []reconcile.Step) {
 		}
 	}
 	for _, s := range v.steps {
-		if s.Removes() && !wanted[base(s.Object())] {
+		_, closes := s.(reconcile.Closing)
+		if closes || s.Removes() && !wanted[base(s.Object())] {
 			down = append(down, s)
 			continue
 		}

@@ -26,10 +26,10 @@ func (r Reach) compare(o Reach) int {
 	return cmp.Or(cmp.Compare(r.Tunnel, o.Tunnel), cmp.Compare(o.From.Bits(), r.From.Bits()), r.From.Compare(o.From))
 }
 
-// Reaches is the filters that the tunnels have to have, sorted, whether or not they can be
-// made. A tunnel without a limited peer has none; in others those who are not
-// limited reach everything.
-func (s State) Reaches() []Reach {
+// Reaches is the filters that the tunnels have to have beside what is observed, sorted,
+// whether or not they can be made. A tunnel without a limited peer has none. In others a
+// prefix of a peer that is not limited has one when it lies in a limited peer's.
+func (s State) Reaches(have State) []Reach {
 	names := map[string]bool{}
 	for _, tunnels := range []map[string]Tunnel{s.Blocked, s.Tunnels} {
 		for name := range tunnels {
@@ -42,27 +42,103 @@ func (s State) Reaches() []Reach {
 		if t.User || blocked.User {
 			continue // the host is not behind it
 		}
-		peers := append(slices.Collect(maps.Values(t.Peers)), slices.Collect(maps.Values(blocked.Peers))...)
-		if !slices.ContainsFunc(peers, func(p Peer) bool { return p.Limited }) {
-			continue
-		}
-		for _, p := range peers {
-			out = append(out, p.reaches(name)...)
-		}
+		out = append(out, reaches(name, t, blocked, have.Tunnels[name])...)
 	}
-	slices.SortStableFunc(out, Reach.compare)
-	return slices.CompactFunc(out, func(a, b Reach) bool { return a.compare(b) == 0 })
+	slices.SortFunc(out, Reach.compare)
+	return out
 }
 
-func (p Peer) reaches(tunnel string) (out []Reach) {
-	for _, from := range p.AllowedIPs {
-		to := []netip.Prefix{netip.PrefixFrom(from.Addr(), 0).Masked()}
-		if p.Limited {
-			to = slices.DeleteFunc(slices.Clone(p.Reach), func(to netip.Prefix) bool { return to.Addr().Is4() != from.Addr().Is4() })
+func reaches(name string, t, blocked, have Tunnel) []Reach {
+	all := map[netip.Prefix][]netip.Prefix{}
+	add := func(from netip.Prefix, to []netip.Prefix) {
+		if other, twice := all[from]; twice {
+			to = meet(other, to)
 		}
-		out = append(out, Reach{tunnel, from, to})
+		all[from] = to
+	}
+	waits := map[netip.Prefix]bool{} // of peers that cannot be made, and are not there
+	for k, p := range blocked.Peers {
+		for _, from := range p.AllowedIPs {
+			_, twice := t.Peers[k]
+			waits[from] = !twice && !slices.Contains(have.Peers[k].AllowedIPs, from)
+		}
+	}
+	for _, p := range slices.Concat(slices.Collect(maps.Values(t.Peers)), slices.Collect(maps.Values(blocked.Peers))) {
+		for _, from := range p.AllowedIPs {
+			if p.Limited {
+				add(from, slices.DeleteFunc(slices.Clone(p.Reach), func(to netip.Prefix) bool { return to.Addr().Is4() != from.Addr().Is4() }))
+			}
+		}
+	}
+	limited := slices.Collect(maps.Keys(all))
+	for _, p := range slices.Concat(slices.Collect(maps.Values(t.Peers)), slices.Collect(maps.Values(blocked.Peers))) {
+		for _, from := range p.AllowedIPs {
+			if !p.Limited && slices.ContainsFunc(limited, func(l netip.Prefix) bool { return contains(l, from) }) {
+				add(from, everything(from))
+			}
+		}
+	}
+	var out []Reach
+	for from, to := range all {
+		out = append(out, Reach{name, from, to})
+	}
+	slices.SortFunc(out, Reach.compare)
+	return within(out, func(from netip.Prefix) bool { return waits[from] })
+}
+
+// within is filters where what is sent from some prefixes is sent by the peer in whose
+// prefix they lie. The longest prefixes come first.
+func within(filters []Reach, lies func(netip.Prefix) bool) []Reach {
+	out := slices.Clone(filters)
+	for i := range out {
+		r := filters[i]
+		for _, wide := range filters[i+1:] {
+			if !lies(r.From) {
+				break
+			}
+			if contains(wide.From, r.From) {
+				out[i].To = meet(out[i].To, wide.To)
+				r = wide
+			}
+		}
 	}
 	return out
+}
+
+// everything is all addresses of a prefix's family.
+func everything(from netip.Prefix) []netip.Prefix {
+	return []netip.Prefix{netip.PrefixFrom(from.Addr(), 0).Masked()}
+}
+
+// contains tells whether a prefix is as wide as another one at least, and has it.
+func contains(wide, p netip.Prefix) bool { return wide.Bits() <= p.Bits() && wide.Contains(p.Addr()) }
+
+// meet is what two lists of prefixes of one family both hold.
+func meet(a, b []netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	for _, x := range a {
+		for _, y := range b {
+			switch {
+			case contains(x, y):
+				out = append(out, y)
+			case contains(y, x):
+				out = append(out, x)
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return slices.Compact(out)
+}
+
+// reach is what is reached from a prefix behind a tunnel whose filters these are, the
+// longest first.
+func reach(filters []Reach, from netip.Prefix) []netip.Prefix {
+	for _, r := range filters {
+		if r.From.IsValid() && contains(r.From, from) {
+			return r.To
+		}
+	}
+	return everything(from)
 }
 
 // SetReach makes the filters of a tunnel these, all at one moment.
@@ -81,6 +157,16 @@ func (s SetReach) Removes() bool { return len(s.To) == 0 }
 func (SetReach) Disturbs() string { return "" }
 
 func (SetReach) apply(map[string]Tunnel) {}
+
+// WidenReach is a SetReach that comes when peers have what it lets through, and others
+// have it no more.
+type WidenReach struct {
+	SetReach
+	after []string
+}
+
+// After is the objects of these peers.
+func (s WidenReach) After() []string { return s.after }
 
 // ReachTable is the name of the nftables table with the filters of a tunnel.
 func ReachTable(tunnel string) string { return "ripstop-" + tunnel }
@@ -108,6 +194,9 @@ func (s SetReach) String() string {
 // reached is the filters after a step.
 func reached(have []Reach, step Step) []Reach {
 	s, ok := step.(SetReach)
+	if w, wide := step.(WidenReach); wide {
+		s, ok = w.SetReach, true
+	}
 	if !ok {
 		return have
 	}
@@ -117,10 +206,11 @@ func reached(have []Reach, step Step) []Reach {
 	return out
 }
 
-// reachSteps is the filters that come, before anything else, and those that go, after
-// everything: a peer is never without what limits it.
+// reachSteps is the filters that come before anything else, which let through what is let
+// through both before and after, and those that come after everything: a peer is never
+// without what limits it.
 func reachSteps(want, have State) (first, last []Step) {
-	needs, has := byTunnel(want.Reaches()), byTunnel(have.Reach)
+	needs, has := byTunnel(want.Reaches(have)), byTunnel(have.Reach)
 	names := map[string]bool{}
 	for _, all := range []map[string][]Reach{needs, has} {
 		for name := range all {
@@ -128,21 +218,85 @@ func reachSteps(want, have State) (first, last []Step) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		both := slices.Clone(needs[name])
-		for _, r := range has[name] {
-			if r.From.IsValid() && !slices.ContainsFunc(both, func(n Reach) bool { return n.From == r.From }) {
-				both = append(both, r)
-			}
-		}
-		slices.SortFunc(both, Reach.compare)
+		to, from := want.wished(name), have.Tunnels[name]
+		both := narrower(unsettled(needs[name], to, from), unsettled(has[name], from, to))
 		if !slices.EqualFunc(both, has[name], Reach.equal) {
 			first = append(first, SetReach{name, both})
 		}
 		if !slices.EqualFunc(both, needs[name], Reach.equal) {
-			last = append(last, SetReach{name, needs[name]})
+			last = append(last, WidenReach{SetReach{name, needs[name]}, passes(name, both, needs[name], to, from)})
 		}
 	}
 	return first, last
+}
+
+// wished is a tunnel with those of its peers, too, that cannot be made.
+func (s State) wished(name string) Tunnel {
+	t := s.Tunnels[name]
+	t.Peers = maps.Clone(t.Peers)
+	for k, p := range s.Blocked[name].Peers {
+		if _, there := t.Peers[k]; !there {
+			if t.Peers == nil {
+				t.Peers = map[Key]Peer{}
+			}
+			t.Peers[k] = p
+		}
+	}
+	return t
+}
+
+// unsettled is the filters of a tunnel while it is becoming another, or was one: a prefix
+// that its peer does not have in both is meanwhile that of the peer in whose it lies.
+func unsettled(filters []Reach, is, other Tunnel) []Reach {
+	type holder struct {
+		name string
+		ip   netip.Prefix
+	}
+	stays, named := map[netip.Prefix]bool{}, map[holder]bool{}
+	for k, p := range other.Peers {
+		for _, ip := range p.AllowedIPs {
+			named[holder{label(k, p.Name), ip}] = true
+		}
+	}
+	for k, p := range is.Peers {
+		for _, ip := range p.AllowedIPs {
+			stays[ip] = named[holder{label(k, p.Name), ip}] || slices.Contains(other.Peers[k].AllowedIPs, ip)
+		}
+	}
+	return within(filters, func(from netip.Prefix) bool { return !stays[from] })
+}
+
+// narrower is the filters of a tunnel that let through what both of two let through.
+func narrower(a, b []Reach) []Reach {
+	var out []Reach
+	for _, r := range slices.Concat(a, b) {
+		if r.From.IsValid() {
+			out = append(out, Reach{r.Tunnel, r.From, meet(reach(a, r.From), reach(b, r.From))})
+		}
+	}
+	slices.SortFunc(out, Reach.compare)
+	return slices.CompactFunc(out, Reach.equal)
+}
+
+// passes is the peers of a tunnel that get or leave a prefix from which filters let through
+// other than others.
+func passes(name string, filters, others []Reach, want, have Tunnel) []string {
+	to := map[netip.Prefix]bool{}
+	for _, r := range slices.Concat(filters, others) {
+		if !slices.Equal(reach(filters, r.From), reach(others, r.From)) {
+			to[r.From] = true
+		}
+	}
+	var out []string
+	for _, change := range [][2]Tunnel{{want, have}, {have, want}} {
+		for _, k := range sortedPeers(change[0].Peers) {
+			p, other := change[0].Peers[k], change[1].Peers[k]
+			if slices.ContainsFunc(without(p.AllowedIPs, other.AllowedIPs), func(ip netip.Prefix) bool { return to[ip] }) {
+				out = append(out, peerObject(name, label(k, p.Name)))
+			}
+		}
+	}
+	return out
 }
 
 func byTunnel(all []Reach) map[string][]Reach {

@@ -9,7 +9,7 @@ import (
 
 // Step is one change of the tunnels. The set is closed: AddTunnel, SetTunnel,
 // DelTunnel, AddPeer, SetPeer, DelPeer, AddRoute, DelRoute, AddGuard,
-// DelGuard and SetReach. String is written
+// DelGuard, SetReach and WidenReach. String is written
 // in the words of ip(8) and wg(8), keys that are secret hidden.
 type Step interface {
 	fmt.Stringer

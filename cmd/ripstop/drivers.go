@@ -224,6 +224,7 @@ func (d *drivers) tasks() []run.Task {
 				d.awake()
 			}
 		}},
+		{Name: "filter events", Run: func(ctx context.Context, ready func()) error { return d.vpn.ServeFilters(ctx, ready, d.awake) }},
 		{Name: "loop detection", Run: func(ctx context.Context, ready func()) error {
 			ready()
 			return every(ctx, probesEvery, func() {

@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Step is one change of the world, small enough to fail alone.
@@ -44,6 +45,13 @@ type Routine interface {
 	Routine()
 }
 
+// Closing is a Step that comes after everything, what takes things away as well, and
+// waits while it has failed at one of some objects.
+type Closing interface {
+	Step
+	After() []string
+}
+
 // Target is the world of one subsystem: a kernel, a store, or a simulation.
 type Target[S any, A Step] interface {
 	// Observe reads the whole state; it changes nothing.
@@ -61,8 +69,8 @@ type Committer interface {
 }
 
 // ErrWaits is the outcome of a step that was not tried because an earlier step
-// of the same object failed.
-var ErrWaits = errors.New("waits for an earlier step of the same object")
+// of the same object failed, or one that it follows.
+var ErrWaits = errors.New("waits for an earlier step that failed")
 
 // Outcome is what became of one step.
 type Outcome struct {
@@ -75,7 +83,7 @@ type Outcome struct {
 func Run[S any, A Step](ctx context.Context, t Target[S, A], steps []A, failed map[string]error) []Outcome {
 	out := make([]Outcome, 0, len(steps))
 	for _, s := range steps {
-		if _, ok := failed[s.Object()]; ok {
+		if waits(s, failed) {
 			out = append(out, Outcome{s, ErrWaits})
 			continue
 		}
@@ -89,6 +97,15 @@ func Run[S any, A Step](ctx context.Context, t Target[S, A], steps []A, failed m
 		out = append(out, Outcome{s, err})
 	}
 	return out
+}
+
+// waits tells whether a step has to wait for one that failed.
+func waits(s Step, failed map[string]error) bool {
+	objects := []string{s.Object()}
+	if c, ok := s.(Closing); ok {
+		objects = append(objects, c.After()...)
+	}
+	return slices.ContainsFunc(objects, func(o string) bool { _, ok := failed[o]; return ok })
 }
 
 // Commit writes what the target gathered, when it gathers.

@@ -53,6 +53,29 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// closing is a step that follows others.
+type closing struct {
+	step
+	after []string
+}
+
+func (c closing) After() []string { return c.after }
+
+type anyWorld struct{ *world }
+
+func (w anyWorld) Do(ctx context.Context, s Step) error {
+	return w.world.Do(ctx, step{s.Object(), s.String()})
+}
+
+func TestClosing(t *testing.T) {
+	w := &world{broken: map[string]error{"b1": errors.New("no such host")}}
+	steps := []Step{step{"peer/b", "b1"}, closing{step{"tunnel/x", "x1"}, []string{"peer/a", "peer/b"}}, closing{step{"tunnel/y", "y1"}, []string{"peer/a"}}}
+	out := Run[int, Step](t.Context(), anyWorld{w}, steps, map[string]error{})
+	if !errors.Is(out[1].Err, ErrWaits) || out[2].Err != nil || fmt.Sprint(w.done) != "[y1]" {
+		t.Errorf("outcomes %v, done %v", out, w.done)
+	}
+}
+
 func TestRunStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

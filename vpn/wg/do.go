@@ -56,6 +56,8 @@ func (d *Driver) do(step vpn.Step, to *net.UDPAddr) error {
 		return d.onRoute(s.Tunnel, s.Prefix, d.links.delRoute)
 	case vpn.SetReach:
 		return setReach(s.Tunnel, s.To)
+	case vpn.WidenReach:
+		return setReach(s.Tunnel, s.To)
 	case vpn.AddGuard:
 		return d.links.addGuard(s.Prefix)
 	case vpn.DelGuard:

@@ -1,16 +1,19 @@
 package wg
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"ripstop/vpn"
@@ -27,6 +30,12 @@ const (
 	reachChain = "reach"
 	reachSep   = " > "
 	reachDrop  = "nothing else"
+
+	sockBuffer = 1 << 20 // bytes of a netlink socket's buffers, and for each rule:
+	ruleSize   = 2 << 10 // what is sent
+	ackSize    = 4 << 10 // what is heard, as the kernel accounts for it
+
+	filterRetry = 30 * time.Second // where nftables is listened to no more
 )
 
 // tables is the tables of this host that are ours.
@@ -53,6 +62,13 @@ func reaches() (all []vpn.Reach, drops map[dropper]uint64, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if len(ours) == 0 {
+		return nil, nil, nil
+	}
+	chains, err := again(func() ([]*nftables.Chain, error) { return c.ListChainsOfTableFamily(nftables.TableFamilyINet) })
+	if err != nil {
+		return nil, nil, fmt.Errorf("list filters of tunnels: %w", err)
+	}
 	drops = map[dropper]uint64{}
 	for _, t := range ours {
 		tunnel := strings.TrimPrefix(t.Name, vpn.ReachTable(""))
@@ -63,7 +79,9 @@ func reaches() (all []vpn.Reach, drops map[dropper]uint64, err error) {
 			return nil, nil, fmt.Errorf("read filters of tunnel %s: %w", tunnel, err)
 		}
 		is, whole := parseReach(tunnel, rules, drops)
+		whole = whole && t.Flags == 0 // not dormant
 		for _, hook := range hooks {
+			whole = whole && slices.ContainsFunc(chains, func(have *nftables.Chain) bool { return have.Table.Name == t.Name && hook.is(have) })
 			jumps, err := again(func() ([]*nftables.Rule, error) { return c.GetRules(t, &nftables.Chain{Name: hook.name, Table: t}) })
 			if err != nil && !errors.Is(err, unix.ENOENT) {
 				return nil, nil, fmt.Errorf("read filters of tunnel %s: %w", tunnel, err)
@@ -84,10 +102,19 @@ type dropper struct {
 	from   netip.Prefix
 }
 
-var hooks = []struct {
+// hook is a base chain by where it is called.
+type hook struct {
 	name string
 	hook *nftables.ChainHook
-}{{"forward", nftables.ChainHookForward}, {"input", nftables.ChainHookInput}}
+}
+
+var hooks = []hook{{"forward", nftables.ChainHookForward}, {"input", nftables.ChainHookInput}}
+
+// is tells whether a chain is called there.
+func (h hook) is(c *nftables.Chain) bool {
+	return c.Name == h.name && c.Type == nftables.ChainTypeFilter && c.Hooknum != nil && *c.Hooknum == *h.hook &&
+		c.Priority != nil && *c.Priority == *nftables.ChainPriorityFilter
+}
 
 func comment(r *nftables.Rule) string {
 	s, _ := userdata.GetString(r.UserData, userdata.TypeComment)
@@ -125,7 +152,14 @@ func parseReach(tunnel string, rules []*nftables.Rule, drops map[dropper]uint64)
 // setReach makes the filters of a tunnel these in one transaction: a packet meets all of
 // those before or all of these.
 func setReach(tunnel string, to []vpn.Reach) error {
-	c, err := nftables.New()
+	rules := 0
+	for _, r := range to {
+		rules += len(r.To) + 1
+	}
+	// All rules are one message, and each is acknowledged.
+	c, err := nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return errors.Join(c.SetWriteBuffer(sockBuffer+ruleSize*rules), c.SetReadBuffer(sockBuffer+ackSize*rules))
+	}))
 	if err != nil {
 		return fmt.Errorf("filter tunnel %s: %w", tunnel, err)
 	}
@@ -217,4 +251,40 @@ func dropReaches() error {
 		}
 	}
 	return err
+}
+
+// ServeFilters calls changed when tables of nftables come or go, by whomever: a
+// `flush ruleset` takes those of tunnels with all others. It ends with ctx.
+func (d *Driver) ServeFilters(ctx context.Context, ready, changed func()) error {
+	ready()
+	for {
+		if err := watchFilters(ctx, changed); err != nil {
+			d.log.Debug("changes of nftables are not heard", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(filterRetry):
+			changed() // by what was not heard
+		}
+	}
+}
+
+func watchFilters(ctx context.Context, changed func()) error {
+	c, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = c.CloseLasting() })() // the events end
+	m := nftables.NewMonitor(nftables.WithMonitorAction(nftables.MonitorActionAny), nftables.WithMonitorObject(nftables.MonitorObjectTables))
+	events, err := c.AddGenerationalMonitor(m)
+	if err != nil {
+		return errors.Join(err, c.CloseLasting())
+	}
+	for e := range events {
+		if len(e.Changes) > 0 {
+			changed()
+		}
+	}
+	return c.CloseLasting()
 }
