@@ -33,6 +33,10 @@ type Station struct {
 	Fixed bool         // its address belongs to a port or a gateway
 }
 
+// MaxHeard is how many IP addresses are known of the stations at one port. What it
+// says of further ones is not taken down, so that it cannot push out another port's.
+const MaxHeard = 4096
+
 // Told is what the switches are told of stations on other hosts.
 type Told struct {
 	Stations  map[StationKey]netip.Addr // and their VTEPs

@@ -114,7 +114,7 @@ func gone(err error) error {
 
 // forgetActivity makes a slot's counts those of a port that is new.
 func (p *plane) forgetActivity(slot uint32) error {
-	err := errors.Join(p.maps.Activities.Put(slot, &planeActivity{}), p.maps.Learned.Put(slot, int32(0)))
+	err := errors.Join(p.maps.Activities.Put(slot, &planeActivity{}), p.maps.Learned.Put(slot, int32(0)), p.maps.HeardAt.Put(slot, int32(0)))
 	if p.maps.Handed == nil {
 		return err
 	}
@@ -171,17 +171,22 @@ func (p *plane) recount(all []station) error {
 			want[s.Slot]++
 		}
 	}
+	return p.putCounts(p.maps.Learned, planeMapLearned, want)
+}
+
+// putCounts makes a map of counts by slot be these.
+func (p *plane) putCounts(m *ebpf.Map, name string, want []int32) error {
 	keys, have := make([]uint32, maxPorts), make([]int32, maxPorts)
 	var cursor ebpf.MapBatchCursor
-	if _, err := p.maps.Learned.BatchLookup(&cursor, keys, have, nil); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("read map %q of switch %q: %w", planeMapLearned, p.name, err)
+	if _, err := m.BatchLookup(&cursor, keys, have, nil); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("read map %q of switch %q: %w", name, p.name, err)
 	}
 	for i, slot := range keys {
 		if have[i] == want[slot] {
 			continue
 		}
-		if err := p.maps.Learned.Put(slot, want[slot]); err != nil {
-			return fmt.Errorf("write map %q of switch %q: %w", planeMapLearned, p.name, err)
+		if err := m.Put(slot, want[slot]); err != nil {
+			return fmt.Errorf("write map %q of switch %q: %w", name, p.name, err)
 		}
 	}
 	return nil

@@ -60,8 +60,9 @@ func (p *plane) lives(s station) bool {
 	return s.age <= p.ageing && s.Slot < maxPorts && p.ports[s.Slot].Ifindex == s.Ifindex && p.member(s.Slot, s.Vid)
 }
 
-// expire removes the entries that the program does not use any more, and makes
-// the static ones be those of the ports' own addresses.
+// expire removes the entries that the program does not use any more, addresses that
+// nobody says any more among them, and makes the static ones be those of the ports'
+// own addresses.
 func (p *plane) expire() (int, error) {
 	all, err := p.stations()
 	if err != nil {
@@ -96,7 +97,11 @@ func (p *plane) expire() (int, error) {
 	if err := p.wrote(); err != nil {
 		return 0, err
 	}
-	return len(gone), p.recount(live)
+	if err := p.recount(live); err != nil {
+		return 0, err
+	}
+	silent, err := p.expireHeard()
+	return len(gone) + silent, err
 }
 
 // wrote has the program look at the FDB again for stations that it has just seen.

@@ -150,7 +150,7 @@ func (p *plane) release() error {
 // copyMap copies a map's entries, in the words of the new one. What the old one has
 // not is left as it is; maps of maps are made of the others.
 func copyMap(spec *ebpf.MapSpec, to, from *ebpf.Map) error {
-	if from == nil || spec.InnerMap != nil || from.Type() != spec.Type {
+	if from == nil || spec.InnerMap != nil || from.Type() != spec.Type && !(from.Type() == ebpf.LRUHash && spec.Type == ebpf.Hash) {
 		return nil
 	}
 	l, err := newLoad(spec, from)

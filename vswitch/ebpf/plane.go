@@ -118,7 +118,8 @@ func mapsOf(get func(name string) *ebpf.Map) planeMaps {
 	return planeMaps{
 		Activities: get(planeMapActivities), AllowedIps: get(planeMapAllowedIps), AllowedMacs: get(planeMapAllowedMacs),
 		Drops: get(planeMapDrops), Fdb: get(planeMapFdb), Floods: get(planeMapFloods), Handed: get(planeMapHanded), Learned: get(planeMapLearned),
-		Heard: get(planeMapHeard), Neighbors: get(planeMapNeighbors), Moves: get(planeMapMoves), Nonces: get(planeMapNonces), Passes: get(planeMapPasses), Recents: get(planeMapRecents),
+		Heard: get(planeMapHeard), HeardAt: get(planeMapHeardAt), Neighbors: get(planeMapNeighbors), Moves: get(planeMapMoves), Nonces: get(planeMapNonces),
+		Passes: get(planeMapPasses), Recents: get(planeMapRecents),
 		Ports: get(planeMapPorts), Self: get(planeMapSelf), Trunks: get(planeMapTrunks), Vlans: get(planeMapVlans),
 	}
 }
@@ -221,7 +222,8 @@ func (m *planeMaps) byName() map[string]*ebpf.Map {
 	all := map[string]*ebpf.Map{
 		planeMapActivities: m.Activities, planeMapAllowedIps: m.AllowedIps, planeMapAllowedMacs: m.AllowedMacs,
 		planeMapDrops: m.Drops, planeMapFdb: m.Fdb, planeMapFloods: m.Floods, planeMapHanded: m.Handed, planeMapLearned: m.Learned,
-		planeMapHeard: m.Heard, planeMapNeighbors: m.Neighbors, planeMapMoves: m.Moves, planeMapNonces: m.Nonces, planeMapPasses: m.Passes, planeMapRecents: m.Recents,
+		planeMapHeard: m.Heard, planeMapHeardAt: m.HeardAt, planeMapNeighbors: m.Neighbors, planeMapMoves: m.Moves, planeMapNonces: m.Nonces,
+		planeMapPasses: m.Passes, planeMapRecents: m.Recents,
 		planeMapPorts: m.Ports, planeMapSelf: m.Self, planeMapTrunks: m.Trunks, planeMapVlans: m.Vlans,
 	}
 	maps.DeleteFunc(all, func(_ string, m *ebpf.Map) bool { return m == nil })

@@ -78,13 +78,14 @@ type planeIdentity struct {
 type planeLayout uint32
 
 const (
-	planeLayoutLAYOUT        planeLayout = 9
+	planeLayoutLAYOUT        planeLayout = 10
 	planeLayoutMAX_PORTS     planeLayout = 4096
 	planeLayoutMAX_VLANS     planeLayout = 4096
 	planeLayoutMAX_FDB       planeLayout = 262144
 	planeLayoutMAX_ALLOWED   planeLayout = 65536
 	planeLayoutMAX_DROPS     planeLayout = 65536
-	planeLayoutMAX_HEARD     planeLayout = 16384
+	planeLayoutMAX_HEARD     planeLayout = 262144
+	planeLayoutHEARD_EACH    planeLayout = 4096
 	planeLayoutMAX_NEIGHBORS planeLayout = 131072
 )
 
@@ -243,6 +244,7 @@ const (
 	planeMapFloods          = "floods"
 	planeMapHanded          = "handed"
 	planeMapHeard           = "heard"
+	planeMapHeardAt         = "heard_at"
 	planeMapLearned         = "learned"
 	planeMapMoves           = "moves"
 	planeMapNeighbors       = "neighbors"
@@ -327,6 +329,7 @@ type planeMapSpecs struct {
 	Floods      *ebpf.MapSpec `ebpf:"floods"`
 	Handed      *ebpf.MapSpec `ebpf:"handed"`
 	Heard       *ebpf.MapSpec `ebpf:"heard"`
+	HeardAt     *ebpf.MapSpec `ebpf:"heard_at"`
 	Learned     *ebpf.MapSpec `ebpf:"learned"`
 	Moves       *ebpf.MapSpec `ebpf:"moves"`
 	Neighbors   *ebpf.MapSpec `ebpf:"neighbors"`
@@ -375,6 +378,7 @@ type planeMaps struct {
 	Floods      *ebpf.Map `ebpf:"floods"`
 	Handed      *ebpf.Map `ebpf:"handed"`
 	Heard       *ebpf.Map `ebpf:"heard"`
+	HeardAt     *ebpf.Map `ebpf:"heard_at"`
 	Learned     *ebpf.Map `ebpf:"learned"`
 	Moves       *ebpf.Map `ebpf:"moves"`
 	Neighbors   *ebpf.Map `ebpf:"neighbors"`
@@ -399,6 +403,7 @@ func (m *planeMaps) Close() error {
 		m.Floods,
 		m.Handed,
 		m.Heard,
+		m.HeardAt,
 		m.Learned,
 		m.Moves,
 		m.Neighbors,

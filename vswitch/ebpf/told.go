@@ -127,7 +127,7 @@ func (p *plane) heard() (map[seat][]netip.Addr, error) {
 	err = readAll(p.maps.Heard, func(key planeAddress, b planeBearer) {
 		at := seat{planeStation{Vid: uint16(key.Vid), Mac: b.Mac}, b.Slot, b.Ifindex}
 		ip := netip.AddrFrom16(key.Addr).Unmap()
-		if !ip.IsLinkLocalUnicast() && now-time.Duration(b.Seen) <= heardFor {
+		if !ip.IsLinkLocalUnicast() && !b.silent(now) {
 			out[at] = append(out[at], ip)
 		}
 	})
@@ -138,6 +138,36 @@ func (p *plane) heard() (map[seat][]netip.Addr, error) {
 		slices.SortFunc(list, netip.Addr.Compare)
 	}
 	return out, nil
+}
+
+// silent tells whether a station says an address no more.
+func (b planeBearer) silent(now time.Duration) bool { return now-time.Duration(b.Seen) > heardFor }
+
+// expireHeard removes the addresses that are silent, and those of devices that are no
+// ports any more, and counts what each port has left.
+func (p *plane) expireHeard() (int, error) {
+	now, err := clock()
+	if err != nil {
+		return 0, err
+	}
+	var old []planeAddress
+	want := make([]int32, maxPorts)
+	err = readAll(p.maps.Heard, func(key planeAddress, b planeBearer) {
+		if b.silent(now) || b.Slot >= maxPorts || p.ports[b.Slot].Ifindex != b.Ifindex {
+			old = append(old, key)
+			return
+		}
+		want[b.Slot]++
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read map %q of switch %q: %w", planeMapHeard, p.name, err)
+	}
+	for _, key := range old {
+		if err := gone(p.maps.Heard.Delete(&key)); err != nil {
+			return 0, fmt.Errorf("clear map %q of switch %q: %w", planeMapHeard, p.name, err)
+		}
+	}
+	return len(old), p.putCounts(p.maps.HeardAt, planeMapHeardAt, want)
 }
 
 // Told is what devices and programs both know.

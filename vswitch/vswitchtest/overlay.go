@@ -182,6 +182,37 @@ func (l *lab) told(far vswitch.MAC) {
 	l.sends("a", ask, and(untagged("b"), "t", q(10)))
 }
 
+// heardOfPort has a port say more addresses than a switch has room for: no other
+// port's are forgotten, and new ones of others are still heard.
+func (s suite) heardOfPort(t *testing.T) {
+	l := s.lab(t, ports{
+		"a": access(10, "a"), "b": access(10, "b"), "c": access(10, "c"),
+		"vx7": {
+			Kind: vswitch.VXLAN, PVID: 10, MTU: 1450, Security: vswitch.Security{Trusted: true},
+			Overlay: vswitch.Overlay{VNI: 7, Local: netip.MustParseAddr("127.0.0.1"), Told: true},
+		},
+	})
+	says := func(name string, ip netip.Addr) frame { return arpRequest(l.stations[name].mac, ip, ip) }
+	first, later := netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3")
+	l.sends("b", says("b", first), untagged("a", "c"))
+	l.sends("a", l.frame("a", broadcast), untagged("b", "c"))
+	for i := range 5 * vswitch.MaxHeard {
+		f := says("a", netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}))
+		f.dst = f.src // which goes to nobody
+		l.stations["a"].send(t, f)
+	}
+	l.sends("a", l.frame("a", broadcast), untagged("b", "c"))
+	l.sends("c", says("c", later), untagged("a", "b"))
+	if n := len(l.here(l.stations["a"].mac).IPs); n != vswitch.MaxHeard {
+		t.Errorf("of the port that announces endless addresses, %d are known; want %d", n, vswitch.MaxHeard)
+	}
+	for name, ip := range map[string]netip.Addr{"b": first, "c": later} {
+		if got := l.here(l.stations[name].mac).IPs; !slices.Equal(got, []netip.Addr{ip}) {
+			t.Errorf("addresses of station %s are %v, want %v", name, got, ip)
+		}
+	}
+}
+
 // here is what the switch tells of a station of this host.
 func (l *lab) here(mac vswitch.MAC) vswitch.Station {
 	l.t.Helper()

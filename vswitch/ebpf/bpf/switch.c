@@ -33,13 +33,14 @@
 // Shared with Go by bpf2go. A change of a map's meaning or size needs a new LAYOUT:
 // then the maps are copied by the names of members, and flags, into new ones.
 enum layout {
-	LAYOUT = 9,
+	LAYOUT = 10,
 	MAX_PORTS = SLOTS, // slot 0 is never used
 	MAX_VLANS = 4096,
 	MAX_FDB = 262144,
 	MAX_ALLOWED = 65536, // addresses of all ports
 	MAX_DROPS = 65536,   // pairs of port and VLAN with drops
-	MAX_HEARD = 16384,      // addresses of this host's stations
+	MAX_HEARD = 262144,     // addresses of this host's stations
+	HEARD_EACH = 4096,      // and of those at one port
 	MAX_NEIGHBORS = 131072, // of other hosts'
 };
 
@@ -300,14 +301,23 @@ struct {
 	__type(value, __u64);
 } moves SEC(".maps");
 
-// Addresses of this host's stations, the ones that were not heard for longest given up
-// for new ones.
+// Addresses of this host's stations. None makes room for another, or a port could
+// push out those of all.
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, MAX_HEARD);
 	__type(key, struct address);
 	__type(value, struct bearer);
 } heard SEC(".maps");
+
+// How many of them are at each port. The user side counts anew as it removes some.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, __u32);
+	__type(value, __s32);
+} heard_at SEC(".maps");
 
 // Addresses of other hosts' stations, for which the switch answers ARP and neighbor
 // discovery. The user side alone writes them.
@@ -1282,19 +1292,31 @@ static __always_inline int admit(struct entry *e, struct __sk_buff *skb, __u32 s
 	return 0;
 }
 
-// Notes whose an address is.
+// Notes whose an address is, unless the port has said so of HEARD_EACH others.
 static __always_inline void hear(struct __sk_buff *skb, __u32 slot, const struct address *a, const __u8 *mac)
 {
 	struct bearer *b = bpf_map_lookup_elem(&heard, a);
 	struct bearer fresh = {.slot = slot, .ifindex = skb->ifindex, .seen = bpf_ktime_get_coarse_ns()};
+	__u32 before = b ? b->slot : 0; // which no port has
+	__s32 *here, *there;
 
-	if (b && same_mac(b->mac, mac) && b->slot == slot && b->ifindex == skb->ifindex) {
+	if (b && same_mac(b->mac, mac) && before == slot && b->ifindex == skb->ifindex) {
 		b->seen = fresh.seen;
 		return;
 	}
+	here = bpf_map_lookup_elem(&heard_at, &slot);
+	if (!here || (before != slot && *here >= HEARD_EACH))
+		return;
 	__builtin_memcpy(fresh.mac, mac, ETH_ALEN);
-	if (!bpf_map_update_elem(&heard, a, &fresh, BPF_ANY))
-		news();
+	if (bpf_map_update_elem(&heard, a, &fresh, b ? BPF_EXIST : BPF_NOEXIST))
+		return;
+	if (before != slot) {
+		there = before ? bpf_map_lookup_elem(&heard_at, &before) : 0;
+		if (there)
+			__sync_fetch_and_add(there, -1);
+		__sync_fetch_and_add(here, 1);
+	}
+	news();
 }
 
 static __always_inline void ipv4_in_6(struct address *a, const __u8 *addr)
