@@ -8,10 +8,11 @@ import (
 )
 
 // checkNets holds the host's own networks, on gateways and tunnels, against one
-// another. Two interfaces with one address are a fault, and so are two VLANs with
-// one network, or one in the other: the kernel's routes lead to one of the two only, so that what is
-// meant for a host of one VLAN goes out in the other. That of a tunnel may lie in
-// another network, for its routes are those of its peers' allowed IPs.
+// another. Two interfaces with one address are a fault, and so are a VLAN and another
+// VLAN or a tunnel with one network, or one in the other: the kernel's routes lead to one of the two only, so that
+// what is meant for a host of the VLAN goes out elsewhere. A tunnel may have one address
+// of a VLAN's network, which is no network of its own, and lie in that of another tunnel,
+// where its peers' allowed IPs say what goes to it.
 func (c *checker) checkNets(all []value[hostAddr]) {
 	var nets []network
 	for _, v := range all {
@@ -43,10 +44,16 @@ func (c *checker) checkNets(all []value[hostAddr]) {
 			continue
 		case key.where != "":
 			continue // their networks overlap by nature
+		case !n.ofVLAN() && p.IsSingleIP():
+			continue // the host's own, whatever is around
 		}
 		if other, ok := n.within(around); ok && n.ofVLAN() && other.ofVLAN() {
 			c.laterf(n.spot, "%s overlaps %s of %s at %s: the host has one routing table, and would send into one VLAN what is meant for the other: "+
 				"give the VLANs networks of their own", p.Masked(), other.prefix().Masked(), other.path, other.spot)
+		} else if ok && (n.ofVLAN() || other.ofVLAN()) {
+			c.laterf(n.spot, "%s overlaps %s of %s at %s: the host has one routing table, and would send into one of the two what is meant for the other: "+
+				"give the tunnel a network of its own, or one address with all of its bits",
+				p.Masked(), other.prefix().Masked(), other.path, other.spot)
 		} else if ok {
 			c.warnf(n.spot, "%s overlaps %s of %s at %s: the host reaches its addresses through one of the two only",
 				p.Masked(), other.prefix().Masked(), other.path, other.spot)

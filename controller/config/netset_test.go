@@ -19,16 +19,20 @@ func TestOverlap(t *testing.T) {
 		{"link-local everywhere", `vlans: {a: {id: 1, gateway: "fe80::1/64"}, b: {id: 2, gateway: "fe80::1/64"}}`, false, 0},
 		{"two of one VLAN", `vlans: {a: {id: 1, gateway: [10.0.0.1/24, 10.0.0.129/25]}}`, false, 0},
 		{"in two of one VLAN", `vlans: {a: {id: 1, gateway: [10.0.0.1/24, 10.0.0.129/25]}, b: {id: 2, gateway: 10.0.0.200/26}}`, true, 0},
-		{"a tunnel in a VLAN", "vlans: {a: {id: 1, gateway: 10.0.0.1/16}}\ntunnels: {t: {private-key: t.key, address: 10.0.9.1/24}}", false, 1},
+		{"a tunnel in a VLAN", "vlans: {a: {id: 1, gateway: 10.0.0.1/16}}\ntunnels: {t: {private-key: t.key, address: 10.0.9.1/24}}", true, 0},
+		{"a VLAN in a tunnel", "vlans: {a: {id: 1, gateway: 10.0.9.1/24}}\ntunnels: {t: {private-key: t.key, address: 10.0.0.1/16}}", true, 0},
+		{"IPv6, a tunnel and a VLAN", "vlans: {a: {id: 1, gateway: \"fd00::1/64\"}}\ntunnels: {t: {private-key: t.key, address: \"fd00::2/64\"}}", true, 0},
+		{"one address of a VLAN", "vlans: {a: {id: 1, gateway: 10.0.0.1/16}}\ntunnels: {t: {private-key: t.key, address: 10.0.9.1/32}}", false, 0},
+		{"a tunnel in a tunnel", "tunnels: {t: {private-key: t.key, address: 10.0.9.1/24}, u: {private-key: u.key, address: 10.0.0.1/16}}", false, 1},
 		{"a tunnel between VLANs", "vlans: {a: {id: 1, gateway: 10.0.0.1/16}, b: {id: 2, gateway: 10.0.9.129/25}}\n" +
-			"tunnels: {t: {private-key: t.key, address: 10.0.9.1/24}}", true, 1},
+			"tunnels: {t: {private-key: t.key, address: 10.0.9.1/24}}", true, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, warnings, err := Parse([]File{{Name: "f.yaml", Data: []byte("version: 1\nswitches: {lab: {}}\n" + c.yaml + "\n")}})
 			if (err != nil) != c.refused || len(warnings) != c.warnings {
 				t.Errorf("%v, warnings %v; want refused %t and %d warnings", err, warnings, c.refused, c.warnings)
 			}
-			if c.refused && err != nil && !strings.Contains(err.Error(), "give the VLANs networks of their own") {
+			if c.refused && err != nil && !strings.Contains(err.Error(), "the host has one routing table") {
 				t.Errorf("the reason is %v", err)
 			}
 		})
