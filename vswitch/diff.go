@@ -48,7 +48,7 @@ func (d *differ) removeSwitch(name string, from Switch) {
 	del := DelSwitch{Name: name, Dataplane: from.Dataplane}
 	for _, p := range names(from.Ports) {
 		if d.wanted[p] {
-			d.steps = append(d.steps, DelPort{name, from.Dataplane, p, from.Ports[p]})
+			d.steps = append(d.steps, DelPort{Switch: name, Dataplane: from.Dataplane, Name: p, Port: from.Ports[p]})
 			continue
 		}
 		del.Ports = append(del.Ports, p)
@@ -71,7 +71,11 @@ func (d *differ) removeParts(name string, to, from Switch) {
 		if ok && p.identity() == from.Ports[n].identity() {
 			continue
 		}
-		d.steps = append(d.steps, DelPort{name, from.Dataplane, n, from.Ports[n]})
+		del := DelPort{Switch: name, Dataplane: from.Dataplane, Name: n, Port: from.Ports[n]}
+		if p.Kind == Device && del.Port.Kind == Device && p.Device != del.Port.Device {
+			del.Next = p.Device
+		}
+		d.steps = append(d.steps, del)
 		delete(from.Ports, n)
 	}
 	for _, n := range names(from.Gateways) {

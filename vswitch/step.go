@@ -63,6 +63,9 @@ type DelPort struct {
 	Dataplane Dataplane
 	Name      string
 	Port      Port // as it was seen
+	// Next is the interface that the port is to have in the place of its Device. While
+	// the host has none of that name, the port keeps what it has, and the step fails.
+	Next string
 }
 
 // AddGateway makes the host's presence in a VLAN.

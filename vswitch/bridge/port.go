@@ -186,6 +186,9 @@ func (d *Driver) vlanRange(l netlink.Link, r vswitch.Range, add bool) error {
 }
 
 func (d *Driver) delPort(s vswitch.DelPort) error {
+	if err := d.devices.Replaceable(s); err != nil {
+		return err
+	}
 	if s.Port.Kind == vswitch.Device {
 		if err := d.leave(s.Switch, s.Name, s.Port); err != nil {
 			return fmt.Errorf("port %q: %w", s.Name, err)

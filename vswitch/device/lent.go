@@ -14,21 +14,15 @@ import (
 
 // borrow marks an interface of the host as a port, with how it was.
 func (d *Devices) borrow(sw, name string, p vswitch.Port) (netlink.Link, error) {
-	l, err := d.host.Link(p.Device)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no interface named %s: the host has none now: plug it in or correct `device` (ip link shows what there is)", p.Device)
-	}
+	l, err := d.lendable(p.Device)
 	if err != nil {
 		return nil, err
 	}
 	if isPort(l, sw, name) {
 		return l, d.configure(l, p)
 	}
-	if _, ours := link.ParseAlias(l.Attrs().Alias); ours {
-		return nil, Foreign(l)
-	}
-	if l.Attrs().MasterIndex != 0 {
-		return nil, fmt.Errorf("interface %s is in another bridge or bond already: take it out first (ip link set dev %s nomaster)", p.Device, p.Device)
+	if err := free(l); err != nil {
+		return nil, err
 	}
 	lent := &link.Lent{
 		Alias:   l.Attrs().Alias,
@@ -45,6 +39,41 @@ func (d *Devices) borrow(sw, name string, p vswitch.Port) (netlink.Link, error) 
 		return nil, err
 	}
 	return l, d.configure(l, p)
+}
+
+func (d *Devices) lendable(name string) (netlink.Link, error) {
+	l, err := d.host.Link(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no interface named %s: the host has none now: plug it in or correct `device` (ip link shows what there is)", name)
+	}
+	return l, err
+}
+
+// free refuses an interface that serves somebody else.
+func free(l netlink.Link) error {
+	if _, ours := link.ParseAlias(l.Attrs().Alias); ours {
+		return Foreign(l)
+	}
+	if name := l.Attrs().Name; l.Attrs().MasterIndex != 0 {
+		return fmt.Errorf("interface %s is in another bridge or bond already: take it out first (ip link set dev %s nomaster)", name, name)
+	}
+	return nil
+}
+
+// Replaceable tells why a port cannot give up its interface for the next one. One that
+// was renamed is not the one that the file names either, and works on.
+func (d *Devices) Replaceable(s vswitch.DelPort) error {
+	if s.Next == "" {
+		return nil
+	}
+	l, err := d.lendable(s.Next)
+	if err == nil {
+		err = free(l)
+	}
+	if err != nil {
+		return fmt.Errorf("port %q: it keeps interface %s: %w", s.Name, s.Port.Device, err)
+	}
+	return nil
 }
 
 func (d *Devices) configureLent(l netlink.Link, p vswitch.Port) error {

@@ -82,7 +82,7 @@ func (d *Driver) Do(_ context.Context, step vswitch.Step) error {
 	case vswitch.SetPort:
 		return d.setPort(s.Switch, s.Name, s.To)
 	case vswitch.DelPort:
-		return d.delPort(s.Switch, s.Name, s.Port)
+		return d.delPort(s)
 	case vswitch.AddGateway:
 		return d.setGateway(s.Switch, s.Name, s.Gateway)
 	case vswitch.SetGateway:

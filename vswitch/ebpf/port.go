@@ -60,17 +60,20 @@ func (d *Driver) joinPort(plane *plane, l netlink.Link, name string, p vswitch.P
 	return nil
 }
 
-func (d *Driver) delPort(sw, name string, p vswitch.Port) error {
-	if p.Kind == vswitch.Device {
-		if err := d.unhook(sw, name); err != nil {
-			return fmt.Errorf("port %q: %w", name, err)
-		}
-	}
-	if err := d.devices.Delete(sw, name, p); err != nil {
+func (d *Driver) delPort(s vswitch.DelPort) error {
+	if err := d.devices.Replaceable(s); err != nil {
 		return err
 	}
-	if plane := d.planes[sw]; plane != nil {
-		return plane.leave(place{name: name})
+	if s.Port.Kind == vswitch.Device {
+		if err := d.unhook(s.Switch, s.Name); err != nil {
+			return fmt.Errorf("port %q: %w", s.Name, err)
+		}
+	}
+	if err := d.devices.Delete(s.Switch, s.Name, s.Port); err != nil {
+		return err
+	}
+	if plane := d.planes[s.Switch]; plane != nil {
+		return plane.leave(place{name: s.Name})
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package vswitchtest
 
 import (
+	"errors"
 	"regexp"
 	"strings"
 	"testing"
@@ -55,6 +56,78 @@ func nicState(t *testing.T) string {
 		out += "with a place for filters\n"
 	}
 	return regexp.MustCompile(`state \w+ |qdisc \w+ |qlen \d+|,?LOWER_UP|,?NO-CARRIER|,?M-DOWN`).ReplaceAllString(out, "")
+}
+
+// interfaces has what happens to interfaces of the host happen to one that is lent:
+// each time the rest of the switch works on, what is wrong is said, and it heals.
+func (s suite) interfaces(t *testing.T) {
+	nettest.Namespace(t, "far")
+	plug := func() {
+		nettest.Run(t, "ip", "link", "add", "nic0", "type", "veth", "peer", "name", "eth0", "netns", "far")
+		nettest.Run(t, "ip", "-n", "far", "link", "set", "eth0", "up")
+	}
+	plug()
+	nettest.Run(t, "ip", "link", "add", "br9", "type", "bridge")
+	t.Cleanup(func() { nettest.Run(t, "ip", "link", "del", "br9") })
+	nettest.Run(t, "ip", "link", "set", "nic0", "master", "br9")
+	l := s.lab(t, ports{"a": access(10, "a"), "b": access(10, "b")})
+	up := vswitch.Port{Kind: vswitch.Device, Device: "nic0", Tagged: []uint16{10}}
+	says := func(why string) {
+		t.Helper()
+		var said []string
+		for _, o := range reconcile.Run(t.Context(), l.driver, l.diff(), map[string]error{}) {
+			if o.Err != nil && !errors.Is(o.Err, reconcile.ErrWaits) {
+				said = append(said, o.Err.Error())
+			}
+		}
+		if err := l.driver.Commit(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if len(said) != 1 || !strings.Contains(said[0], why) {
+			t.Errorf("what is said is %q, want one with %q", said, why)
+		}
+	}
+	works := func() {
+		t.Helper()
+		l.apply()
+		l.stations["up"] = openStation(t, "up", "far", "eth0")
+		l.sends("a", l.frame("a", broadcast), and(untagged("b"), "up", q(10)))
+		l.sends("up", l.frame("up", broadcast).with(q(10)), untagged("a", "b"))
+	}
+
+	l.ports()["up"] = up
+	says("interface nic0 is in another bridge or bond already: ")
+	l.sends("a", l.frame("a", broadcast), untagged("b"))
+	if got := nettest.Run(t, "ip", "link", "show", "nic0"); !strings.Contains(got, "master br9") {
+		t.Errorf("the interface was taken from its bridge: %s", got)
+	}
+	nettest.Run(t, "ip", "link", "set", "nic0", "nomaster")
+	works()
+
+	nettest.Run(t, "ip", "link", "del", "nic0")
+	delete(l.stations, "up")
+	says("no interface named nic0: ")
+	l.sends("a", l.frame("a", broadcast), untagged("b"))
+	plug()
+	works()
+
+	// A name changes only while the interface is down, before Linux 6.2.
+	nettest.Run(t, "ip", "link", "set", "nic0", "down")
+	nettest.Run(t, "ip", "link", "set", "nic0", "name", "nic5")
+	nettest.Run(t, "ip", "link", "set", "nic5", "up")
+	says(`port "up": it keeps interface nic5: no interface named nic0: `)
+	l.sends("a", l.frame("a", broadcast), and(untagged("b"), "up", q(10)))
+	l.sends("up", l.frame("up", broadcast).with(q(10)), untagged("a", "b"))
+	up.Device = "nic5"
+	l.ports()["up"] = up
+	if steps := l.diff(); len(steps) != 0 {
+		t.Errorf("the interface's new name needs\n%s", text(steps))
+	}
+	works()
+	delete(l.ports(), "up")
+	delete(l.stations, "up")
+	l.apply()
+	nettest.Run(t, "ip", "link", "del", "nic5")
 }
 
 func (s suite) missing(t *testing.T) {

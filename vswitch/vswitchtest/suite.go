@@ -87,6 +87,7 @@ func Suite(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitc
 		{"a trace runs groups and limits", suite.tracePorts},
 		{"settings of a port change in place", suite.settings},
 		{"a lent interface comes back as it was", suite.lent},
+		{"an interface vanishes, is another bridge's, or has another name", suite.interfaces},
 		{"what is missing is said", suite.missing},
 		{"what is foreign stays", suite.foreign},
 	} {
