@@ -35,7 +35,7 @@ func open(t *testing.T) closing {
 	if err != nil {
 		t.Fatal(err)
 	}
-	guard, err := ebpf.NewGuard(slog.New(slog.DiscardHandler))
+	guard, err := ebpf.NewGuard(vswitchtest.Log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ func TestConformance(t *testing.T) { vswitchtest.Suite(t, vswitch.EBPF, opened) 
 
 func opened(t *testing.T) vswitch.Driver {
 	t.Helper()
-	d, err := New(quiet, "here")
+	d, err := New(vswitchtest.Log, "here")
 	if err != nil {
 		t.Fatal(err)
 	}

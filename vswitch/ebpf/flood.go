@@ -121,24 +121,26 @@ func (p *plane) commit() error {
 	return err
 }
 
+// writeFloods gives VLANs their lists. Those that have no members any more share one of
+// slot 0, which nobody has: each removal of a list would wait for all readers.
 func (p *plane) writeFloods(vids []uint16, want map[uint16][]uint32) error {
 	var keys, fds []uint32
 	lists := map[string]*ebpf.Map{}
 	var errs []error
 	for _, vid := range vids {
-		if len(want[vid]) == 0 {
-			if err := p.maps.Floods.Delete(uint32(vid)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		name, slots := fmt.Sprint(vid), want[vid]
+		if len(slots) == 0 {
+			name, slots = "nobody", []uint32{0}
+		}
+		if lists[name] == nil {
+			list, err := newList(slots)
+			if err != nil {
 				errs = append(errs, err)
+				break
 			}
-			continue
+			lists[name] = list
 		}
-		list, err := newList(want[vid])
-		if err != nil {
-			errs = append(errs, err)
-			break
-		}
-		lists[fmt.Sprint(vid)] = list
-		keys, fds = append(keys, uint32(vid)), append(fds, uint32(list.FD()))
+		keys, fds = append(keys, uint32(vid)), append(fds, uint32(lists[name].FD()))
 	}
 	if len(errs) == 0 && len(keys) > 0 {
 		_, err := p.maps.Floods.BatchUpdate(keys, fds, nil)

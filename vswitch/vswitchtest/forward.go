@@ -35,6 +35,26 @@ func (s suite) vlans(t *testing.T) {
 	l.sends("t", l.frame("t", l.stations["c"].mac).with(q(10)), untagged("a", "b"))
 }
 
+// allVLANs has one port carry every VLAN that there is (IEEE 802.1Q, table 9-2).
+func (s suite) allVLANs(t *testing.T) {
+	all := make([]uint16, 4094)
+	for i := range all {
+		all[i] = uint16(i + 1)
+	}
+	l := s.lab(t, ports{"a": access(1, "a"), "m": access(2000, "m"), "z": access(4094, "z"), "t": trunk("t", 0, all...)})
+	works := func() {
+		t.Helper()
+		for name, vid := range map[string]uint16{"a": 1, "m": 2000, "z": 4094} {
+			l.sends(name, l.frame(name, broadcast), and(none, "t", q(vid)))
+			l.sends("t", l.frame("t", broadcast).with(q(vid)), untagged(name))
+		}
+	}
+	works()
+	l.set("t", func(p *vswitch.Port) { p.Tagged = []uint16{2000} })
+	l.sends("m", l.frame("m", broadcast), and(none, "t", q(2000)))
+	l.sends("z", l.frame("z", broadcast), none)
+}
+
 func (s suite) native(t *testing.T) {
 	l := s.lab(t, ports{
 		"a": access(10, "a"), "c": access(20, "c"),

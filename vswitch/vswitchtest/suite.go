@@ -42,6 +42,7 @@ func Suite(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitc
 	}{
 		{"VLANs are apart, on access ports and over a trunk", suite.vlans},
 		{"native and hybrid ports", suite.native},
+		{"a port carries all VLANs", suite.allVLANs},
 		{"ARP and neighbor discovery stay in their VLAN", suite.discovery},
 		{"unicast goes to one port", suite.unicast},
 		{"a frame is the receiver's own or another's", suite.whose},
@@ -65,6 +66,8 @@ func Suite(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitc
 		{"a BPDU shuts a port with a guard", suite.bpduGuard},
 		{"groups say what connections a port has", suite.groups},
 		{"groups change under connections", suite.groupsChange},
+		{"what groups drop is told and counted", suite.filterLog},
+		{"a packet costs the same whatever the number of rules", suite.rules},
 		{"limits hold in both directions", suite.limits},
 		{"limits hold on a tap", suite.limitsOfTap},
 		{"limits change under traffic", suite.limitsChange},
