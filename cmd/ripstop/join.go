@@ -81,7 +81,7 @@ func newJoin(g *global) *cobra.Command {
 		Use:   "join TOKEN",
 		Short: "Make this host one of a fabric with a token of `ripstop host token`",
 		Long: "Makes the host's private key, which never leaves it, tells the daemon of the token the public one, and\n" +
-			"writes the fabric's files. TOKEN - is read from standard input. Needs no daemon.\n" +
+			"writes the fabric's files. TOKEN - is read from standard input, where no other user of this host sees it. Needs no daemon.\n" +
 			"Exit: 0 when the host has joined, 1 when not.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -134,10 +134,11 @@ func (g *global) join(ctx context.Context, t join.Token, out, endpoint string) (
 	defer c.Close()
 	files, written, err := writeFabric(out, c.Files)
 	defer func() {
-		if err != nil {
-			for _, path := range written {
-				err = errors.Join(err, disk.Remove(path))
-			}
+		if err == nil || errors.Is(err, join.ErrUnknownEnd) {
+			return
+		}
+		for _, path := range written {
+			err = errors.Join(err, disk.Remove(path))
 		}
 	}()
 	if err != nil {
@@ -165,7 +166,12 @@ func (g *global) join(ctx context.Context, t join.Token, out, endpoint string) (
 			done.Line += fmt.Sprintf(", endpoint: %q", endpoint)
 		}
 	}
-	return done, c.Join(join.Hello{PublicKey: key, Endpoint: endpoint})
+	err = c.Join(join.Hello{PublicKey: key, Endpoint: endpoint})
+	if errors.Is(err, join.ErrUnknownEnd) {
+		err = fmt.Errorf("%w: run `ripstop get host %s` where the token is from: when it has the key %s, this host has joined, and runs with `ripstop --host %s serve --config %s`; when not, remove %s and join with a new token",
+			err, c.Host, key, c.Host, strings.Join(done.Files, " "), strings.Join(written, " "))
+	}
+	return done, err
 }
 
 // writeFabric writes the files into a directory, beside others and over none.

@@ -38,9 +38,12 @@ type issued struct {
 	Expires time.Time `json:"expires"`
 	Used    bool      `json:"used,omitempty"`
 	Revoked bool      `json:"revoked,omitempty"`
+	Expired bool      `json:"expired,omitempty"` // once, whatever the clock says since
 }
 
-func (i issued) open(now time.Time) bool { return !i.Used && !i.Revoked && now.Before(i.Expires) }
+func (i issued) open(now time.Time) bool {
+	return !i.Used && !i.Revoked && !i.Expired && now.Before(i.Expires)
+}
 
 // record is a Book as it is kept. Key is the daemon's private key towards new hosts,
 // which no other secret depends on; it lasts as long as a token that pins it.
@@ -91,9 +94,14 @@ func OpenBook(path string) (*Book, error) {
 func (b *Book) save(next record, now time.Time) error {
 	next.Format = format
 	next.Tokens = slices.DeleteFunc(next.Tokens, func(i issued) bool { return now.Sub(i.Expires) > rememberFor })
-	if over := len(next.Tokens) - rememberMax; over > 0 {
-		next.Tokens = next.Tokens[over:]
-	}
+	over := len(next.Tokens) - rememberMax
+	next.Tokens = slices.DeleteFunc(next.Tokens, func(i issued) bool {
+		if over <= 0 || i.open(now) {
+			return false
+		}
+		over--
+		return true
+	})
 	if !slices.ContainsFunc(next.Tokens, func(i issued) bool { return i.open(now) }) {
 		next.Key = nil
 	}
@@ -178,7 +186,7 @@ func (b *Book) find(s Secret, now time.Time) (int, error) {
 		return at, ErrUsed
 	case t.Revoked:
 		return at, ErrRevoked
-	case !now.Before(t.Expires):
+	case t.Expired, !now.Before(t.Expires):
 		return at, ErrExpired
 	}
 	return at, nil
@@ -206,6 +214,23 @@ func (b *Book) Use(s Secret, now time.Time) error {
 	}
 	next := b.copied()
 	next.Tokens[i].Used = true
+	return b.save(next, now)
+}
+
+// Expire ends what has expired, for good: a clock that is set back opens nothing. The
+// daemon's private key goes with the last token.
+func (b *Book) Expire(now time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	next, changed := b.copied(), false
+	for i, t := range next.Tokens {
+		if !t.Expired && !now.Before(t.Expires) {
+			next.Tokens[i].Expired, changed = true, true
+		}
+	}
+	if !changed {
+		return nil
+	}
 	return b.save(next, now)
 }
 

@@ -40,9 +40,20 @@ func Dial(ctx context.Context, t Token) (*Client, error) {
 	return &Client{conn, a.Invitation}, nil
 }
 
+// ErrUnknownEnd is what Join ends with when the daemon may have let the host in, and
+// nobody heard.
+var ErrUnknownEnd = errors.New("the connection ended before the answer came")
+
 // Join tells who the host is. The token is used then.
 func (c *Client) Join(h Hello) error {
+	if err := c.conn.SetDeadline(time.Now().Add(talkTime)); err != nil {
+		return err
+	}
 	_, err := ask(c.conn, h)
+	var no refusal
+	if err != nil && !errors.As(err, &no) {
+		return fmt.Errorf("%w: %w", ErrUnknownEnd, err)
+	}
 	return err
 }
 

@@ -77,8 +77,8 @@ func (d *Door) Task() run.Task {
 		defer d.close()
 		for {
 			var next <-chan time.Time
-			err := d.look()
 			now := time.Now()
+			err := errors.Join(d.book.Expire(now), d.look())
 			if err != nil {
 				d.log.Warn("new hosts cannot join yet", "error", err)
 				next = time.After(retryListen)
@@ -174,13 +174,14 @@ func (d *Door) serve(l net.Listener) {
 			_ = c.Close() // too many at once: who comes again finds room
 			continue
 		}
-		if !d.tries.may(c.RemoteAddr(), time.Now()) {
+		done, may := d.tries.may(c.RemoteAddr(), time.Now())
+		if !may {
 			_ = c.Close()
 			<-d.slots
 			continue
 		}
 		d.wait.Go(func() {
-			defer func() { <-d.slots }()
+			defer func() { done(); <-d.slots }()
 			d.talk(c)
 		})
 	}
@@ -223,6 +224,9 @@ func (d *Door) talk(raw net.Conn) {
 		return
 	}
 	err = d.admit(c, host, secret)
+	if d.ctx.Err() == nil { // a host that waited for another change shall hear, too
+		_ = raw.SetDeadline(time.Now().Add(talkTime))
+	}
 	if err != nil {
 		log.Warn("a new host does not join", "host", host, "error", err)
 		_ = send(c, answer{Error: err.Error()})
@@ -245,48 +249,62 @@ func (d *Door) admit(c *tls.Conn, host string, secret Secret) error {
 		return err
 	}
 	err = d.daemon.Admit(d.ctx, host, h, func() error { return d.book.Use(secret, time.Now()) })
-	return errors.Join(err, d.Look())
+	if shut := d.Look(); shut != nil { // of any port, which says nothing of this host
+		d.log.Warn("wait for new hosts", "error", shut)
+	}
+	return err
 }
 
 // tries counts connections by where they come from.
 type tries struct {
 	mu sync.Mutex
-	of map[netip.Prefix]time.Time // until when they are paid for
+	of map[netip.Prefix]try
 }
 
-// may tells whether one more connection from an address is heard: of IPv6 those of a
-// /64 are one.
-func (t *tries) may(from net.Addr, now time.Time) bool {
+type try struct {
+	paid time.Time // until when connections are paid for
+	open int       // conversations
+}
+
+// may tells whether one more connection from an address is heard, until done is called: of
+// IPv6 those of a /64 are one.
+func (t *tries) may(from net.Addr, now time.Time) (done func(), ok bool) {
 	tcp, ok := from.(*net.TCPAddr)
 	if !ok {
-		return false
+		return nil, false
 	}
 	a := tcp.AddrPort().Addr().Unmap().WithZone("")
-	bits := min(a.BitLen(), 64)
-	p, err := a.Prefix(bits)
+	p, err := a.Prefix(min(a.BitLen(), 64))
 	if err != nil {
-		return false
+		return nil, false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for known, until := range t.of {
-		if until.Before(now) {
+	for known, one := range t.of {
+		if one.open == 0 && one.paid.Before(now) {
 			delete(t.of, known)
 		}
 	}
-	until, known := t.of[p]
-	if !known {
-		if len(t.of) >= tryMax {
-			return false
-		}
-		until = now
+	one, known := t.of[p]
+	if !known && len(t.of) >= tryMax || one.open >= tryBurst {
+		return nil, false
 	}
-	if until = until.Add(tryEvery); until.Sub(now) > tryBurst*tryEvery {
-		return false
+	if one.paid.Before(now) {
+		one.paid = now
 	}
+	if one.paid = one.paid.Add(tryEvery); one.paid.Sub(now) > tryBurst*tryEvery {
+		return nil, false
+	}
+	one.open++
 	if t.of == nil {
-		t.of = map[netip.Prefix]time.Time{}
+		t.of = map[netip.Prefix]try{}
 	}
-	t.of[p] = until
-	return true
+	t.of[p] = one
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		one := t.of[p]
+		one.open--
+		t.of[p] = one
+	}, true
 }

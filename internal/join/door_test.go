@@ -227,22 +227,37 @@ func TestTooMany(t *testing.T) {
 	var tr tries
 	now := time.Unix(1000, 0)
 	at := func(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1} }
+	may := func(from net.Addr, now time.Time) bool {
+		done, ok := tr.may(from, now)
+		if ok {
+			done()
+		}
+		return ok
+	}
 	for i := range tryBurst + 3 {
-		if got := tr.may(at("2001:db8::"+fmt.Sprint(i)), now); got != (i < tryBurst) {
+		if got := may(at("2001:db8::"+fmt.Sprint(i)), now); got != (i < tryBurst) {
 			t.Errorf("try %d: %v", i, got)
 		}
 	}
-	if !tr.may(at("192.0.2.1"), now) || !tr.may(at("2001:db8:0:1::1"), now) {
+	if !may(at("192.0.2.1"), now) || !may(at("2001:db8:0:1::1"), now) {
 		t.Error("others are not heard")
 	}
-	if !tr.may(at("2001:db8::1"), now.Add(tryEvery)) || tr.may(at("2001:db8::1"), now.Add(tryEvery)) {
+	if !may(at("2001:db8::1"), now.Add(tryEvery)) || may(at("2001:db8::1"), now.Add(tryEvery)) {
 		t.Error("one more after some time, and one only")
 	}
 	for i := range 2 * tryMax {
-		tr.may(at(fmt.Sprintf("10.0.%d.%d", i>>8, i&255)), now.Add(tryEvery))
+		may(at(fmt.Sprintf("10.0.%d.%d", i>>8, i&255)), now.Add(tryEvery))
 	}
 	if len(tr.of) > tryMax {
 		t.Errorf("%d addresses are remembered", len(tr.of))
+	}
+
+	// Whoever says nothing holds a few conversations open, and not those of others.
+	tr = tries{}
+	for i := range 100 {
+		if _, ok := tr.may(at("2001:db8:0:2::1"), now.Add(time.Duration(i)*time.Minute)); ok != (i < tryBurst) {
+			t.Errorf("silent conversation %d: %v", i, ok)
+		}
 	}
 
 	h := open(t)
@@ -254,6 +269,36 @@ func TestTooMany(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("all are heard:", err)
 		}
+	}
+}
+
+// TestPortOfAnotherToken: a port that cannot be had is no matter of a host at another one.
+func TestPortOfAnotherToken(t *testing.T) {
+	h := open(t)
+	token := h.token(t, "c", time.Hour)
+	l, err := net.Listen("tcp", ":51999")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := h.book.Issue("other", "192.0.2.1:51999", 51999, time.Hour, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := enter(t, token, Hello{PublicKey: "key"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestUnknownEnd: a host that was let in and did not hear of it is not told that it was not.
+func TestUnknownEnd(t *testing.T) {
+	h := open(t)
+	admit := h.daemon.Admit
+	h.daemon.Admit = func(ctx context.Context, host string, hello Hello, use func() error) error {
+		h.end() // the daemon stops in this moment
+		return admit(ctx, host, hello, use)
+	}
+	if err := enter(t, h.token(t, "c", time.Hour), Hello{PublicKey: "key"}); !errors.Is(err, ErrUnknownEnd) {
+		t.Errorf("the answer did not come: %v", err)
 	}
 }
 

@@ -127,6 +127,42 @@ func TestBook(t *testing.T) {
 	}
 }
 
+// TestOpenTokensAreKept: whatever is issued beside, and whatever the clock says later.
+func TestOpenTokensAreKept(t *testing.T) {
+	b, err := OpenBook(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1e9, 0)
+	issue := func(host string, ttl time.Duration) Secret {
+		t.Helper()
+		token, err := b.Issue(host, "192.0.2.1:51820", 51820, ttl, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token.Secret
+	}
+	first, brief := issue("first", 24*time.Hour), issue("brief", time.Minute)
+	for range rememberMax + 9 {
+		issue("many", time.Hour)
+	}
+	if host, err := b.Host(first, now); err != nil || host != "first" {
+		t.Errorf("an open token is forgotten: %q, %v", host, err)
+	}
+	if err := b.Expire(now.Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Host(brief, now); !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrExpired) {
+		t.Errorf("the clock went back, and an expired token is good: %v", err)
+	}
+	if err := b.Expire(now.Add(25 * time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.rec.Key) != 0 || len(b.Open(now)) != 0 {
+		t.Errorf("the key outlives the tokens: %d bytes, open %v", len(b.rec.Key), b.Open(now))
+	}
+}
+
 func FuzzToken(f *testing.F) {
 	token, err := newToken("192.0.2.1:51820", [32]byte{7})
 	if err != nil {
