@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"iter"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -221,7 +222,7 @@ func (r *Roster[ID]) settle(key StationKey, now time.Time, addresses map[Address
 	case contested && claimed && beats(best, seq, n.VTEP):
 		again = true // it has gone there, until it is seen here after the switches know
 	case contested && !claimed:
-		if r.restless(key, now) {
+		if best.Seq == math.MaxUint32 || r.restless(key, now) { // nothing beats the highest
 			again = true
 			break
 		}

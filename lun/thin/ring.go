@@ -31,10 +31,16 @@ func (r *reader) at(pos, n int64) ([]byte, error) {
 		}
 		if err != nil {
 			r.piece = nil
-			return nil, fmt.Errorf("read the log: %w", err)
+			return nil, w.unreadable(pos, err)
 		}
 	}
 	return r.piece[pos-r.pos:][:n], nil
+}
+
+// unreadable says where the log cannot be read. Any place of it may hold what says that
+// something durable is lost, so that a pool is not opened past one.
+func (w *wal) unreadable(pos int64, err error) error {
+	return fmt.Errorf("read the log at byte %d of the pool: %w", w.start+pos, err)
 }
 
 // find is the records of the frame at a position, and the position after it.
@@ -91,7 +97,7 @@ func (w *wal) lost(end position) (bool, error) {
 				p := p[:min(ringPiece, w.size-pos)]
 				if _, err := w.pool.file.ReadAt(p, w.start+pos); err != nil {
 					mu.Lock()
-					failed = fmt.Errorf("read the log: %w", err)
+					failed = w.unreadable(pos, err)
 					mu.Unlock()
 					return
 				}
@@ -134,7 +140,7 @@ func (w *wal) spoiled(end position) (bool, error) {
 		n := min(int64(w.maxFrame()), w.size-int64(pos))
 		p := aligned(int(n))
 		if _, err := w.pool.file.ReadAt(p, w.start+int64(pos)); err != nil {
-			return false, fmt.Errorf("read the log: %w", err)
+			return false, w.unreadable(int64(pos), err)
 		}
 		if s.damaged(p[:sectorSize]) {
 			return true, nil

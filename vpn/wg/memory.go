@@ -45,8 +45,8 @@ type peerMemory struct {
 	Next     vpn.Key `json:"next,omitzero"`      // that waits beside the peer's key
 }
 
-// load reads the file; one that is missing or spoilt is an empty memory, and
-// spoilt tells why: nothing in it cannot be found out again, only less gently.
+// load reads the file; one that is missing or spoilt is an empty memory, and spoilt tells
+// why. All but Over can be found out again, only less gently.
 func load(path string) (m *memory, spoilt error) {
 	m = &memory{path: path, Tunnels: map[string]*tunnelMemory{}}
 	if path == "" {
@@ -54,7 +54,7 @@ func load(path string) (m *memory, spoilt error) {
 	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return m, nil
+		b, err = []byte("{}"), nil
 	}
 	if err == nil {
 		err = json.Unmarshal(b, m)
@@ -62,6 +62,7 @@ func load(path string) (m *memory, spoilt error) {
 	if err != nil || m.Tunnels == nil {
 		m.Tunnels = map[string]*tunnelMemory{}
 	}
+	m.recall()
 	for name, t := range m.Tunnels {
 		if t == nil {
 			delete(m.Tunnels, name)
@@ -73,26 +74,6 @@ func load(path string) (m *memory, spoilt error) {
 // save writes the file when something changed: all of it or nothing, on stable storage,
 // because a key that a peer has left stays refused after a power cut, too.
 func (m *memory) save() error {
-	if err := m.write(disk.Replace); err != nil {
-		return err
-	}
-	m.dirty = false
-	return nil
-}
-
-// note is save for who has no time to wait for a disk: the next process knows, and the
-// next save puts it on stable storage.
-func (m *memory) note() error {
-	return m.write(func(path string, b []byte) error {
-		draft := path + ".new"
-		if err := os.WriteFile(draft, b, 0o600); err != nil {
-			return err
-		}
-		return os.Rename(draft, path)
-	})
-}
-
-func (m *memory) write(replace func(path string, b []byte) error) error {
 	if m.path == "" || !m.dirty {
 		return nil
 	}
@@ -101,13 +82,55 @@ func (m *memory) write(replace func(path string, b []byte) error) error {
 		err = os.MkdirAll(filepath.Dir(m.path), 0o755)
 	}
 	if err == nil {
-		err = replace(m.path, b)
+		err = disk.Replace(m.path, b)
+	}
+	if err == nil {
+		if err = os.Remove(m.noted()); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("remember tunnels: %w", err)
+	}
+	m.dirty = false
+	return nil
+}
+
+// note keeps Over for who has no time to wait for a disk: the next process knows, and the
+// next save puts it on stable storage. It is a file beside, because one that a power cut
+// leaves empty must not be the only one.
+func (m *memory) note() error {
+	if m.path == "" {
+		return nil
+	}
+	b, err := json.Marshal(m.Over)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(m.path), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(m.noted(), b, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("remember tunnels: %w", err)
 	}
 	return nil
 }
+
+// recall is what was noted and not saved.
+func (m *memory) recall() {
+	var noted map[string]map[vpn.Key]vpn.Key
+	b, err := os.ReadFile(m.noted())
+	if err != nil || json.Unmarshal(b, &noted) != nil {
+		return // nothing was noted, or a power cut took it
+	}
+	for tunnel, over := range noted {
+		for former, next := range over {
+			m.goesOver(tunnel, former, next)
+		}
+	}
+}
+
+func (m *memory) noted() string { return m.path + ".noted" }
 
 func (m *memory) tunnel(name string) (tunnelMemory, bool) {
 	t, ok := m.Tunnels[name]

@@ -184,3 +184,38 @@ func TestSpoiltMemory(t *testing.T) {
 		})
 	}
 }
+
+// TestNoted: what was noted and not saved is known to the next process, and a note that a
+// power cut took costs nothing that was saved.
+func TestNoted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tunnels.json")
+	m, err := load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.goesOver("site", vpn.Key{1}, vpn.Key{2})
+	if err := m.save(); err != nil {
+		t.Fatal(err)
+	}
+	m.goesOver("site", vpn.Key{3}, vpn.Key{4})
+	if err := m.note(); err != nil {
+		t.Fatal(err)
+	}
+	next, err := load(path)
+	if err != nil || !next.over("site", vpn.Key{1}, vpn.Key{2}) || !next.over("site", vpn.Key{3}, vpn.Key{4}) {
+		t.Errorf("the next process knows %v, %v", next.Over, err)
+	}
+	if err := next.save(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path + ".noted"); !os.IsNotExist(err) {
+		t.Errorf("the note is there still: %v", err)
+	}
+	if err := os.WriteFile(path+".noted", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := load(path)
+	if err != nil || !again.over("site", vpn.Key{1}, vpn.Key{2}) || !again.over("site", vpn.Key{3}, vpn.Key{4}) {
+		t.Errorf("after a power cut: %v, %v", again.Over, err)
+	}
+}
