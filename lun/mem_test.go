@@ -96,6 +96,11 @@ func (m *mem) Do(_ context.Context, step Step) error {
 		delete(m.pools, s.Name)
 	case OpenLUN:
 		r := m.data[s.LUN.Pool][s.Name]
+		for pool := range m.pools {
+			if m.data[pool][s.Name] != nil && pool != s.LUN.Pool {
+				return Elsewhere(s.Name, pool, s.LUN.Pool)
+			}
+		}
 		if r == nil {
 			ids++
 			r = &ram{of: m, name: s.Name, pool: s.LUN.Pool, id: [16]byte{ids}, block: s.LUN.Block, b: make([]byte, s.LUN.Size), mapped: make([]bool, s.LUN.Size/4096)}

@@ -59,6 +59,7 @@ type Mirror struct {
 	view  atomic.Pointer[view]
 	gate  sync.RWMutex // shared by accesses; closed is with it
 	shut  atomic.Bool
+	doubt atomic.Bool // stuck has regions; it may stay true when it has none any more
 	stop  context.CancelFunc
 	group sync.WaitGroup
 	wake  chan struct{}
@@ -144,6 +145,7 @@ func newMirror(ctx context.Context, name string, id [16]byte, v *view, size int6
 	m.size.Store(size)
 	m.view.Store(v)
 	m.want, m.stuck, m.durable = may.clone(), may.clone(), newRegions(size)
+	m.doubt.Store(true)
 	for i := range m.status {
 		m.status[i].since = time.Now()
 	}

@@ -1,6 +1,7 @@
 package lun
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,58 @@ func (m *Mirror) ReadAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	defer m.gate.RUnlock()
-	return m.read(context.WithoutCancel(ctx), p, off, false)
+	ctx = context.WithoutCancel(ctx)
+	if !m.unequal(off, int64(len(p))) {
+		return m.read(ctx, p, off, false)
+	}
+	m.locks.lock(off, int64(len(p)))
+	defer m.locks.unlock(off, int64(len(p)))
+	return m.readEven(ctx, p, off)
+}
+
+// unequal tells whether legs with everything may differ in n bytes at off, as after a
+// crash in what was being written.
+func (m *Mirror) unequal(off, n int64) bool {
+	if !m.doubt.Load() {
+		return false
+	}
+	v := m.view.Load()
+	return v.state == [2]LegState{LegInSync, LegInSync} && v.legs[0] != nil && v.legs[1] != nil && m.isStuck(off, n)
+}
+
+// readEven is ReadAt of what legs may differ in: both have what was read before anybody
+// sees it, or it would be read otherwise when the other leg is the first, or the only one.
+// The caller has locked the bytes.
+func (m *Mirror) readEven(ctx context.Context, p []byte, off int64) error {
+	if err := m.read(ctx, p, off, true); err != nil {
+		return err
+	}
+	v := m.view.Load()
+	legs := v.in(inSync)
+	if len(legs) < 2 {
+		return nil
+	}
+	for _, l := range legs {
+		b := slab(len(p))
+		copy(b, p)
+		if err := m.alone(l, func(v Volume) error { return m.have(ctx, v, b, off) }); err != nil {
+			if err := m.lose(l, err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// have writes b, which it gives back, unless that is what is there.
+func (m *Mirror) have(ctx context.Context, v Volume, b []byte, off int64) error {
+	defer unslab(b)
+	is := slab(len(b))
+	defer unslab(is)
+	if v.ReadAt(ctx, is, off) == nil && bytes.Equal(is, b) {
+		return nil
+	}
+	return v.WriteAt(ctx, b, off, false)
 }
 
 // read is ReadAt; locked tells whether the caller has the lock of the bytes.
@@ -210,6 +262,9 @@ func (m *Mirror) TryReadAt(p []byte, off int64) (bool, error) {
 	if m.shut.Load() || l == nil || l.prompt == nil {
 		return false, nil
 	}
+	if m.unequal(off, int64(len(p))) {
+		return false, nil
+	}
 	done, err := l.prompt.TryReadAt(p, off)
 	return done && err == nil, nil // ReadAt says what is wrong
 }
@@ -232,7 +287,8 @@ func (m *Mirror) StartReadAt(p []byte, off int64, done func(ok bool)) bool {
 	}
 	defer m.gate.RUnlock()
 	l := m.reader()
-	return !m.shut.Load() && l != nil && m.inside(off, int64(len(p))) == nil && l.read(p, off, done)
+	n := int64(len(p))
+	return !m.shut.Load() && l != nil && m.inside(off, n) == nil && !m.unequal(off, n) && l.read(p, off, done)
 }
 
 // StartWriteAt is false.
@@ -272,7 +328,11 @@ func (m *Mirror) CompareAndWrite(ctx context.Context, old, data []byte, off int6
 	m.locks.lock(off, int64(len(data)))
 	defer m.locks.unlock(off, int64(len(data)))
 	is := make([]byte, len(old))
-	if err := m.read(ctx, is, off, true); err != nil {
+	read := func() error { return m.read(ctx, is, off, true) }
+	if m.unequal(off, int64(len(is))) {
+		read = func() error { return m.readEven(ctx, is, off) }
+	}
+	if err := read(); err != nil {
 		return err
 	}
 	for i := range is {
@@ -388,6 +448,7 @@ func (m *Mirror) differ(legs []*leg, errs []error, off, n int64) {
 	}
 	m.mu.Lock()
 	m.stuck.add(off, n)
+	m.doubt.Store(true)
 	for i, end := m.stuck.span(off, n); i < end; i++ {
 		m.redo = m.redo || i == m.copied
 	}

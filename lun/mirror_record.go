@@ -151,7 +151,10 @@ type found struct {
 	pool   string
 	there  bool       // the pool is in service, and what is in it is known
 	data   bool       // it has data of the leg
-	record *legRecord // nil without one
+	id     [16]byte   // of data that go by the LUN's own name, zero where nobody can tell
+	own    bool       // they do
+	record *legRecord // nil without one, or with one that is damaged
+	bare   bool       // it has no record
 	why    string     // it is not there
 }
 
@@ -187,12 +190,19 @@ func decide(name string, w *witness, legs []found) (verdict, error) {
 	v.epoch, v.base = w.Epoch, w.Base
 	whole, split := 0, ""
 	for i, l := range legs {
+		alone := len(w.Whole) == 1 && w.Whole[0] == l.pool
 		switch {
 		case !l.there:
 			v.fate[i] = fateAway
+		case alone && l.own && l.bare && l.id == w.ID: // a crash has kept the first record from it
+			v.fate[i], v.base = fateWhole, epoch{}
+			whole++
 		case !l.data || l.record == nil || l.record.ID != w.ID:
 			v.fate[i] = fateBlank
-		case slices.Contains(w.Whole, l.pool) && l.record.Kind != legLacks && (l.record.Epoch == w.Epoch || len(w.Whole) == 1 && l.record.Epoch == w.Base):
+		case alone && l.record.Other == l.pool: // it may lack what the one that had this name has
+			return v, fmt.Errorf("pool %s has the leg that another pool had: put `path:` of its pools back as it was, or choose: `ripstop lun mirror %s --use POOL`; what only the other one has is lost",
+				l.pool, name)
+		case slices.Contains(w.Whole, l.pool) && l.record.Kind != legLacks && (l.record.Epoch == w.Epoch || alone && l.record.Epoch == w.Base):
 			v.fate[i] = fateWhole
 			whole++
 		case l.record.Epoch == w.Epoch || l.record.Epoch == w.Base:
@@ -270,6 +280,14 @@ func decideTwo(name string, legs []found, v verdict) (verdict, error) {
 	a, b := legs[0].record, legs[1].record
 	switch {
 	case a.ID != b.ID:
+	case a.Epoch == b.Epoch && a.Kind != b.Kind: // who is paired was told that it has everything, and the other may not have heard of it, and gone on
+		v.epoch, v.base = a.Epoch, a.Epoch
+		for i, l := range legs {
+			if l.record.Kind != legAlone {
+				v.fate[i] = fateLags
+			}
+		}
+		return v, nil
 	case a.Epoch == b.Epoch:
 		v.epoch, v.base = a.Epoch, a.Base
 		return v, nil

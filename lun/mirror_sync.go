@@ -99,6 +99,9 @@ func (m *Mirror) nextStuck(at int) (int, bool) {
 			return i, true
 		}
 	}
+	if at == 0 {
+		m.doubt.Store(false)
+	}
 	return 0, false
 }
 

@@ -80,12 +80,15 @@ type pair struct {
 	want      State
 	out       map[string]bool // pools that cannot be opened
 	patience  time.Duration
+	tidy      time.Duration
 	said      []string
 	mu        sync.Mutex
 }
 
-func newPair(t testing.TB) *pair {
-	p := &pair{t: t, raw: newShelf(), thin: newShelf(), out: map[string]bool{}, patience: 100 * time.Millisecond}
+func newPair(t testing.TB) *pair { return newPairWith(t, 100*time.Millisecond, 5*time.Millisecond) }
+
+func newPairWith(t testing.TB, patience, tidy time.Duration) *pair {
+	p := &pair{t: t, raw: newShelf(), thin: newShelf(), out: map[string]bool{}, patience: patience, tidy: tidy}
 	p.fail(func(string) error { return nil })
 	p.want = State{
 		Pools: map[string]Pool{"a": {Kind: Raw, Path: "/a"}, "b": {Kind: Thin, Path: "/b"}, "c": {Kind: Thin, Path: "/c"}},
@@ -119,7 +122,7 @@ func (p *pair) boot() {
 		s.mem.mu.Unlock()
 	}
 	p.mux = NewMux(map[Kind]Engine{Raw: p.raw, Thin: p.thin})
-	p.mux.Mirrors(MirrorOptions{Load: p.load, Save: p.save, Patience: p.patience, Tidy: 5 * time.Millisecond, OnChange: func(_, what string) {
+	p.mux.Mirrors(MirrorOptions{Load: p.load, Save: p.save, Patience: p.patience, Tidy: p.tidy, OnChange: func(_, what string) {
 		p.mu.Lock()
 		p.said = append(p.said, what)
 		p.mu.Unlock()
@@ -209,7 +212,7 @@ func (p *pair) settle() {
 			return
 		}
 		if time.Now().After(end) {
-			p.t.Fatalf("it does not settle: %v; legs %+v", errs, p.legs())
+			p.t.Fatalf("it does not settle: %v; legs %+v; %s", errs, p.legs(), strings.Join(p.said, "\n"))
 		}
 		if m := p.mux.mirrorOf("data"); m != nil {
 			m.mu.Lock()
@@ -422,7 +425,7 @@ func (p *pair) look(o *oracle, what string) {
 			p.t.Fatalf("%s: %v", what, err)
 		}
 		if err := o.saw(i, b); err != nil {
-			p.t.Fatalf("%s: %v; witness %s", what, err, p.known())
+			p.t.Fatalf("%s: %v; witness %s; %s", what, err, p.known(), strings.Join(p.said, "\n"))
 		}
 	}
 }

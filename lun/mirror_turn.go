@@ -1,6 +1,7 @@
 package lun
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -112,6 +113,7 @@ func (m *Mirror) resume(l *leg, lacks bool) error {
 	m.mu.Lock()
 	m.view.Store(&next)
 	m.stuck = m.want.clone()
+	m.doubt.Store(true)
 	m.status[i].since, m.status[i].why = time.Now(), ""
 	m.mu.Unlock()
 	m.awake()
@@ -149,6 +151,36 @@ func (m *Mirror) join(l *leg) error {
 	return nil
 }
 
+// leftIn is the pools that may have data of a leg that was taken away.
+func (m *Mirror) leftIn() []string {
+	m.state.Lock()
+	defer m.state.Unlock()
+	return slices.Clone(m.gone)
+}
+
+// swept notes that a pool has nothing any more of a leg that was taken away.
+func (m *Mirror) swept(pool string) error {
+	m.state.Lock()
+	defer m.state.Unlock()
+	gone := m.gone
+	m.gone = slices.DeleteFunc(slices.Clone(gone), func(p string) bool { return p == pool })
+	if err := m.saveLocked(); err != nil {
+		m.gone = gone
+		return err
+	}
+	return nil
+}
+
+// saveLocked has the witness say what is.
+func (m *Mirror) saveLocked() error {
+	v := m.view.Load()
+	var whole []string
+	for _, l := range v.in(inSync) {
+		whole = append(whole, l.pool)
+	}
+	return m.save(m.witness(v, whole...))
+}
+
 // detach has the LUN go on without a leg for good.
 func (m *Mirror) detach(pool string) error {
 	m.state.Lock()
@@ -165,15 +197,19 @@ func (m *Mirror) detach(pool string) error {
 		return fmt.Errorf("the leg in pool %s is the only one that has everything: wait until the other is in sync, or see why it is not", pool)
 	}
 	former, base, gone := m.epoch, m.base, m.gone
-	m.epoch, m.base, m.gone = m.epoch.next(), m.epoch, append(slices.Clone(m.gone), pool)
+	m.epoch, m.base = m.epoch.next(), m.epoch
+	if !slices.Contains(gone, pool) {
+		m.gone = append(slices.Clone(gone), pool)
+	}
 	if err := m.save(m.witness(&next, rest[0].pool)); err != nil {
 		m.epoch, m.base, m.gone = former, base, gone
 		return err
 	}
 	is := m.snapshot()
 	if err := m.keep(rest[0].pool, m.record(&next, rest[0], is).encode()); err != nil {
-		m.gone = gone // it may yet be the only one that has everything, and what is gone is deleted
-		return err    // the epoch is the witness's, which the records follow
+		// The other may yet be the only one that has everything, and what is gone is deleted.
+		m.epoch, m.base, m.gone = former, base, gone
+		return errors.Join(err, m.saveLocked())
 	}
 	m.has(is)
 	v.legs[i].lose()

@@ -43,8 +43,6 @@ func (m *Mux) addLeg(ctx context.Context, s AddLeg) error {
 		return fmt.Errorf("it is in pool %s: name another one", pool)
 	case !renames:
 		return errors.New("its kind of pool gives no LUN away")
-	case m.lies(s.Name, s.Pool, [16]byte{}):
-		return fmt.Errorf("pool %s has data of another LUN of its name: delete them, or name another pool", s.Pool)
 	}
 	if all := m.SnapshotsOf(s.Name); len(all) > 0 {
 		return fmt.Errorf("it has snapshots, which would be in one pool alone: %s: delete them first", strings.Join(all, ", "))
@@ -57,6 +55,15 @@ func (m *Mux) addLeg(ctx context.Context, s AddLeg) error {
 	if err != nil {
 		return err
 	}
+	var gone []string
+	if w != nil {
+		if gone, err = m.sweep(ctx, s.Name, w.ID, w.Gone); err != nil {
+			return err
+		}
+	}
+	if m.lies(s.Name, s.Pool, [16]byte{}) {
+		return fmt.Errorf("pool %s has data of another LUN of its name: delete them, or name another pool", s.Pool)
+	}
 	v, err := e.Volume(s.Name)
 	if err != nil {
 		return err
@@ -68,8 +75,10 @@ func (m *Mux) addLeg(ctx context.Context, s AddLeg) error {
 	mir := newMirror(ctx, s.Name, f.id, legs, i.Size, i.BlockSize, may, m.options, func(pool string, record []byte) error {
 		return m.SetRecord(context.WithoutCancel(ctx), pool, s.Name+legSuffix, record)
 	})
-	if w != nil {
-		mir.gone = slices.DeleteFunc(w.Gone, func(p string) bool { return p == s.Pool })
+	mir.gone = gone
+	// A record that is left of an earlier mirror knows nothing of the epochs of this one.
+	if err := m.SetRecord(ctx, pool, s.Name+legSuffix, nil); err != nil {
+		return err
 	}
 	if err := mir.settle(nil, verdict{}); err != nil {
 		return err
@@ -122,10 +131,20 @@ func (m *Mux) returnLeg(ctx context.Context, mir *Mirror, pool string) error {
 	if n := l.pending(); n > 0 {
 		return fmt.Errorf("its leg in pool %s is away: %s: %d accesses to its disk have not ended", pool, mir.reason(pool), n)
 	}
+	for _, p := range mir.leftIn() { // in other pools of the engine it would be in the way
+		if err := m.sweepLeg(ctx, mir, p); err != nil {
+			mir.failed(pool, err.Error())
+			return fmt.Errorf("its leg in pool %s is away: %w", pool, err)
+		}
+	}
 	f, name := m.legIn(ctx, mir.name, pool)
 	if !f.there {
 		mir.failed(pool, f.why)
 		return fmt.Errorf("its leg in pool %s is away: %s", pool, f.why)
+	}
+	if f.data && !f.of(mir.id) {
+		mir.failed(pool, f.foreign().Error())
+		return f.foreign()
 	}
 	if name == "" {
 		name = l.name
@@ -176,7 +195,7 @@ func (m *Mirror) lacks(f found) (bool, error) {
 		return true, fmt.Errorf("%w, in pool %s: look at both and choose: `ripstop lun mirror %s --use POOL`; what only the other one has is lost",
 			ErrMirrorSplit, f.pool, m.name)
 	}
-	return f.record.Epoch != m.epoch && (f.record.Epoch != m.base || m.base == epoch{}), nil
+	return f.record.Other == f.pool || f.record.Epoch != m.epoch && (f.record.Epoch != m.base || m.base == epoch{}), nil
 }
 
 func (m *Mirror) reason(pool string) string {
@@ -278,6 +297,18 @@ func (m *Mux) sweep(ctx context.Context, lun string, id [16]byte, pools []string
 	return left, nil
 }
 
+// sweepLeg deletes what a leg that was taken away left in a pool in service, before
+// another one is made there: what it says of itself is of another time.
+func (m *Mux) sweepLeg(ctx context.Context, mir *Mirror, pool string) error {
+	if !slices.Contains(mir.leftIn(), pool) || !m.HasPool(pool) {
+		return nil
+	}
+	if err := m.destroyLeg(ctx, mir.name, pool, mir.id); err != nil {
+		return fmt.Errorf("delete what an earlier leg left in pool %s: %w", pool, err)
+	}
+	return mir.swept(pool)
+}
+
 // destroyLeg deletes the leg of a LUN in a pool, which by its own name may be another
 // LUN by now.
 func (m *Mux) destroyLeg(ctx context.Context, lun, pool string, id [16]byte) error {
@@ -328,8 +359,12 @@ func (m *Mux) sweepPool(ctx context.Context, pool string) error {
 		return false
 	})
 	for _, name := range slices.Sorted(maps.Keys(seen)) {
+		if mir := m.mirrorOf(name); mir != nil {
+			errs = append(errs, m.sweepLeg(ctx, mir, pool))
+			continue
+		}
 		w, err := m.witnessOf(name)
-		if err != nil || w == nil || !slices.Contains(w.Gone, pool) || m.mirrorOf(name) != nil {
+		if err != nil || w == nil || !slices.Contains(w.Gone, pool) {
 			errs = append(errs, err)
 			continue
 		}

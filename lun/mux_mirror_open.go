@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // legIn is what there is of a leg in a pool, and the name that it has there.
@@ -19,19 +20,37 @@ func (m *Mux) legIn(ctx context.Context, lun, pool string) (found, string) {
 		f.why = err.Error()
 		return f, ""
 	}
-	f.there = true
+	f.there, f.bare = true, b == nil
 	if r, err := decodeLeg(b); err == nil {
 		f.record = &r
 	}
-	switch {
-	case m.lies(lun+legSuffix, pool, [16]byte{}):
+	if m.lies(lun+legSuffix, pool, [16]byte{}) {
 		f.data = f.record != nil // what a crash left of its making is nothing
 		return f, lun + legSuffix
-	case m.lies(lun, pool, [16]byte{}):
-		f.data = true
+	}
+	f.own = m.any(func(l LUNStats) bool {
+		is := l.Name == lun && l.Pool == pool
+		if is {
+			f.id = l.ID
+		}
+		return is
+	})
+	if f.data = f.own; f.own {
 		return f, lun
 	}
 	return f, ""
+}
+
+// of tells whether data of a leg are of the LUN with an identifier.
+func (f found) of(id [16]byte) bool {
+	if f.own {
+		return f.id == id || f.id == [16]byte{}
+	}
+	return f.record == nil || f.record.ID == id
+}
+
+func (f found) foreign() error {
+	return fmt.Errorf("pool %s has data of its name that are no leg of it: delete them, or name another pool", f.pool)
 }
 
 // mirrored tells whether a LUN that is to be opened is or was a mirror.
@@ -68,21 +87,29 @@ func (m *Mux) openMirror(ctx context.Context, s OpenLUN) error {
 	if err != nil {
 		return err
 	}
-	var gone []string
-	if w != nil {
-		gone = w.Gone
-		if len(w.Pools) == 0 {
-			w = nil
-		}
-	}
 	pools := []string{s.LUN.Pool}
 	if s.LUN.Mirror != "" {
 		pools = append(pools, s.LUN.Mirror)
+	}
+	var gone []string
+	var unswept error
+	if w != nil {
+		if gone, unswept = m.sweep(ctx, s.Name, w.ID, w.Gone); unswept != nil {
+			gone = w.Gone
+		}
+		if len(w.Pools) == 0 {
+			w = nil
+		}
 	}
 	legs, names := m.survey(ctx, s.Name, pools)
 	if len(legs) == 1 && w == nil && legs[0].record != nil && legs[0].record.Other != "" {
 		pools = append(pools, legs[0].record.Other)
 		legs, names = m.survey(ctx, s.Name, pools)
+	}
+	for i, l := range legs {
+		if l.there && slices.Contains(gone, l.pool) && unswept != nil { // nothing, and in the way
+			legs[i], names[i] = found{pool: l.pool, why: unswept.Error()}, ""
+		}
 	}
 	if err := foreign(s.Name, w, legs, names); err != nil {
 		return err
@@ -90,6 +117,9 @@ func (m *Mux) openMirror(ctx context.Context, s OpenLUN) error {
 	v, err := decide(s.Name, w, legs)
 	if err != nil {
 		return err
+	}
+	if other, ok := m.Keeps(s.Name); v.fresh && ok && !slices.Contains(pools, other) {
+		return fmt.Errorf("its data are in pool %s and not in %s: write `pool: %s`, or that pool as one of its `pools:`", other, strings.Join(pools, " or "), other)
 	}
 	if w != nil {
 		for _, p := range w.Pools {
@@ -102,8 +132,11 @@ func (m *Mux) openMirror(ctx context.Context, s OpenLUN) error {
 	if err != nil {
 		return err
 	}
-	mir.gone = slices.DeleteFunc(slices.Clone(gone), func(p string) bool { return slices.Contains(pools, p) })
+	mir.gone = gone // also of pools that it is in now: what is left there is nothing
 	if err := mir.settle(w, v); err != nil {
+		return err
+	}
+	if err := m.takeName(ctx, mir); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -134,12 +167,31 @@ func (m *Mux) survey(ctx context.Context, lun string, pools []string) (legs []fo
 // foreign refuses to take data for a leg that are a LUN of the same name.
 func foreign(lun string, w *witness, legs []found, names []string) error {
 	for i, l := range legs {
-		known := w != nil && slices.Contains(w.Pools, l.pool) || l.record != nil
-		others := w != nil || slices.ContainsFunc(legs, func(o found) bool { return o.record != nil })
-		if names[i] == lun && l.data && !known && others {
-			return fmt.Errorf("pool %s has data of its name that are no leg of it: delete them, or name another pool", l.pool)
+		others := slices.ContainsFunc(legs, func(o found) bool { return o.record != nil })
+		if w != nil && l.data && !l.of(w.ID) || w == nil && names[i] == lun && l.data && l.record == nil && others {
+			return l.foreign()
 		}
 	}
+	return nil
+}
+
+// takeName gives the leg that has everything the LUN's name where the one that had it has
+// left: no engine keeps two LUNs of one name, and the new leg needs the other. That the
+// former has left is on stable storage, and nobody uses the mirror yet.
+func (m *Mux) takeName(ctx context.Context, mir *Mirror) error {
+	v := mir.view.Load()
+	if v.legs[1] == nil || v.legs[0].name != v.legs[1].name {
+		return nil
+	}
+	l := v.in(inSync)[0]
+	e, ok := m.ofPool(l.pool).(Renamer)
+	if !ok {
+		return fmt.Errorf("pool %s is not in service", l.pool)
+	}
+	if err := e.Rename(ctx, l.pool, l.name, mir.name, mir.id); err != nil {
+		return err
+	}
+	l.name = mir.name
 	return nil
 }
 
@@ -218,6 +270,11 @@ func (m *Mux) openLeg(ctx context.Context, pool, name string, l LUN) (Volume, er
 	return e.Volume(name)
 }
 
+// knew tells whether all legs are of a witness's pools.
+func (m *Mirror) knew(w *witness) bool {
+	return !slices.ContainsFunc(m.view.Load().legs[:], func(l *leg) bool { return l != nil && !slices.Contains(w.Pools, l.pool) })
+}
+
 // settle records what a mirror begins as.
 func (m *Mirror) settle(w *witness, v verdict) error {
 	m.state.Lock()
@@ -231,7 +288,7 @@ func (m *Mirror) settle(w *witness, v verdict) error {
 		}
 		return m.save(m.witness(is, whole[0].pool, whole[1].pool))
 	}
-	if w == nil || !slices.Equal(w.Whole, []string{whole[0].pool}) {
+	if w == nil || !slices.Equal(w.Whole, []string{whole[0].pool}) || !m.knew(w) { // another leg has its own epochs
 		m.epoch, m.base = m.epoch.next(), m.epoch
 		if w == nil && whole[0] != nil && v.base != (epoch{}) { // it was alone before
 			m.base = v.base

@@ -141,7 +141,12 @@ func (m *Mux) UseLeg(ctx context.Context, name, pool string) error {
 	}
 	w.Epoch, w.Base, w.Whole = epoch{N: top}.next(), epoch{}, []string{pool}
 	r := *f.record
-	r.Kind, r.Epoch, r.Base = legAlone, w.Epoch, epoch{}
+	r.Kind, r.Epoch, r.Base, r.Other = legAlone, w.Epoch, epoch{}, ""
+	for _, p := range w.Pools {
+		if p != pool {
+			r.Other = p
+		}
+	}
 	if err := m.SetRecord(ctx, pool, name+legSuffix, r.encode()); err != nil {
 		return fmt.Errorf("mirror LUN %s: %w", name, err)
 	}
