@@ -43,7 +43,8 @@ var cells = []cell{
 	{"lun-rr-q32", "LUN: 4 KiB random read, QD 32", disks, "k IOPS", 1e3, 0, access("rr", 32)},
 	{"lun-rw-q1", "LUN: 4 KiB random write, QD 1", disks, "k IOPS", 1e3, 0, access("rw", 1)},
 	{"lun-rw-q32", "LUN: 4 KiB random write, QD 32", disks, "k IOPS", 1e3, 0, access("rw", 32)},
-	{"peers", "1,000 peers and their routes", many, "ms", 0, 200, give},
+	{"peers", "1,000 peers", many, "ms", 0, 200, give(false)},
+	{"peers-routes", "1,000 peers and their routes", many, "ms", 0, 0, give(true)},
 	{"peer", "one peer of 1,000 changed", many, "ms", 0, 1, change},
 }
 
@@ -114,16 +115,23 @@ func (l *lab) timed(ctx context.Context, commands ...[]string) (Sample, error) {
 }
 
 // give gives a tunnel all peers.
-func give(ctx context.Context, l *lab, _ time.Duration) (Sample, error) {
-	switch l.plane {
-	case driver:
-		return l.stopwatch(ctx, "ms/peers")
-	case ours:
-		return l.between(ctx, [][]string{l.apply("none")}, l.apply("many"))
+func give(routes bool) measurement {
+	return func(ctx context.Context, l *lab, _ time.Duration) (Sample, error) {
+		switch {
+		case l.plane == driver && routes:
+			return l.stopwatch(ctx, "ms/all")
+		case l.plane == driver:
+			return l.stopwatch(ctx, "ms/peers")
+		case l.plane == ours:
+			return l.between(ctx, [][]string{l.apply("none")}, l.apply("many"))
+		}
+		first := [][]string{l.wg("setconf", "none"), {"ip", "-n", l.space(0), "route", "flush", "proto", "static"}}
+		then := [][]string{l.wg("setconf", "many")}
+		if routes {
+			then = append(then, []string{"ip", "-n", l.space(0), "-batch", l.file("routes")})
+		}
+		return l.between(ctx, first, then...)
 	}
-	return l.between(ctx, [][]string{
-		l.wg("setconf", "none"), {"ip", "-n", l.space(0), "route", "flush", "proto", "static"},
-	}, l.wg("setconf", "many"), []string{"ip", "-n", l.space(0), "-batch", l.file("routes")})
 }
 
 // change changes the allowed IPs of one peer of many.

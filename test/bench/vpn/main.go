@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"ripstop/test/bench/figures"
@@ -33,7 +34,7 @@ type options struct {
 	render            string
 	seconds           float64
 	rounds            int
-	cells             string
+	cells, tunnels    string
 	command           string
 }
 
@@ -50,6 +51,7 @@ func main() {
 	flag.Float64Var(&o.seconds, "seconds", 0.2, "length of one measurement")
 	flag.IntVar(&o.rounds, "rounds", 21, "measurements of each cell and tunnel")
 	flag.StringVar(&o.cells, "cells", "", "only cells whose name matches this regular expression")
+	flag.StringVar(&o.tunnels, "tunnels", strings.Join(planes, ","), "which tunnels")
 	flag.StringVar(&o.command, "command", "", "how it was called, for the document")
 	flag.Parse()
 	figures.Main(func(ctx context.Context) error { return run(ctx, o) })

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"ripstop/test/bench/figures"
@@ -111,13 +113,13 @@ const from, to = "<!-- figures -->\n", "<!-- end of figures -->\n"
 // write puts the figures into their place in a document.
 func (r Results) write(name string) error {
 	f := r.Facts
-	text := fmt.Sprintf(`Written by %s on %s. Each load ran %g s on each tunnel in turn, %d rounds, odd rounds backwards; figures are medians, ratios are
+	text := fmt.Sprintf(`Written by %s on %s. Each load ran %g s on each tunnel in turn, %s rounds, odd rounds backwards; figures are medians, ratios are
 taken round by round with the least and the most in brackets. %s, %d cores, which load, tunnels and target share; Linux %s; load average %s before, %s after.
 
 ### What is owed
 %s
 ### All figures
-%s`, "`"+f.Command+"`", f.When.Format("2006-01-02 15:04 UTC"), f.Seconds, f.Rounds, f.CPU, f.Cores, f.Kernel, f.LoadBefore, f.LoadAfter, r.goals(), r.table())
+%s`, "`"+f.Command+"`", f.When.Format("2006-01-02 15:04 UTC"), f.Seconds, r.rounds(), f.CPU, f.Cores, f.Kernel, f.LoadBefore, f.LoadAfter, r.goals(), r.table())
 	b, err := os.ReadFile(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -127,6 +129,20 @@ taken round by round with the least and the most in brackets. %s, %d cores, whic
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return os.WriteFile(name, []byte(document), 0o644)
+}
+
+// rounds is how many there were; a run in pieces may have more of one cell than of
+// another.
+func (r Results) rounds() string {
+	last := map[string]int{}
+	for _, s := range r.Samples {
+		last[s.Cell] = max(last[s.Cell], s.Round+1)
+	}
+	all := slices.Sorted(maps.Values(last))
+	if len(all) == 0 || all[0] == all[len(all)-1] {
+		return fmt.Sprint(r.Facts.Rounds)
+	}
+	return fmt.Sprintf("%d to %d", all[0], all[len(all)-1])
 }
 
 // place replaces what is between the marks of a document; an empty one gets them.
