@@ -1,10 +1,12 @@
 package vpn
 
 import (
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -18,7 +20,8 @@ type BGP struct {
 	Networks  map[uint32]Network      // of which EVPN tells, by VNI
 
 	// What only an observed BGP has; DiffBGP does not read it in a wanted one.
-	Sessions map[string]Session // by neighbor
+	Sessions  map[string]Session  // by neighbor
+	Conflicts map[uint32][]string // what hosts of a network disagree about, in words, sorted, by VNI
 }
 
 // Speaker is what every neighbor sees of the host.
@@ -99,8 +102,8 @@ const Established = "established"
 func (b BGP) Clone() BGP {
 	c := BGP{
 		Neighbors: maps.Clone(b.Neighbors), Announced: maps.Clone(b.Announced), Sessions: maps.Clone(b.Sessions),
-		Networks: maps.Clone(b.Networks),
-		Import:   cloneFilters(b.Import),
+		Networks: maps.Clone(b.Networks), Conflicts: maps.Clone(b.Conflicts),
+		Import: cloneFilters(b.Import),
 	}
 	if b.Speaker != nil {
 		s := *b.Speaker
@@ -121,7 +124,11 @@ func (f Filter) equal(g Filter) bool {
 	return f.Reject == g.Reject && f.Prefix == g.Prefix && f.Longest == g.Longest && f.Default == g.Default && f.Table == g.Table && slices.Equal(f.From, g.From)
 }
 
-// Waiting is why neighbors are without a session, by object.
+// mostConflicts is how many are told in words.
+const mostConflicts = 3
+
+// Waiting is why neighbors are without a session, and what somebody has to put right in a
+// network, by object.
 func (b BGP) Waiting() map[string]string {
 	out := map[string]string{}
 	for name, s := range b.Sessions {
@@ -132,6 +139,13 @@ func (b BGP) Waiting() map[string]string {
 		if s.Reason != "" {
 			out[neighborObject(name)] = "no session: " + s.Reason
 		}
+	}
+	for vni, all := range b.Conflicts {
+		text := strings.Join(all[:min(len(all), mostConflicts)], "; ")
+		if more := len(all) - mostConflicts; more > 0 {
+			text += fmt.Sprintf("; and %d more", more)
+		}
+		out[networkObject(vni)] = text
 	}
 	return out
 }

@@ -78,10 +78,10 @@ type DelNetwork struct {
 }
 
 // Object is "network/VNI".
-func (s AddNetwork) Object() string { return fmt.Sprintf("network/%d", s.VNI) }
+func (s AddNetwork) Object() string { return networkObject(s.VNI) }
 
 // Object is "network/VNI".
-func (s DelNetwork) Object() string { return fmt.Sprintf("network/%d", s.VNI) }
+func (s DelNetwork) Object() string { return networkObject(s.VNI) }
 
 // Removes is false.
 func (AddNetwork) Removes() bool { return false }
@@ -122,6 +122,7 @@ const (
 )
 
 func neighborObject(name string) string             { return "neighbor/" + name }
+func networkObject(vni uint32) string               { return fmt.Sprintf("network/%d", vni) }
 func announcementObject(prefix netip.Prefix) string { return "announcement/" + prefix.String() }
 
 // Object is "bgp/speaker".
@@ -391,7 +392,7 @@ func (b BGP) Describe() map[string]string {
 		out[neighborObject(name)] = n.words()
 	}
 	for vni, n := range b.Networks {
-		out[AddNetwork{VNI: vni}.Object()] = fmt.Sprintf("VLAN %d from %s", n.VLAN, n.VTEP)
+		out[networkObject(vni)] = fmt.Sprintf("VLAN %d from %s", n.VLAN, n.VTEP)
 	}
 	for p, what := range b.Announced {
 		out[announcementObject(p)] = what

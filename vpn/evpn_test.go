@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 )
@@ -130,12 +131,93 @@ func TestRestless(t *testing.T) {
 		}
 		r.settle(networks, nil, []StationPath{said(1, 3, 2*i+2)}, now)
 	}
-	if last != 2*(moveLimit-1)+1 || len(r.Restless()) != 1 {
-		t.Errorf("claimed up to %d and restless %v, want %d claims and one station", last, r.Restless(), moveLimit)
+	const why = "station 02:00:00:00:00:01 moved here more than 5 times in 3m0s, and is left at 192.0.2.3 until that time is over: it is on two hosts, or in a loop: take one away"
+	if got := r.Conflicts()[Conflict{StationKey: station(1).StationKey, Restless: true}]; got != why {
+		t.Errorf("%q, want %q", got, why)
+	}
+	if last != 2*(moveLimit-1)+1 || len(r.Conflicts()) != 1 {
+		t.Errorf("claimed up to %d and restless %v, want %d claims and one station", last, r.Conflicts(), moveLimit)
 	}
 	claims, _ := r.settle(networks, []Station{station(1)}, []StationPath{said(1, 3, 50)}, now.Add(moveWindow))
-	if len(claims) != 1 || len(r.Restless()) != 0 {
-		t.Errorf("after the window: claims %v, restless %v", claims, r.Restless())
+	if len(claims) != 1 || len(r.Conflicts()) != 0 {
+		t.Errorf("after the window: claims %v, restless %v", claims, r.Conflicts())
+	}
+}
+
+// TestOutbid claims what both hosts claim with one number with a higher one, and leaves to
+// others what they have.
+func TestOutbid(t *testing.T) {
+	networks := map[uint32]Network{7: {10, vtep(2)}}
+	for _, tt := range []struct {
+		name  string
+		there StationPath
+		want  []Claim
+		can   bool
+	}{
+		{"the same number", said(1, 3, 0), []Claim{{StationKey: station(1).StationKey, Seq: 1}}, true},
+		{"not known yet", StationPath{}, []Claim{{StationKey: station(1).StationKey}}, true},
+		{"it went there and is seen here still", said(1, 3, 4), []Claim{{StationKey: station(1).StationKey, Seq: 5}}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var r host
+			r.settle(networks, []Station{station(1)}, nil, time.Now())
+			var paths []StationPath
+			if tt.there.VTEP.IsValid() {
+				paths = append(paths, tt.there)
+			}
+			r.settle(networks, []Station{station(1)}, paths, time.Now())
+			if can := r.Outbid(station(1).StationKey); can != tt.can {
+				t.Errorf("another claim is %v, want %v", can, tt.can)
+			}
+			r.Settle(time.Now())
+			if got := r.Claims(station(1).StationKey); !slices.Equal(got, tt.want) {
+				t.Errorf("claims %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestConflicts says what two places claim, and nothing once one of them has let go.
+func TestConflicts(t *testing.T) {
+	networks := map[uint32]Network{7: {10, vtep(2)}}
+	at := func(p StationPath, ip string) StationPath { p.IP = netip.MustParseAddr(ip); return p }
+	stays := func(p StationPath) StationPath { p.Fixed = true; return p }
+	own := station(1, "10.0.0.1")
+	own.Fixed = true
+	for _, tt := range []struct {
+		name  string
+		local []Station
+		paths []StationPath
+		want  string // "" for none
+	}{
+		{name: "an address here and there", local: []Station{own}, paths: []StationPath{said(3, 4, 0), at(said(3, 4, 0), "10.0.0.1")},
+			want: "address 10.0.0.1 is announced as that of 02:00:00:00:00:01 here and of 02:00:00:00:00:03 at 192.0.2.4: give all but one another"},
+		{name: "an address of two others", paths: []StationPath{at(said(3, 4, 0), "fd00::1"), at(said(4, 5, 0), "fd00::1")},
+			want: "address fd00::1 is announced as that of 02:00:00:00:00:03 at 192.0.2.4 and of 02:00:00:00:00:04 at 192.0.2.5: give all but one another"},
+		{name: "a station that took its address along", paths: []StationPath{at(said(3, 4, 0), "10.0.0.1"), at(said(3, 5, 1), "10.0.0.1")}},
+		{name: "a station that is nowhere else, twice", local: []Station{own}, paths: []StationPath{stays(said(1, 4, 0))},
+			want: "station 02:00:00:00:00:01 is announced as one that never moves by 192.0.2.2 and 192.0.2.4: give all but one another mac"},
+		{name: "the same of two others", paths: []StationPath{stays(said(1, 4, 0)), stays(said(1, 5, 0)), stays(at(said(1, 5, 0), "10.0.0.1"))},
+			want: "station 02:00:00:00:00:01 is announced as one that never moves by 192.0.2.4 and 192.0.2.5: give all but one another mac"},
+		{name: "one that was seen elsewhere", local: []Station{own}, paths: []StationPath{said(1, 4, 3)}},
+		{name: "in a VNI of others", paths: []StationPath{{StationKey: StationKey{8, MAC{2}}, VTEP: vtep(4), Fixed: true}, {StationKey: StationKey{8, MAC{2}}, VTEP: vtep(5), Fixed: true}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var r host
+			was := r.Disputes()
+			r.settle(networks, tt.local, tt.paths, time.Now())
+			got := ""
+			for _, what := range r.Conflicts() {
+				got += what
+			}
+			if got != tt.want || (r.Disputes() != was) != (tt.want != "") {
+				t.Errorf("%q, and disputes went from %d to %d; want %q", got, was, r.Disputes(), tt.want)
+			}
+			r.settle(networks, tt.local, nil, time.Now())
+			if left := r.Conflicts(); len(left) > 0 {
+				t.Errorf("%v is left", left)
+			}
+		})
 	}
 }
 
@@ -179,7 +261,7 @@ func TestSettleAgrees(t *testing.T) {
 				}
 			}
 		}
-		if restless := len(hosts[0].Restless()) + len(hosts[1].Restless()); restless == 0 && len(said[0])+len(said[1]) != 1 {
+		if restless := len(hosts[0].Conflicts()) + len(hosts[1].Conflicts()); restless == 0 && len(said[0])+len(said[1]) != 1 {
 			t.Fatalf("seed %d: the hosts say %v and %v", seed, said[0], said[1])
 		}
 	}

@@ -1,12 +1,13 @@
 package vpn
 
 import (
-	"cmp"
+	"fmt"
 	"iter"
 	"maps"
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -34,6 +35,17 @@ type Roster[ID comparable] struct {
 	told     Told
 	due      map[StationKey]bool
 	flooded  bool // told.Floods is right
+
+	conflicts map[Conflict]bool
+	disputes  uint64 // how often conflicts came or went
+}
+
+// Conflict is a station or an address that is claimed in two places, which no host can
+// put right.
+type Conflict struct {
+	StationKey            // of an address the VNI alone
+	IP         netip.Addr // not valid where it is about the station
+	Restless   bool       // it moves to and fro, and is left alone; else each of two hosts says that it is nowhere else
 }
 
 // route is what an ID stands for: one of both.
@@ -71,7 +83,7 @@ func (r *Roster[ID]) init() {
 	r.local, r.routes, r.paths = map[StationKey]Station{}, map[ID]route{}, map[StationKey][]path[ID]{}
 	r.seq, r.moves, r.claims = map[StationKey]uint32{}, map[StationKey]movement{}, map[StationKey][]Claim{}
 	r.voices, r.bearers = map[StationKey]voice{}, map[AddressKey][]bearer{}
-	r.told, r.due = NewTold(), map[StationKey]bool{}
+	r.told, r.due, r.conflicts = NewTold(), map[StationKey]bool{}, map[Conflict]bool{}
 }
 
 // Serve has the roster be about these networks. What is said of others' waits for them.
@@ -192,6 +204,7 @@ func (r *Roster[ID]) Settle(now time.Time) (stations map[StationKey]bool, addres
 		} else {
 			delete(r.told.Addresses, a)
 		}
+		r.dispute(Conflict{StationKey: StationKey{VNI: a.VNI}, IP: a.IP}, len(r.bearers[a]) > 1)
 	}
 	if !r.flooded {
 		r.flooded = true
@@ -202,8 +215,26 @@ func (r *Roster[ID]) Settle(now time.Time) (stations map[StationKey]bool, addres
 			}
 		}
 	}
-	maps.DeleteFunc(r.moves, func(_ StationKey, m movement) bool { return now.Sub(m.since) > moveWindow })
+	for key, m := range r.moves {
+		over := now.Sub(m.since) > moveWindow
+		if over {
+			delete(r.moves, key)
+		}
+		_, served := r.networks[key.VNI]
+		r.dispute(Conflict{StationKey: key, Restless: true}, !over && served && m.count > moveLimit)
+	}
 	return stations, addresses
+}
+
+// dispute has a conflict be there, or not.
+func (r *Roster[ID]) dispute(c Conflict, there bool) {
+	if r.conflicts[c] == there {
+		return
+	}
+	r.disputes++
+	if delete(r.conflicts, c); there {
+		r.conflicts[c] = true
+	}
 }
 
 // settle decides about one station, and tells whether to do so again though nothing is
@@ -253,7 +284,22 @@ func (r *Roster[ID]) settle(key StationKey, now time.Time, addresses map[Address
 		v.ips = slices.Compact(v.ips)
 	}
 	r.hear(key, v, addresses)
+	r.dispute(Conflict{StationKey: key}, len(r.fixed(key)) > 1)
 	return again
+}
+
+// fixed is who says that a station is nowhere else; of this host that is its own VTEP.
+func (r *Roster[ID]) fixed(key StationKey) (out []netip.Addr) {
+	if n, served := r.networks[key.VNI]; served && r.local[key].Fixed {
+		out = append(out, n.VTEP)
+	}
+	for _, p := range r.paths[key] {
+		if p.Fixed && r.foreign(key.VNI, p.VTEP) && !slices.Contains(out, p.VTEP) {
+			out = append(out, p.VTEP)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
 }
 
 // hear has a station's addresses be these, and adds to out what that changes.
@@ -278,6 +324,23 @@ func (r *Roster[ID]) hear(key StationKey, v voice, out map[AddressKey]bool) {
 	if delete(r.voices, key); len(v.ips) > 0 {
 		r.voices[key] = v
 	}
+}
+
+// Outbid is told that a claim cannot be said, because another host has as high a number:
+// the next one is higher. It tells whether there is such a claim, and such a number.
+func (r *Roster[ID]) Outbid(key StationKey) bool {
+	seq, claimed := r.seq[key]
+	if !claimed {
+		return false
+	}
+	for _, p := range r.paths[key] {
+		if p.Seq == math.MaxUint32 {
+			return false
+		}
+		seq = max(seq, p.Seq+1)
+	}
+	r.seq[key], r.due[key] = seq, true
+	return true
 }
 
 // Claims is what this host says of a station, nothing of one that it has not.
@@ -338,16 +401,39 @@ func (r *Roster[ID]) restless(key StationKey, now time.Time) bool {
 	return m.count > moveLimit
 }
 
-// Restless is the stations that moved too often, and are left alone for that.
-func (r *Roster[ID]) Restless() []StationKey {
-	var out []StationKey
-	for key, m := range r.moves {
-		if m.count > moveLimit {
-			out = append(out, key)
+// Disputes is another number when Conflicts may be others than before.
+func (r *Roster[ID]) Disputes() uint64 { return r.disputes }
+
+// Conflicts is what each is, in words.
+func (r *Roster[ID]) Conflicts() map[Conflict]string {
+	out := make(map[Conflict]string, len(r.conflicts))
+	for c := range r.conflicts {
+		switch {
+		case c.Restless:
+			out[c] = fmt.Sprintf("station %s moved here more than %d times in %s, and is left %s until that time is over: it is on two hosts, or in a loop: take one away",
+				c.MAC, moveLimit, moveWindow, r.place(c.StationKey))
+		case c.IP.IsValid():
+			var all []string
+			for _, b := range r.bearers[AddressKey{c.VNI, c.IP}] {
+				all = append(all, fmt.Sprintf("%s %s", b.mac, r.place(StationKey{c.VNI, b.mac})))
+			}
+			slices.Sort(all)
+			out[c] = fmt.Sprintf("address %s is announced as that of %s: give all but one another", c.IP, strings.Join(all, " and of "))
+		default:
+			var all []string
+			for _, vtep := range r.fixed(c.StationKey) {
+				all = append(all, vtep.String())
+			}
+			out[c] = fmt.Sprintf("station %s is announced as one that never moves by %s: give all but one another mac", c.MAC, strings.Join(all, " and "))
 		}
 	}
-	slices.SortFunc(out, func(a, b StationKey) int {
-		return cmp.Or(cmp.Compare(a.VNI, b.VNI), slices.Compare(a.MAC[:], b.MAC[:]))
-	})
 	return out
+}
+
+// place is where a station is.
+func (r *Roster[ID]) place(key StationKey) string {
+	if vtep, ok := r.told.Stations[key]; ok {
+		return "at " + vtep.String()
+	}
+	return "here"
 }

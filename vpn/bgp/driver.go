@@ -51,7 +51,7 @@ import (
 type Options struct {
 	Fabric   Fabric // the switches that EVPN serves; nil for none
 	Marker   string // file that remembers, from one daemon to the next, that routes are in the kernel; "" for none
-	OnChange func() // called when a session comes or goes; may be nil
+	OnChange func() // called when a session or a conflict of stations comes or goes; may be nil
 }
 
 // Driver is the host's BGP speaker. Its methods are safe for concurrent use.
@@ -111,6 +111,7 @@ func (d *Driver) Observe(context.Context) (vpn.BGP, error) {
 	for name, n := range b.Neighbors {
 		b.Sessions[name] = d.session(n)
 	}
+	b.Conflicts = d.evpn.disputed()
 	return b, nil
 }
 

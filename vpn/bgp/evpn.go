@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -46,7 +47,8 @@ type evpn struct {
 	told      vpn.Told
 	known     bool // told is what the switches know
 	owed      owed
-	restless  map[vpn.StationKey]bool
+	conflicts map[vpn.Conflict]string
+	disputes  uint64 // of the roster, when conflicts were read
 }
 
 // owed is what was decided, and may not be told yet.
@@ -158,7 +160,7 @@ func (d *Driver) syncEVPN(ctx context.Context, look bool) error {
 	if doubt {
 		e.owed.all(&e.roster, e.told, e.announced)
 	}
-	d.noteRestless()
+	d.noteConflicts()
 	return errors.Join(d.claim(), d.tell(ctx))
 }
 
@@ -273,19 +275,37 @@ func keep[K comparable, V any](have, add, gone map[K]V) {
 	maps.Copy(have, add)
 }
 
-// noteRestless logs the stations that move without end.
-func (d *Driver) noteRestless() {
-	now := map[vpn.StationKey]bool{}
-	for _, key := range d.evpn.roster.Restless() {
-		now[key] = true
-		if !d.evpn.restless[key] {
-			d.log.Warn("station left alone: it is on two hosts, or in a loop", "vni", key.VNI, "mac", key.MAC)
+// noteConflicts logs what is new of what hosts disagree about, and has it be observed.
+func (d *Driver) noteConflicts() {
+	e := &d.evpn
+	if e.disputes == e.roster.Disputes() {
+		return
+	}
+	was := e.conflicts
+	e.conflicts, e.disputes = e.roster.Conflicts(), e.roster.Disputes()
+	for c, what := range e.conflicts {
+		if _, known := was[c]; !known {
+			d.log.Warn("EVPN conflict", "vni", c.VNI, "what", what)
 		}
 	}
-	d.evpn.restless = now
+	d.opts.OnChange()
 }
 
-// claim announces what is claimed now and withdraws what was.
+// disputed is what hosts disagree about, by VNI. Where stations are may be another place
+// than when a conflict began.
+func (e *evpn) disputed() map[uint32][]string {
+	out := map[uint32][]string{}
+	for c, what := range e.roster.Conflicts() {
+		out[c.VNI] = append(out[c.VNI], what)
+	}
+	for _, all := range out {
+		slices.Sort(all)
+	}
+	return out
+}
+
+// claim announces what is claimed now and withdraws what was. What gobgp refuses of a
+// station is owed on, and holds up nothing of the others.
 func (d *Driver) claim() error {
 	e := &d.evpn
 	if d.engine == nil {
@@ -294,15 +314,15 @@ func (d *Driver) claim() error {
 	if e.announced == nil {
 		e.announced = map[vpn.StationKey][]vpn.Claim{}
 	}
-	var add, gone []*apiutil.Path
+	var add, gone []route
 	var errs []error
-	take := func(to *[]*apiutil.Path, c vpn.Claim, n vpn.Network, withdraw bool) {
+	take := func(to *[]route, c vpn.Claim, n vpn.Network, withdraw bool) {
 		p, err := d.engine.station(c, n, withdraw)
 		if err != nil {
 			errs = append(errs, err)
 			return
 		}
-		*to = append(*to, p)
+		*to = append(*to, route{c.StationKey, p})
 	}
 	for key := range e.owed.claims {
 		n, ok := d.have.Networks[key.VNI]
@@ -322,17 +342,62 @@ func (d *Driver) claim() error {
 		}
 	}
 	// Where stations are comes before which addresses they have: frames for them wait.
-	slices.SortStableFunc(add, func(a, b *apiutil.Path) int { return cmp.Compare(addressBits(a), addressBits(b)) })
-	if err := errors.Join(append(errs, d.engine.send(add, gone))...); err != nil {
+	slices.SortStableFunc(add, func(a, b route) int { return cmp.Compare(addressBits(a.Path), addressBits(b.Path)) })
+	refused, err := d.engine.offer(add)
+	if err = errors.Join(append(errs, err, d.engine.send(nil, pathsOf(gone)))...); err != nil {
 		return err
 	}
+	owed := map[vpn.StationKey]bool{}
+	for key, why := range refused {
+		if e.roster.Outbid(key) {
+			owed[key] = true // with a higher number
+		}
+		errs = append(errs, fmt.Errorf("station %s of VNI %d: %w", key.MAC, key.VNI, why))
+	}
 	for key := range e.owed.claims {
+		if refused[key] != nil {
+			continue
+		}
 		if delete(e.announced, key); len(e.roster.Claims(key)) > 0 {
 			e.announced[key] = e.roster.Claims(key)
 		}
 	}
-	clear(e.owed.claims)
-	return nil
+	e.owed.claims = owed
+	return errors.Join(errs...)
+}
+
+// route is what is said of a station.
+type route struct {
+	vpn.StationKey
+	*apiutil.Path
+}
+
+func pathsOf(all []route) []*apiutil.Path {
+	out := make([]*apiutil.Path, len(all))
+	for i, r := range all {
+		out[i] = r.Path
+	}
+	return out
+}
+
+// offer announces routes of stations and says which gobgp refused: where a neighbor's
+// route of the station with the same route target has as high a number, it takes none
+// but one with a higher.
+func (e *engine) offer(all []route) (refused map[vpn.StationKey]error, err error) {
+	if len(all) == 0 {
+		return nil, nil
+	}
+	answers, err := e.srv.AddPath(apiutil.AddPathRequest{Paths: pathsOf(all)})
+	if len(answers) < len(all) {
+		return nil, err
+	}
+	refused = map[vpn.StationKey]error{}
+	for i, a := range answers {
+		if a.Error != nil {
+			refused[all[i].StationKey] = a.Error
+		}
+	}
+	return refused, nil
 }
 
 func addressBits(p *apiutil.Path) uint8 {
@@ -404,11 +469,16 @@ func (e *engine) station(c vpn.Claim, n vpn.Network, withdraw bool) (*apiutil.Pa
 	if err != nil {
 		return nil, err
 	}
+	if withdraw {
+		// Without a route target, with which gobgp refuses to take back what others
+		// have outnumbered.
+		return pathTo(route, n.VTEP, true, nil)
+	}
 	with := e.communities(c.VNI)
 	if c.Seq > 0 || c.Fixed {
 		with = append(with, bgp.NewMacMobilityExtended(c.Seq, c.Fixed))
 	}
-	return pathTo(route, n.VTEP, withdraw, with)
+	return pathTo(route, n.VTEP, false, with)
 }
 
 // pathTo is an EVPN route of this host.
@@ -418,7 +488,10 @@ func pathTo(route *bgp.EVPNNLRI, vtep netip.Addr, withdraw bool, with []bgp.Exte
 		return nil, err
 	}
 	path := &apiutil.Path{Family: bgp.RF_EVPN, Nlri: route, Withdrawal: withdraw}
-	path.Attrs = append([]bgp.PathAttributeInterface{bgp.NewPathAttributeOrigin(0), reach, bgp.NewPathAttributeExtendedCommunities(with)}, more...)
+	path.Attrs = append([]bgp.PathAttributeInterface{bgp.NewPathAttributeOrigin(0), reach}, more...)
+	if len(with) > 0 {
+		path.Attrs = append(path.Attrs, bgp.NewPathAttributeExtendedCommunities(with))
+	}
 	return path, nil
 }
 
@@ -443,6 +516,7 @@ func (e *engine) withdrawStations(rd bgp.RouteDistinguisherInterface) error {
 	var own []*apiutil.Path
 	err := e.routes(func(r *bgp.EVPNNLRI, p *apiutil.Path) {
 		if m, ok := r.RouteTypeData.(*bgp.EVPNMacIPAdvertisementRoute); ok && !p.PeerAddress.IsValid() && m.RD.String() == rd.String() {
+			p.Attrs = slices.DeleteFunc(p.Attrs, func(a bgp.PathAttributeInterface) bool { return a.GetType() == bgp.BGP_ATTR_TYPE_EXTENDED_COMMUNITIES }) // as in station
 			own = append(own, p)
 		}
 	})

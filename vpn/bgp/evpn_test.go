@@ -92,9 +92,10 @@ func stationOn(n byte, ips ...string) vpn.Station {
 	return s
 }
 
-// TestEVPNWithFRR is a host and an FRR with one VNI, and stations that come, go and move
-// from the one to the other.
-func TestEVPNWithFRR(t *testing.T) {
+// evpnFRR is an FRR of an autonomous system with VNI 7 on a bridge, with a port p0 that
+// has stations.
+func evpnFRR(t *testing.T, asn uint32) *frr {
+	t.Helper()
 	hostLink(t, "wire", "tor1", "192.0.2.1/24", "192.0.2.254/24")
 	for _, c := range []string{
 		"link add br0 type bridge", "link add vx7 type vxlan id 7 local 192.0.2.254 dstport 4789 nolearning",
@@ -105,8 +106,8 @@ func TestEVPNWithFRR(t *testing.T) {
 		run(t, "ip", append([]string{"-n", "tor1"}, strings.Fields(c)...)...)
 	}
 	run(t, "bridge", "-n", "tor1", "link", "set", "dev", "vx7", "learning", "off", "neigh_suppress", "on")
-	f := startFRR(t, "tor1", `
-router bgp 64513
+	return startFRR(t, "tor1", fmt.Sprintf(`
+router bgp %d
  bgp router-id 192.0.2.254
  no bgp ebgp-requires-policy
  neighbor 192.0.2.1 remote-as 64512
@@ -117,9 +118,12 @@ router bgp 64513
    route-target import 64512:7
   exit-vni
  exit-address-family
-`)
-	s := &switches{told: vpn.NewTold()}
-	s.has(stationOn(1, "10.0.0.1"))
+`, asn))
+}
+
+// speakEVPN starts a driver with both its loops.
+func speakEVPN(t *testing.T, s *switches) *lab {
+	t.Helper()
 	l := &lab{T: t}
 	l.begin(Options{Fabric: s})
 	served := make(chan error, 1)
@@ -131,11 +135,26 @@ router bgp 64513
 			t.Error(err)
 		}
 	})
-	want := vpn.BGP{
+	return l
+}
+
+// withFRR is a host with the neighbor that evpnFRR starts.
+func withFRR(asn uint32) vpn.BGP {
+	return vpn.BGP{
 		Speaker:   &vpn.Speaker{ASN: 64512, RouterID: addr("192.0.2.1"), Multipath: 1, EVPN: true},
-		Neighbors: map[string]vpn.Neighbor{"tor1": {Address: addr("192.0.2.254"), ASN: 64513, PrefixLimit: 1000}},
+		Neighbors: map[string]vpn.Neighbor{"tor1": {Address: addr("192.0.2.254"), ASN: asn, PrefixLimit: 1000}},
 		Networks:  map[uint32]vpn.Network{7: {VLAN: 10, VTEP: addr("192.0.2.1")}},
 	}
+}
+
+// TestEVPNWithFRR is a host and an FRR with one VNI, and stations that come, go and move
+// from the one to the other.
+func TestEVPNWithFRR(t *testing.T) {
+	f := evpnFRR(t, 64513)
+	s := &switches{told: vpn.NewTold()}
+	s.has(stationOn(1, "10.0.0.1"))
+	l := speakEVPN(t, s)
+	want := withFRR(64513)
 	l.apply(want)
 	l.established("tor1")
 	l.eventuallyKnows(s, "7 to 192.0.2.254")
@@ -176,6 +195,35 @@ router bgp 64513
 	local("replace")
 	l.eventuallyKnows(s, "7 to 192.0.2.254", "7 02:00:00:00:00:09 at 192.0.2.254")
 	routes("MM:2")
+
+	// One that says it is on both is left alone, and an address of two stations is told of.
+	conflict := func(words ...string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("conflicts %v", words), func() (bool, string) {
+			have, err := l.driver.Observe(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := have.Waiting()["network/7"]
+			return (len(words) == 0) == (got == "") && !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(got, w) }), got
+		})
+	}
+	conflict()
+	for seq := 3; ; seq += 2 { // the first move here is behind it
+		s.has(stationOn(1, "10.0.0.1"), stationOn(9))
+		if seq == 11 {
+			break
+		}
+		routes(fmt.Sprintf("MM:%d", seq))
+		local("replace")
+		routes(fmt.Sprintf("MM:%d", seq+1))
+		l.eventuallyKnows(s, "7 to 192.0.2.254", "7 02:00:00:00:00:09 at 192.0.2.254")
+	}
+	conflict("station 02:00:00:00:00:09 moved here more than 5 times", "left at 192.0.2.254")
+	s.has(stationOn(1, "10.0.0.1"))
+	run(t, "ip", "-n", "tor1", "neigh", "replace", "10.0.0.1", "lladdr", "02:00:00:00:00:09", "dev", "br0", "nud", "reachable")
+	conflict("station 02:00:00:00:00:09", "address 10.0.0.1 is announced as that of 02:00:00:00:00:01 here and of 02:00:00:00:00:09 at 192.0.2.254")
+	run(t, "ip", "-n", "tor1", "neigh", "del", "10.0.0.1", "dev", "br0")
 
 	// One that is gone is withdrawn, and so is all with the network.
 	s.has()
@@ -221,4 +269,50 @@ router bgp 64513
 	// A neighbor that dies takes all with it.
 	f.Kill()
 	l.eventuallyKnows(s)
+}
+
+// TestEVPNInside has a station go to and fro between a host and an FRR of its own
+// autonomous system, whose routes have the same route target: nothing that is withdrawn
+// stays, and nothing waits for it.
+func TestEVPNInside(t *testing.T) {
+	f := evpnFRR(t, 64512)
+	s := &switches{told: vpn.NewTold()}
+	l := speakEVPN(t, s)
+	want := withFRR(64512)
+	l.apply(want)
+	l.established("tor1")
+	routes := func(own bool, words string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("FRR has %q: %v", words, own), func() (bool, string) {
+			out := f.show("show bgp l2vpn evpn route rd 192.0.2.1:10")
+			return strings.Contains(out, words) == own, out
+		})
+	}
+	local := func(verb string) {
+		t.Helper()
+		run(t, "bridge", "-n", "tor1", "fdb", verb, "02:00:00:00:00:09", "dev", "p0", "master", "dynamic")
+	}
+	local("add")
+	l.eventuallyKnows(s, "7 to 192.0.2.254", "7 02:00:00:00:00:09 at 192.0.2.254")
+	s.has(stationOn(9, "10.0.0.9"))
+	routes(true, "[02:00:00:00:00:09]:[32]:[10.0.0.9]")
+	local("replace")
+	l.eventuallyKnows(s, "7 to 192.0.2.254", "7 02:00:00:00:00:09 at 192.0.2.254")
+	routes(false, "02:00:00:00:00:09")
+	s.has(stationOn(1))
+	routes(true, "02:00:00:00:00:01")
+	s.has()
+	routes(false, "02:00:00:00:00:01")
+
+	// A network that goes takes a station with it that FRR has outnumbered.
+	s.has(stationOn(9))
+	routes(true, "02:00:00:00:00:09")
+	fixed := stationOn(9)
+	fixed.Fixed = true
+	s.has(fixed)
+	local("replace")
+	without := want.Clone()
+	without.Networks = nil
+	l.apply(without)
+	routes(false, "02:00:00:00:00:09")
 }
