@@ -348,7 +348,7 @@ tunnels:
 	if got := problems(ps); !slices.Equal(got, []string{"peer/up/laptop: pre-shared key of its next key: /state/absent.psk: file does not exist"}) {
 		t.Errorf("problems %q", got)
 	}
-	have := vpn.State{Tunnels: map[string]vpn.Tunnel{"up": d.VPN.Tunnels["up"]}}
+	have := vpn.State{Tunnels: map[string]vpn.Tunnel{"up": d.VPN.Tunnels["up"]}, Clamped: d.VPN.Clamps()}
 	up := have.Tunnels["up"]
 	up.Peers = map[vpn.Key]vpn.Peer{p.Next: {Name: "laptop"}}
 	have.Tunnels["up"] = up

@@ -19,7 +19,8 @@ func Diff(want, have State) []Step {
 	have = have.Clone()
 	steps, unguard := guardSteps(want, have)
 	limit, unlimit := reachSteps(want, have)
-	steps, unguard = append(steps, limit...), append(unlimit, unguard...)
+	clamp, unclamp := clampSteps(want, have)
+	steps, unguard = slices.Concat(steps, limit, clamp), slices.Concat(unclamp, unlimit, unguard)
 	for _, name := range slices.Sorted(maps.Keys(have.Tunnels)) {
 		if to, ok := want.Tunnels[name]; !ok || to.User != have.Tunnels[name].User {
 			steps = append(steps, DelTunnel{name, have.Tunnels[name].User})

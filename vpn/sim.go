@@ -28,6 +28,7 @@ func (s *Sim) Do(_ context.Context, step Step) error {
 	defer s.mu.Unlock()
 	step.apply(s.state.Tunnels)
 	s.state.Reach = reached(s.state.Reach, step)
+	s.state.Clamped = clamped(s.state.Clamped, step)
 	s.state.Guards = guard(s.state.Guards, step)
 	return nil
 }

@@ -42,6 +42,15 @@ type State struct {
 	// wanted state has follow from its tunnels (Reaches).
 	Reach []Reach
 
+	// Clamped is for observed states alone: the tunnels of which TCP segments are clamped,
+	// sorted. Those that a wanted state has follow from its tunnels (Clamps).
+	Clamped []string
+	// Unclamped is for observed states alone: why this host clamps none, "" where it can.
+	Unclamped string
+
+	// Narrow is for observed states alone: ways to peers that carry less than they should.
+	Narrow []Narrow
+
 	// Blocked is for wanted states alone: tunnels that cannot be made, or not with all
 	// of their peers. Nothing is done about them, but their prefixes are guarded.
 	Blocked map[string]Tunnel

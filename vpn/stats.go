@@ -36,5 +36,6 @@ type PeerStats struct {
 	TxBytes       uint64
 	AllowedIPs    []netip.Prefix // sorted
 	Keepalive     time.Duration
+	Passes        int    // bytes of the largest packet that was seen to come back from it, at most the tunnel's MTU; 0 is not known
 	Drops         uint64 // packets that it sent where it may not reach, since the tunnel's filters were last set
 }

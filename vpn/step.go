@@ -9,7 +9,7 @@ import (
 
 // Step is one change of the tunnels. The set is closed: AddTunnel, SetTunnel,
 // DelTunnel, AddPeer, SetPeer, DelPeer, AddRoute, DelRoute, AddGuard,
-// DelGuard, SetReach and WidenReach. String is written
+// DelGuard, SetReach, WidenReach and Clamp. String is written
 // in the words of ip(8) and wg(8), keys that are secret hidden.
 type Step interface {
 	fmt.Stringer
@@ -216,7 +216,7 @@ func sorted(p []netip.Prefix) []netip.Prefix {
 
 // Clone is a copy that shares nothing with s.
 func (s State) Clone() State {
-	c := State{Tunnels: make(map[string]Tunnel, len(s.Tunnels)), Guards: slices.Clone(s.Guards), Reach: slices.Clone(s.Reach)}
+	c := State{Tunnels: make(map[string]Tunnel, len(s.Tunnels)), Guards: slices.Clone(s.Guards), Reach: slices.Clone(s.Reach), Clamped: slices.Clone(s.Clamped), Unclamped: s.Unclamped, Narrow: slices.Clone(s.Narrow)}
 	for name, t := range s.Tunnels {
 		c.Tunnels[name] = t.clone()
 	}

@@ -72,6 +72,11 @@ func (w world) seen(s State) State {
 		}
 		s.Tunnels[name] = t
 	}
+	for _, name := range []string{"a", "b", "c"} {
+		if w.IntN(2) == 0 {
+			s.Clamped = append(s.Clamped, name)
+		}
+	}
 	s.Guards = w.some("10.0.0.0/24", "10.1.0.0/16", "10.9.0.0/16", "fd00::/64")
 	return s
 }
@@ -103,7 +108,7 @@ func settled(s State) State {
 		t.Routes = t.Needs()
 		s.Tunnels[name] = t
 	}
-	s.Guards = s.Guarded()
+	s.Guards, s.Clamped = s.Guarded(), s.Clamps()
 	return s
 }
 
@@ -312,10 +317,13 @@ ip route add 10.50.0.0/16 dev site proto 114`},
 		t.Run(tt.name, func(t *testing.T) {
 			var got strings.Builder
 			have := stateOf(tt.have)
-			have.Guards = have.Guarded()
+			have.Guards, have.Clamped = have.Guarded(), have.Clamps()
 			for _, s := range Diff(stateOf(tt.want), have) {
 				if _, ok := s.(DelGuard); ok {
 					continue // TestGuards looks at them
+				}
+				if _, ok := s.(Clamp); ok {
+					continue // TestClamps looks at them
 				}
 				if _, ok := s.(AddGuard); ok {
 					continue
@@ -344,6 +352,7 @@ func TestGuards(t *testing.T) {
 		t.Errorf("first %q of %s, last %q of %s", first, first.Object(), last, last.Object())
 	}
 	gone := Diff(State{}, settled(want))
+	gone = slices.DeleteFunc(gone, func(s Step) bool { _, ok := s.(Clamp); return ok })
 	if len(gone) != 5 || gone[0].String() != "ip link del site" || gone[4].Object() != "tunnel/site" || !gone[4].Removes() || gone[4].Disturbs() != "" {
 		t.Errorf("going: %v", gone)
 	}
@@ -365,7 +374,7 @@ func stateOf(t Tunnel) State {
 }
 
 func TestPortsAreExchanged(t *testing.T) {
-	have := State{Tunnels: map[string]Tunnel{"a": {Listen: 1}, "b": {Listen: 2}, "c": {Listen: 3}}}
+	have := State{Tunnels: map[string]Tunnel{"a": {Listen: 1}, "b": {Listen: 2}, "c": {Listen: 3}}, Unclamped: "no nftables"}
 	want := State{Tunnels: map[string]Tunnel{"a": {Listen: 2}, "b": {Listen: 1}, "d": {Listen: 3}}}
 	var got []string
 	for _, s := range Diff(want, have) {
@@ -454,6 +463,39 @@ func TestSimStopsAtNothing(t *testing.T) {
 	s, err := sim.Observe(t.Context())
 	if err != nil || s.Tunnels["site"].Peers[Key{2}].Name != "branch" {
 		t.Errorf("a peer of no tunnel gives %v, %v", s, err)
+	}
+}
+
+// TestClamps: a tunnel is clamped before it carries anything and until it is gone, unless
+// the host cannot, which is said.
+func TestClamps(t *testing.T) {
+	user := change(site(), func(t *Tunnel) { t.User = true })
+	want := State{Tunnels: map[string]Tunnel{"site": site(), "inside": user}}
+	if got := want.Clamps(); !slices.Equal(got, []string{"site"}) {
+		t.Errorf("clamped are %v", got)
+	}
+	come := Diff(want, State{Guards: want.Guarded()})
+	if s, ok := come[0].(Clamp); !ok || s.Off || s.Removes() || s.Object() != "tunnel/site" || s.Disturbs() != "" ||
+		s.String() != "nft add element inet ripstop tunnels { site } # its chain mss: tcp flags syn tcp option maxseg size set rt mtu" {
+		t.Errorf("first is %q", come[0])
+	}
+	gone := Diff(State{}, State{Tunnels: map[string]Tunnel{"site": site()}, Clamped: []string{"site"}})
+	if s, ok := gone[len(gone)-1].(Clamp); !ok || !s.Removes() || !strings.HasPrefix(s.String(), "nft delete element") {
+		t.Errorf("going: %v", gone)
+	}
+	have := settled(want)
+	have.Clamped = nil
+	if steps := Diff(want, have); len(steps) != 1 {
+		t.Errorf("somebody removed it: %v", steps)
+	}
+	if have.Unclamped = "no nftables"; len(Diff(want, have)) != 0 {
+		t.Errorf("it cannot be had: %v", Diff(want, have))
+	}
+	if got := have.Waiting(); len(got) != 1 || !strings.Contains(got["tunnel/site"], "no nftables") {
+		t.Errorf("waiting: %v", got)
+	}
+	if steps := Diff(State{Blocked: want.Tunnels}, State{Guards: want.Guarded(), Clamped: []string{"site"}}); len(steps) != 0 {
+		t.Errorf("a tunnel that cannot be made: %v", steps)
 	}
 }
 
@@ -607,7 +649,13 @@ func TestReach(t *testing.T) {
 			t.Errorf("limited is %v: %v", limited, r)
 		}
 	}
-	settle := func(s State) State { s = s.Clone(); s.Reach = s.Reaches(s); s.Guards = s.Guarded(); return s }
+	settle := func(s State) State {
+		s = s.Clone()
+		s.Reach = s.Reaches(s)
+		s.Guards = s.Guarded()
+		s.Clamped = s.Clamps()
+		return s
+	}
 	none := free.Clone()
 	delete(none.Tunnels["site"].Peers, Key{3})
 	user := one.Clone()

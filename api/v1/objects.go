@@ -99,6 +99,7 @@ type Peer struct {
 	RxBytes    int64      `json:"rxBytes"`
 	TxBytes    int64      `json:"txBytes"`
 	Origin     Origin     `json:"origin" doc:"where it comes from"`
+	Passes     int        `json:"passes" doc:"bytes of the largest packet that was seen to come back from the peer, at most the tunnel's MTU; 0 where that is not known"`
 	Drops      int64      `json:"drops" doc:"packets that it sent where it may not reach, since what the tunnel's peers may reach was last changed"`
 }
 

@@ -180,7 +180,7 @@ func (d *drivers) parts() []controller.Part {
 		}, d.vswitch),
 		controller.Bind(controller.Subsystem[vpn.State, vpn.Step]{
 			Name: "vpn", Pick: func(d controller.Desired) vpn.State { return d.VPN },
-			Diff: vpn.Diff, Describe: vpn.State.Describe,
+			Diff: vpn.Diff, Describe: vpn.State.Describe, Waiting: vpn.State.Waiting,
 		}, d.vpn),
 		controller.Bind(controller.Subsystem[lun.State, lun.Step]{
 			Name: "lun", Pick: func(d controller.Desired) lun.State { return d.LUN },
@@ -249,7 +249,8 @@ func (d *drivers) tasks() []run.Task {
 		}},
 	}
 	tasks = append(tasks, run.Task{Name: "thin pools", Run: d.thin.Serve}, run.Task{Name: "BGP routes", Run: d.bgp.Serve},
-		run.Task{Name: "EVPN", Run: d.bgp.ServeEVPN}, run.Task{Name: "next keys", Run: d.vpn.Serve})
+		run.Task{Name: "EVPN", Run: d.bgp.ServeEVPN}, run.Task{Name: "next keys", Run: d.vpn.Serve},
+		run.Task{Name: "ways of tunnels", Run: func(ctx context.Context, ready func()) error { return d.vpn.ServePaths(ctx, ready, d.awake) }})
 	tasks = append(tasks, run.Task{Name: "copies of LUNs", Run: d.copies.Serve})
 	tasks = append(tasks, run.Task{Name: "pool accounts", Run: func(ctx context.Context, ready func()) error {
 		ready()

@@ -187,7 +187,7 @@ func (i inventory) peers(ctx context.Context) ([]v1.Peer, error) {
 		for _, p := range t.Peers {
 			out := v1.Peer{
 				Name: p.Name, Tunnel: t.Name, PublicKey: p.PublicKey.String(), AllowedIPs: texts(p.AllowedIPs),
-				RxBytes: int64(p.RxBytes), TxBytes: int64(p.TxBytes), Drops: int64(p.Drops), Origin: v1.FromFile,
+				RxBytes: int64(p.RxBytes), TxBytes: int64(p.TxBytes), Passes: p.Passes, Drops: int64(p.Drops), Origin: v1.FromFile,
 			}
 			if _, named := file.Tunnels[t.Name].Peers[p.Name]; !named {
 				out.Origin = v1.FromVerb

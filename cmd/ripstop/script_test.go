@@ -62,6 +62,7 @@ func TestEVPN(t *testing.T)       { script(t, "evpn") }
 func TestEncryption(t *testing.T) { script(t, "encryption") }
 func TestCopies(t *testing.T)     { script(t, "copies") }
 func TestJoin(t *testing.T)       { script(t, "join") }
+func TestMTU(t *testing.T)        { script(t, "mtu") }
 
 func script(t *testing.T, name string) { runScripts(t, scriptParams(name)) }
 

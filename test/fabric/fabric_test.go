@@ -104,7 +104,7 @@ func TestThreeHosts(t *testing.T) {
 	reaches(t, "web", "10.30.0.2")
 	reaches(t, "till", "10.30.0.2")
 	reaches(t, "till", "10.10.0.2")
-	if got, want := c.ripstop("get", "tunnel"), "the way to 192.0.2.2 carries 1500, and WireGuard takes 60"; !strings.Contains(got, "  1440 ") || !strings.Contains(strings.ReplaceAll(got, "192.0.2.1 ", "192.0.2.2 "), want) {
+	if got, want := c.ripstop("get", "tunnel"), ", to 192.0.2.2) - 60 (WireGuard over IPv4)"; !strings.Contains(got, "  1440 ") || !strings.Contains(strings.ReplaceAll(got, "192.0.2.1)", "192.0.2.2)"), want) {
 		t.Errorf("the tunnel of c is\n%swant 1440, as %s", got, want)
 	}
 

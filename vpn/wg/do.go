@@ -58,6 +58,8 @@ func (d *Driver) do(step vpn.Step, to *net.UDPAddr) error {
 		return setReach(s.Tunnel, s.To)
 	case vpn.WidenReach:
 		return setReach(s.Tunnel, s.To)
+	case vpn.Clamp:
+		return d.setClamp(s)
 	case vpn.AddGuard:
 		return d.links.addGuard(s.Prefix)
 	case vpn.DelGuard:

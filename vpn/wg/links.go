@@ -296,7 +296,7 @@ func (l *links) delRoute(link netlink.Link, p netip.Prefix) error {
 // ways finds the MTU of the way to an address.
 type ways struct {
 	links *links
-	mtu   map[int]int // of devices that were asked already, by index
+	known map[int]netlink.LinkAttrs // of devices that were asked already, by index
 }
 
 // to is the device of the route to an address, and what that way carries; ok is
@@ -310,12 +310,20 @@ func (w ways) to(a netip.Addr) (device, mtu int, ok bool) {
 	if r.MTU != 0 {
 		return r.LinkIndex, r.MTU, true
 	}
-	if w.mtu[r.LinkIndex] == 0 {
-		link, err := w.links.plain.LinkByIndex(r.LinkIndex)
-		if err != nil {
-			return 0, 0, false
-		}
-		w.mtu[r.LinkIndex] = link.Attrs().MTU
+	if w.name(r.LinkIndex) == "" {
+		return 0, 0, false
 	}
-	return r.LinkIndex, w.mtu[r.LinkIndex], true
+	return r.LinkIndex, w.known[r.LinkIndex].MTU, true
+}
+
+// name is that of a device, "" where it cannot be seen.
+func (w ways) name(device int) string {
+	if _, ok := w.known[device]; !ok {
+		link, err := w.links.plain.LinkByIndex(device)
+		if err != nil {
+			return ""
+		}
+		w.known[device] = *link.Attrs()
+	}
+	return w.known[device].Name
 }

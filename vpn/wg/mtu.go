@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/vishvananda/netlink"
 )
 
 const (
@@ -24,7 +26,7 @@ func (d *Driver) fits(s seen) int {
 
 // fit is that MTU, and the arithmetic of it.
 func (d *Driver) fit(s seen) (mtu int, why string) {
-	asked, way := map[netip.Addr]bool{}, ways{d.links, map[int]int{}}
+	asked, way := map[netip.Addr]bool{}, ways{d.links, map[int]netlink.LinkAttrs{}}
 	for _, p := range s.device.Peers {
 		to := endpoint(p).Addr()
 		if !to.IsValid() || asked[to] {
@@ -36,11 +38,11 @@ func (d *Driver) fit(s seen) (mtu int, why string) {
 			continue
 		}
 		if inner := min(outer, largestIP) - overhead(to); mtu == 0 || inner < mtu {
-			mtu, why = inner, fmt.Sprintf("the way to %s carries %d, and WireGuard takes %d", to, outer, overhead(to))
+			mtu, why = inner, fmt.Sprintf("%d = %d (%s, to %s) - %s", inner, outer, way.name(device), to, overheadText(to))
 		}
 	}
 	if mtu == 0 {
-		return defaultMTU, fmt.Sprintf("no endpoint is known: %d is what Ethernet carries, less %d", defaultMTU, overheadIPv6)
+		return defaultMTU, fmt.Sprintf("%d = %d (Ethernet, as no endpoint is known) - %s", defaultMTU, defaultMTU+overheadIPv6, overheadText(netip.IPv6Unspecified()))
 	}
 	six := slices.ContainsFunc(s.addresses, func(p netip.Prefix) bool { return p.Addr().Is6() })
 	if six && mtu < leastIPv6 {
@@ -54,6 +56,14 @@ func overhead(outer netip.Addr) int {
 		return overheadIPv4
 	}
 	return overheadIPv6
+}
+
+func overheadText(outer netip.Addr) string {
+	family := "IPv6"
+	if outer.Is4() {
+		family = "IPv4"
+	}
+	return fmt.Sprintf("%d (WireGuard over %s)", overhead(outer), family)
 }
 
 // fitMTUs gives every tunnel whose MTU was not chosen the one that fits, and notes

@@ -111,6 +111,10 @@ func (d *Driver) Observe(ctx context.Context) (vpn.State, error) {
 		if state.Reach, _, err = reaches(); err != nil {
 			return err
 		}
+		if state.Clamped, state.Unclamped, err = d.clamps(); err != nil {
+			return err
+		}
+		state.Narrow = d.narrowPaths()
 		state.Guards, err = d.links.guards()
 		return err
 	}()
@@ -271,8 +275,8 @@ func (d *Driver) peerStats(tunnel string, p wgtypes.Peer, drops map[dropper]uint
 		dropped += drops[dropper{tunnel, from}]
 	}
 	return vpn.PeerStats{
-		Drops: dropped,
-		Name:  known.Name, PublicKey: vpn.Key(p.PublicKey), Endpoint: endpoint(p), LastHandshake: p.LastHandshakeTime,
+		Drops: dropped, Passes: d.paths[way{tunnel, vpn.Key(p.PublicKey)}].passes,
+		Name: known.Name, PublicKey: vpn.Key(p.PublicKey), Endpoint: endpoint(p), LastHandshake: p.LastHandshakeTime,
 		RxBytes: uint64(p.ReceiveBytes), TxBytes: uint64(p.TransmitBytes),
 		AllowedIPs: prefixes(p), Keepalive: p.PersistentKeepaliveInterval,
 	}

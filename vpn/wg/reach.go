@@ -41,7 +41,7 @@ const (
 // tables is the tables of this host that are ours.
 func tables(c *nftables.Conn) ([]*nftables.Table, error) {
 	all, err := again(func() ([]*nftables.Table, error) { return c.ListTablesOfFamily(nftables.TableFamilyINet) })
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EPERM) {
+	if unfit(err) {
 		return nil, nil // a kernel or a process that has no filters
 	}
 	if err != nil {
@@ -187,11 +187,9 @@ func addReach(c *nftables.Conn, t *nftables.Table, tunnel string, to []vpn.Reach
 	reach := c.AddChain(&nftables.Chain{Name: reachChain, Table: t})
 	for _, h := range hooks {
 		chain := c.AddChain(&nftables.Chain{Name: h.name, Table: t, Type: nftables.ChainTypeFilter, Hooknum: h.hook, Priority: nftables.ChainPriorityFilter})
-		name := make([]byte, unix.IFNAMSIZ)
-		copy(name, tunnel)
 		c.AddRule(&nftables.Rule{Table: t, Chain: chain, UserData: userdata.AppendString(nil, userdata.TypeComment, reachChain), Exprs: []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: name},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: deviceName(tunnel)},
 			&expr.Verdict{Kind: expr.VerdictJump, Chain: reachChain},
 		}})
 	}

@@ -110,6 +110,9 @@ type Driver struct {
 	own     map[string]vpn.Key  // public keys of tunnels, as far as they were set or looked for
 	waiting map[next]vpn.Secret // next keys of peers, and the pre-shared keys that go with them
 	awaits  chan struct{}       // something waits that did not
+
+	paths     map[way]path
+	unclamped string // why this kernel did not clamp TCP when it was told to
 }
 
 // New finds out what WireGuard this host has and is ready for work. It fails
@@ -121,7 +124,7 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 	}
 	d := &Driver{
 		log: log, choice: o.Engine, resolve: newResolver(), now: time.Now, links: l,
-		own: map[string]vpn.Key{}, waiting: map[next]vpn.Secret{}, awaits: make(chan struct{}, 1),
+		own: map[string]vpn.Key{}, waiting: map[next]vpn.Secret{}, awaits: make(chan struct{}, 1), paths: map[way]path{},
 		process: &processEngine{log: log, open: tun.CreateTUN, devices: map[string]*processDevice{}},
 		user:    newUsers(&processEngine{log: log, devices: map[string]*processDevice{}}),
 	}
@@ -221,7 +224,7 @@ func (d *Driver) Close() error {
 			d.memory.drop(name)
 		}
 	}
-	return errors.Join(err, d.links.dropGuards(), dropReaches(), d.end())
+	return errors.Join(err, d.links.dropGuards(), dropReaches(), dropClamps(), d.end())
 }
 
 // Release ends this process's part and leaves kernel tunnels at work, which the
