@@ -95,6 +95,9 @@ func (m *Mux) beginMove(ctx context.Context, v *Move, pool string) error {
 	m.mu.Lock()
 	v.pools = [2]string{l.Pool, pool}
 	m.mu.Unlock()
+	if n := len(snapshotsIn(source, l.Pool, v.name)); n > MostMoved {
+		return fmt.Errorf("it has %d snapshots, and moves with at most %d: delete some", n, MostMoved)
+	}
 	if !v.alone {
 		if v.past, err = m.pastOf(v.name, l.Pool, source, pool); err != nil {
 			return err
@@ -284,6 +287,17 @@ func (m *Mux) Settle(ctx context.Context, name string) error { return m.settle(c
 
 // Has tells whether a pool in service has data of a name.
 func (m *Mux) Has(pool, name string) bool { return m.lies(name, pool, [16]byte{}) }
+
+// Other is a pool in service other than one that has data of a name, "" without one.
+func (m *Mux) Other(pool, name string) (other string) {
+	m.any(func(l LUNStats) bool {
+		if l.Name == name && l.Pool != pool {
+			other = l.Pool
+		}
+		return other != ""
+	})
+	return other
+}
 
 // MovesTo is the pool to which a LUN is being moved, "" when it is not.
 func (m *Mux) MovesTo(name string) string {

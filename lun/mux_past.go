@@ -8,6 +8,10 @@ import (
 	"strings"
 )
 
+// MostMoved is the snapshots that a LUN may have when it moves, with them or without: a
+// pool gives so many other names at once.
+const MostMoved = 2047
+
 // past is a snapshot that moves with its LUN.
 type past struct {
 	is     SnapshotStats

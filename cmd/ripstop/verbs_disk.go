@@ -171,8 +171,14 @@ func (d *daemon) dropUnfinished(ctx context.Context, name string) error {
 	ctx = context.WithoutCancel(ctx)
 	made := d.made()
 	remove := d.drivers.deleteLUN
+	pool := made.Unfinished[name]
 	if _, _, snapshot := lun.SplitSnapshot(name); snapshot {
 		remove = d.drivers.deleteSnapshot
+	} else if other := d.drivers.lun.Other(pool, name); other != "" { // names are deleted whatever pool they are in
+		if d.drivers.lun.Has(pool, name) {
+			return fmt.Errorf("LUN %s: pool %s has what an import into it left, and pool %s another one of its name: take pool %s out of service until that is deleted", name, pool, other, other)
+		}
+		return d.save(made.WithoutLUN(name).Finished(name))
 	} else {
 		if _, err := d.make(ctx, "end the import of LUN "+name, made.WithoutLUN(name)); err != nil {
 			return err

@@ -103,6 +103,9 @@ func (d *daemon) movable(ctx context.Context, ask v1.MoveLUN, l lun.LUNStats) er
 		return refused(http.StatusConflict, "move LUN %s: %v", name, err)
 	}
 	past, used := d.snapshotsOf(name), l.Used
+	if len(past) > lun.MostMoved {
+		return refused(http.StatusConflict, "move LUN %s: it has %d snapshots, and moves with at most %d, also where they are left behind: delete some", name, len(past), lun.MostMoved)
+	}
 	for _, s := range d.drivers.lun.Snapshots() {
 		if of, _, _ := lun.SplitSnapshot(s.Name); of == name && !ask.Alone {
 			used += s.Exclusive // at least
