@@ -37,7 +37,7 @@ func Probe(ctx context.Context, newGuard func() (Guard, error)) error {
 		return fmt.Errorf("dataplane bridge: %w: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN", err)
 	}
 	if err != nil {
-		return fmt.Errorf("dataplane bridge: %w: it needs CONFIG_BRIDGE_VLAN_FILTERING, 8021q, and BPF on clsact", err)
+		return fmt.Errorf("dataplane bridge: %w: it needs Linux 5.13 or newer with CONFIG_BRIDGE_VLAN_FILTERING, 8021q, and BPF on clsact", err)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
 
 	"ripstop/vswitch"
 )
@@ -92,6 +93,10 @@ func secret() uint64 {
 // next is the switch with the program of the spec, over the same maps.
 func (p *plane) next(spec *ebpf.CollectionSpec) (*plane, error) {
 	need := p.need(spec)
+	// Before Linux 5.11 a lack of it looks like a lack of privileges.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("lift the limit of locked memory: %w", err)
+	}
 	c, err := ebpf.NewCollectionWithOptions(need, ebpf.CollectionOptions{MapReplacements: p.maps.byName()})
 	if err != nil {
 		return nil, fmt.Errorf("load program: %w", err)
