@@ -216,9 +216,8 @@ func TestMirrorLegsComeAndGoInCrashes(t *testing.T) {
 		rounds = 20
 	}
 	for seed := range rounds {
-		crashLegs(t, seed)
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
+		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { crashLegs(t, seed) }) {
+			return
 		}
 	}
 }

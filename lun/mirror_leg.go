@@ -38,8 +38,8 @@ type LegStats struct {
 // comes back it is another leg.
 type leg struct {
 	pool   string
-	name   string // that the engine knows it by
-	volume Volume // nil where it is away from the beginning
+	called atomic.Pointer[string] // the name that the engine knows it by
+	volume Volume                 // nil where it is away from the beginning
 	prompt Prompt
 	queue  Queue
 
@@ -50,6 +50,8 @@ type leg struct {
 	gone    bool              // none is begun any more: lost is closed
 	started map[*started]bool // reads that nobody waits for
 }
+
+func (l *leg) name() string { return *l.called.Load() }
 
 // begin tells whether an access may begin, and then end is to be called after it.
 func (l *leg) begin() bool {
@@ -76,7 +78,8 @@ func (l *leg) pending() int {
 }
 
 func newLeg(pool, name string, v Volume) *leg {
-	l := &leg{pool: pool, name: name, volume: v, lost: make(chan struct{}), started: map[*started]bool{}}
+	l := &leg{pool: pool, volume: v, lost: make(chan struct{}), started: map[*started]bool{}}
+	l.called.Store(&name)
 	l.prompt, _ = v.(Prompt)
 	l.queue, _ = v.(Queue)
 	return l

@@ -77,7 +77,7 @@ func (m *Mux) growMirror(ctx context.Context, mir *Mirror, s GrowLUN) error {
 		if e == nil {
 			return fmt.Errorf("pool %s is not in service", l.pool)
 		}
-		if err := e.Do(ctx, GrowLUN{l.name, s.From, s.To}); err != nil {
+		if err := e.Do(ctx, GrowLUN{l.name(), s.From, s.To}); err != nil {
 			return err
 		}
 	}
@@ -89,7 +89,7 @@ func (m *Mux) growMirror(ctx context.Context, mir *Mirror, s GrowLUN) error {
 func (m *Mux) ofLegs(ctx context.Context, mir *Mirror, step func(name string) Step) error {
 	for _, l := range mir.view.Load().in(written) {
 		if e := m.ofPool(l.pool); e != nil {
-			if err := e.Do(ctx, step(l.name)); err != nil {
+			if err := e.Do(ctx, step(l.name())); err != nil {
 				return fmt.Errorf("its leg in pool %s: %w", l.pool, err)
 			}
 		}

@@ -147,7 +147,11 @@ func (m *Mux) returnLeg(ctx context.Context, mir *Mirror, pool string) error {
 		return f.foreign()
 	}
 	if name == "" {
-		name = l.name
+		var err error
+		if name, err = m.freeName(ctx, mir, l); err != nil {
+			mir.failed(pool, err.Error())
+			return fmt.Errorf("its leg in pool %s is away: %w", pool, err)
+		}
 	}
 	lacks, err := mir.lacks(f)
 	if err != nil {
@@ -159,6 +163,26 @@ func (m *Mux) returnLeg(ctx context.Context, mir *Mirror, pool string) error {
 		return fmt.Errorf("its leg in pool %s is away: %w", pool, err)
 	}
 	return mir.resume(newLeg(pool, name, volume), lacks)
+}
+
+// freeName is the name of a leg that is made, which the other one does not have: no engine
+// keeps two LUNs of one name. By the LUN's own name a leg is known by its identifier, which
+// new data have not.
+func (m *Mux) freeName(ctx context.Context, mir *Mirror, l *leg) (string, error) {
+	for _, other := range mir.view.Load().legs {
+		if other == nil || other == l || other.name() == mir.name {
+			continue
+		}
+		e, ok := m.ofPool(other.pool).(Renamer)
+		if !ok {
+			return "", fmt.Errorf("pool %s is not in service", other.pool)
+		}
+		if err := e.Rename(ctx, other.pool, other.name(), mir.name, mir.id); err != nil {
+			return "", err
+		}
+		other.called.Store(&mir.name)
+	}
+	return mir.name + legSuffix, nil
 }
 
 // reopenLeg opens a leg that was away, anew where it takes no writes.
@@ -255,12 +279,12 @@ func (m *Mux) dropLegs(ctx context.Context, mir *Mirror, pool string) error {
 	if err != nil {
 		return err
 	}
-	if l.name != mir.name {
+	if l.name() != mir.name {
 		e, ok := m.ofPool(pool).(Renamer)
 		if !ok {
 			return fmt.Errorf("pool %s is not in service", pool)
 		}
-		if err := e.Rename(ctx, pool, l.name, mir.name, mir.id); err != nil {
+		if err := e.Rename(ctx, pool, l.name(), mir.name, mir.id); err != nil {
 			return err
 		}
 	}
@@ -329,7 +353,7 @@ func (m *Mux) destroyLeg(ctx context.Context, lun, pool string, id [16]byte) err
 		if !there {
 			continue
 		}
-		if v, err := e.Volume(name); err == nil && v.Info().ID == is {
+		if v, err := e.Volume(name); err == nil && v.Info().ID == is && !m.isLegElsewhere(lun, name, pool) {
 			if err := e.Do(ctx, CloseLUN{name}); err != nil {
 				return err
 			}
@@ -342,6 +366,14 @@ func (m *Mux) destroyLeg(ctx context.Context, lun, pool string, id [16]byte) err
 		return err
 	}
 	return m.SetRecord(ctx, pool, lun+legSuffix, nil)
+}
+
+// isLegElsewhere tells whether a mirror in service has a leg by a name in another pool.
+func (m *Mux) isLegElsewhere(lun, name, pool string) bool {
+	mir := m.mirrorOf(lun)
+	return mir != nil && slices.ContainsFunc(mir.view.Load().legs[:], func(l *leg) bool {
+		return l != nil && l.pool != pool && l.volume != nil && l.name() == name
+	})
 }
 
 // sweepPool deletes what legs left in a pool that has come into service.

@@ -136,9 +136,6 @@ func (m *Mux) openMirror(ctx context.Context, s OpenLUN) error {
 	if err := mir.settle(w, v); err != nil {
 		return err
 	}
-	if err := m.takeName(ctx, mir); err != nil {
-		return err
-	}
 	m.mu.Lock()
 	m.mirrors[s.Name] = mir
 	m.mu.Unlock()
@@ -172,26 +169,6 @@ func foreign(lun string, w *witness, legs []found, names []string) error {
 			return l.foreign()
 		}
 	}
-	return nil
-}
-
-// takeName gives the leg that has everything the LUN's name where the one that had it has
-// left: no engine keeps two LUNs of one name, and the new leg needs the other. That the
-// former has left is on stable storage, and nobody uses the mirror yet.
-func (m *Mux) takeName(ctx context.Context, mir *Mirror) error {
-	v := mir.view.Load()
-	if v.legs[1] == nil || v.legs[0].name != v.legs[1].name {
-		return nil
-	}
-	l := v.in(inSync)[0]
-	e, ok := m.ofPool(l.pool).(Renamer)
-	if !ok {
-		return fmt.Errorf("pool %s is not in service", l.pool)
-	}
-	if err := e.Rename(ctx, l.pool, l.name, mir.name, mir.id); err != nil {
-		return err
-	}
-	l.name = mir.name
 	return nil
 }
 
@@ -289,6 +266,11 @@ func (m *Mirror) settle(w *witness, v verdict) error {
 		return m.save(m.witness(is, whole[0].pool, whole[1].pool))
 	}
 	if w == nil || !slices.Equal(w.Whole, []string{whole[0].pool}) || !m.knew(w) { // another leg has its own epochs
+		// The leg follows the witness before that goes on: two epochs behind, it would be no
+		// leg that has everything any more.
+		if err := m.persistLocked(); err != nil {
+			return err
+		}
 		m.epoch, m.base = m.epoch.next(), m.epoch
 		if w == nil && whole[0] != nil && v.base != (epoch{}) { // it was alone before
 			m.base = v.base

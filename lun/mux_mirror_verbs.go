@@ -87,7 +87,7 @@ func (m *Mux) checkMirror(ctx context.Context, mir *Mirror, read func(n int64)) 
 		if e == nil {
 			continue
 		}
-		more, err := e.Check(ctx, l.name, read)
+		more, err := e.Check(ctx, l.name(), read)
 		if err != nil {
 			return faults, err
 		}
