@@ -226,8 +226,8 @@ func TestReservedLatency(t *testing.T) {
 		all.Go(func() { load(s.Volume("b", &volume{d: d}), 512, 4096, 5*time.Second) })
 		_, took := load(s.Volume("a", &volume{d: d}), 1, 4096, 5*time.Second)
 		all.Wait()
-		// Of the 32 that are in the disk before it, and its own.
-		if most := 5 * 800 * time.Microsecond; took > most {
+		// Of the 32 that are in the disk before it, and its own; the mean of many is not exact.
+		if most := 5*800*time.Microsecond + time.Microsecond; took > most {
 			t.Errorf("an access takes %v, want at most %v; without a promise it would be %v", took, most, 512/8*800*time.Microsecond)
 		}
 	})
