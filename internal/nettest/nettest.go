@@ -49,6 +49,11 @@ func Main(m interface{ Run() int }) {
 	os.Exit(code)
 }
 
+// Outside is the environment of a command that runs tests in namespaces of their own.
+func Outside() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, inside+"=") })
+}
+
 func isFuzzWorker(arg string) bool { return strings.HasPrefix(arg, "-test.fuzzworker") }
 
 // again runs this binary inside new namespaces and passes signals on to it.
