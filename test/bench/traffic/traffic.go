@@ -108,8 +108,13 @@ func connect(address [4]byte) (int, error) {
 func stream(outs, ins []int, at Placement, d time.Duration) (float64, error) {
 	var got atomic.Uint64
 	var group sync.WaitGroup
+	unpinned := make(chan error, len(outs)+len(ins))
 	run := func(cpu int, f func()) {
-		group.Go(func() { _ = OnCPU(cpu, func() error { f(); return nil }) })
+		group.Go(func() {
+			if err := OnCPU(cpu, func() error { f(); return nil }); err != nil {
+				unpinned <- err
+			}
+		})
 	}
 	buf := make([]byte, 128<<10)
 	for i := range outs {
@@ -143,6 +148,10 @@ func stream(outs, ins []int, at Placement, d time.Duration) (float64, error) {
 		}
 	}
 	group.Wait()
+	close(unpinned)
+	for err := range unpinned {
+		errs = append(errs, err)
+	}
 	for _, fd := range slices.Concat(outs, ins) {
 		errs = append(errs, unix.Close(fd))
 	}
