@@ -7,47 +7,28 @@ import (
 	"ripstop/test/bench/figures"
 )
 
-// Sample is one load of one cell in one round.
+// Sample is one load of a LUN.
 type Sample struct {
-	Cell, Round         int
-	Sealed              bool
+	Cell, LUN           string
+	Round               int
 	IOPS, P50, P99, CPU float64 // latencies and CPU of the daemon for each access in microseconds
 }
 
-// Results is everything that was measured.
+// Key is whose figures these are.
+func (s Sample) Key() figures.Key[string] {
+	return figures.Key[string]{Cell: s.Cell, Who: s.LUN, Round: s.Round}
+}
+
+// Results are all samples of a run, and where and how it ran.
 type Results struct {
 	Facts   figures.Facts
-	Samples []Sample
+	Samples figures.Samples[string, Sample]
 }
 
-// of is a figure of a cell's LUN, by round.
-func (r Results) of(cell int, sealed bool, figure func(Sample) float64) map[int]float64 {
-	out := map[int]float64{}
-	for _, s := range r.Samples {
-		if s.Cell == cell && s.Sealed == sealed {
-			out[s.Round] = figure(s)
-		}
-	}
-	return out
-}
-
-func spread(rounds map[int]float64) figures.Spread {
-	var v []float64
-	for _, x := range rounds {
-		v = append(v, x)
-	}
-	return figures.SpreadOf(v)
-}
-
-// ratio is sealed over plain, round by round.
-func (r Results) ratio(cell int, figure func(Sample) float64) figures.Spread {
-	plain, ratios := r.of(cell, false, figure), map[int]float64{}
-	for round, x := range r.of(cell, true, figure) {
-		if plain[round] > 0 {
-			ratios[round] = x / plain[round]
-		}
-	}
-	return spread(ratios)
+// join is these results with those of a later run.
+func (r Results) join(later Results) (Results, error) {
+	facts, err := r.Facts.Join(later.Facts)
+	return Results{facts, r.Samples.Join(later.Samples)}, err
 }
 
 func iops(s Sample) float64 { return s.IOPS }
@@ -58,19 +39,19 @@ func cpu(s Sample) float64  { return s.CPU }
 func (r Results) table() string {
 	var b strings.Builder
 	b.WriteString("| load | LUN | IOPS | p50 µs | p99 µs | CPU µs per I/O | IOPS, ratio (rounds) | CPU, ratio |\n|---|---|--:|--:|--:|--:|---|---|\n")
-	for n, c := range cells {
-		if !spread(r.of(n, false, iops)).OK() {
-			continue
-		}
+	for _, c := range cells {
 		title := c.title
-		for _, sealed := range []bool{false, true} {
-			name, ratios := "plain", " | "
-			if sealed {
-				q, p := r.ratio(n, iops), r.ratio(n, cpu)
-				name, ratios = "encrypted", fmt.Sprintf("**%.2f** (%.2f–%.2f) | %.2f", q.Median, q.Least, q.Most, p.Median)
+		for _, who := range []string{plain, sealed} {
+			if len(r.Samples.Of(c.title, who)) == 0 {
+				continue
 			}
-			m := func(f func(Sample) float64) float64 { return spread(r.of(n, sealed, f)).Median }
-			fmt.Fprintf(&b, "| %s | %s | %.0f | %.0f | %.0f | %.1f | %s |\n", title, name, m(iops), m(p50), m(p99), m(cpu), ratios)
+			ratios := " | "
+			if who == sealed {
+				q, p := r.Samples.Ratio(c.title, who, plain, iops), r.Samples.Ratio(c.title, who, plain, cpu)
+				ratios = fmt.Sprintf("**%.2f** (%.2f–%.2f) | %.2f", q.Median, q.Least, q.Most, p.Median)
+			}
+			m := func(f func(Sample) float64) float64 { return r.Samples.Value(c.title, who, f).Median }
+			fmt.Fprintf(&b, "| %s | %s | %.0f | %.0f | %.0f | %.1f | %s |\n", title, who, m(iops), m(p50), m(p99), m(cpu), ratios)
 			title = ""
 		}
 	}

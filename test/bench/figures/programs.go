@@ -27,8 +27,8 @@ func Processor(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
 
-// IO is what iscsi-load measured; latencies in microseconds.
-type IO struct{ IOPS, P50, P99, Count float64 }
+// IO is what iscsi-load measured; latencies in microseconds. CPU is filled in by who knows the target.
+type IO struct{ IOPS, P50, P99, Count, CPU float64 }
 
 // ParseIO reads the line that iscsi-load prints.
 func ParseIO(line string) (io IO, err error) {

@@ -85,13 +85,13 @@ func measured() Results {
 func TestRatiosAreTakenRoundByRound(t *testing.T) {
 	r := measured()
 	c := r.cells()[0]
-	if got := r.ratio(c, "ripstop", "tgtd", iops); got != (figures.Spread{Median: 3, Least: 2, Most: 4}) {
+	if got := r.Samples.Ratio(c, "ripstop", "tgtd", iops); got != (figures.Spread{Median: 3, Least: 2, Most: 4}) {
 		t.Errorf("speed: %v", got)
 	}
-	if got := r.ratio(c, "ripstop", "tgtd", cpu); math.Abs(got.Median-0.35) > 1e-9 {
+	if got := r.Samples.Ratio(c, "ripstop", "tgtd", cpu); math.Abs(got.Median-0.35) > 1e-9 {
 		t.Errorf("CPU: %v", got)
 	}
-	if got := r.ratio(c, "gotgt", "tgtd", iops); got.OK() {
+	if got := r.Samples.Ratio(c, "gotgt", "tgtd", iops); got.OK() {
 		t.Errorf("a failed target has a ratio: %v", got)
 	}
 }
@@ -151,28 +151,25 @@ func TestPictureIsXML(t *testing.T) {
 	}
 }
 
-// TestAfter: a table in pieces has each cell once, as it was measured last.
-func TestAfter(t *testing.T) {
+// TestJoin: a table in pieces has each cell once, as it was measured last.
+func TestJoin(t *testing.T) {
 	one, two := cells()[0], cells()[1]
 	facts := figures.Facts{Seconds: 1, Rounds: 1, Command: "a"}
 	first := Results{Facts: facts, Samples: []Sample{{Cell: one, IOPS: 1}, {Cell: two, IOPS: 2}}}
 	facts.Command = "b"
 	second := Results{Facts: facts, Samples: []Sample{{Cell: one, IOPS: 3}}}
-	r, err := second.after(first)
+	r, err := first.join(second)
 	if err != nil || len(r.Samples) != 2 || r.Facts.Command != "a`, `b" {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	if c := r.cells(); len(c) != 2 || c[0] != one {
 		t.Errorf("cells in the order %v", c)
 	}
-	if got := r.of(one, "")[0].IOPS; got != 3 {
+	if got := r.Samples.Of(one, "")[0].IOPS; got != 3 {
 		t.Errorf("%v of the cell that was measured anew", got)
 	}
-	if r, err := second.after(Results{}); err != nil || len(r.Samples) != 1 {
-		t.Errorf("after nothing: %+v, %v", r, err)
-	}
 	second.Facts.Rounds = 2
-	if _, err := second.after(first); err == nil {
+	if _, err := first.join(second); err == nil {
 		t.Error("pieces that were measured in two ways are one table")
 	}
 }

@@ -113,7 +113,7 @@ func (r Results) turnsBounds() string {
 }
 
 func (r Results) median(c Cell, target string, figure func(Sample) float64) float64 {
-	return r.value(c, target, figure).Median
+	return r.Samples.Value(c, target, figure).Median
 }
 
 func loadCPU(s Sample) float64 { return s.Load }

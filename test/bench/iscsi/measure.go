@@ -64,7 +64,7 @@ func (b *bench) stop() {
 func (b *bench) fill(ctx context.Context, d *peers.Daemon, lun int) error {
 	const block = 256 << 10
 	_, err := b.runLoad(ctx, d, "-m", "sw", "-b", strconv.Itoa(block), "-q", "8", "-t", "600",
-		"-n", strconv.FormatInt(b.size<<20/block, 10), d.URLs(lun)[0])
+		"-n", strconv.FormatInt(b.Size<<20/block, 10), d.URLs(lun)[0])
 	if err != nil {
 		return fmt.Errorf("fill %s: %w", d.Name, err)
 	}
@@ -97,7 +97,7 @@ func (b *bench) cell(ctx context.Context, c Cell, round int, r *Results) error {
 		if way.name == inTurns && (c.Depth != 32 || c.writes()) {
 			continue
 		}
-		s, err := fio(ctx, b.targets[0].File(coldLUN), c, b.seconds, way.args)
+		s, err := fio(ctx, b.targets[0].File(coldLUN), c, b.Seconds, way.args)
 		if err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func (b *bench) sample(ctx context.Context, d *peers.Daemon, c Cell) (Sample, er
 		return Sample{}, err
 	}
 	s, err := b.runLoad(ctx, d, "-m", c.Mode, "-b", strconv.Itoa(c.Block), "-q", strconv.Itoa(c.Depth),
-		"-s", strconv.Itoa(c.Sessions), "-t", fmt.Sprint(b.seconds), d.URLs(lun)[0])
+		"-s", strconv.Itoa(c.Sessions), "-t", fmt.Sprint(b.Seconds), d.URLs(lun)[0])
 	if err != nil {
 		return s.Sample, err
 	}

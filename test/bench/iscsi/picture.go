@@ -72,7 +72,7 @@ func grid(b *strings.Builder, height int) {
 func (r Results) row(b *strings.Builder, c Cell, y float64) {
 	figures.Text(b, labelWidth-10, y+15, "end", 12, "#222222", c.Title())
 	for i, t := range []string{"ripstop", "tgtd", "gotgt"} {
-		s := r.ratio(c, t, "tgtd", iops)
+		s := r.Samples.Ratio(c, t, "tgtd", iops)
 		if !s.OK() || s.Median <= 0 {
 			continue
 		}

@@ -41,17 +41,17 @@ func cacheTitle(cold bool) string {
 func (r Results) rows(b *strings.Builder, c Cell) {
 	title := c.Title()
 	for _, t := range targets {
-		if len(r.of(c, t)) == 0 {
+		if len(r.Samples.Of(c, t)) == 0 {
 			if r.tried(c, t) {
 				fmt.Fprintf(b, "| %s | %s | no figures: it failed | | | | | | | | | |\n", title, t)
 				title = ""
 			}
 			continue
 		}
-		get := func(f func(Sample) float64) float64 { return r.value(c, t, f).Median }
+		get := func(f func(Sample) float64) float64 { return r.Samples.Value(c, t, f).Median }
 		fmt.Fprintf(b, "| %s | %s | %.0f | %.0f | %.0f | %.0f | %.0f | %s | %s | %s | %s | %s |\n", title, t, get(iops), get(func(s Sample) float64 { return s.MBps }),
 			get(func(s Sample) float64 { return s.P50 }), get(p99), get(func(s Sample) float64 { return s.P999 }), processor(get(cpu)), processor(get(func(s Sample) float64 { return s.Load })), processor(get(busy)),
-			ratioText(r.ratio(c, t, "tgtd", iops), t), ratioText(r.ratio(c, t, "tgtd", cpu), t))
+			ratioText(r.Samples.Ratio(c, t, "tgtd", iops), t), ratioText(r.Samples.Ratio(c, t, "tgtd", cpu), t))
 		title = ""
 	}
 }
@@ -87,7 +87,7 @@ func (r Results) tried(c Cell, target string) bool {
 func (r Results) goalList() []figures.Goal {
 	var list []figures.Goal
 	for _, c := range r.cells() {
-		speed := r.ratio(c, "ripstop", "tgtd", iops)
+		speed := r.Samples.Ratio(c, "ripstop", "tgtd", iops)
 		if c.Sessions == 1 && !c.Cold {
 			bound := 1.3
 			if c.Block == 4096 && c.Depth == 32 {
@@ -96,11 +96,11 @@ func (r Results) goalList() []figures.Goal {
 			if c.Depth < 128 {
 				list = append(list, figures.Goal{What: c.Title() + ": speed ÷ tgtd", Least: true, Bound: bound, Have: speed})
 			}
-			list = append(list, figures.Goal{What: c.Title() + ": CPU per I/O ÷ tgtd", Least: false, Bound: 0.5, Have: r.ratio(c, "ripstop", "tgtd", cpu)},
-				figures.Goal{What: c.Title() + ": p99 ÷ tgtd", Least: false, Bound: 1, Have: r.ratio(c, "ripstop", "tgtd", p99)})
+			list = append(list, figures.Goal{What: c.Title() + ": CPU per I/O ÷ tgtd", Least: false, Bound: 0.5, Have: r.Samples.Ratio(c, "ripstop", "tgtd", cpu)},
+				figures.Goal{What: c.Title() + ": p99 ÷ tgtd", Least: false, Bound: 1, Have: r.Samples.Ratio(c, "ripstop", "tgtd", p99)})
 		}
 		if c.Sessions == 1 && c.Cold && c.Depth == 32 {
-			list = append(list, figures.Goal{What: "cold " + c.Title() + ": speed ÷ fio with io_uring", Least: true, Bound: 0.9, Have: r.ratio(c, "ripstop", "fio", iops)})
+			list = append(list, figures.Goal{What: "cold " + c.Title() + ": speed ÷ fio with io_uring", Least: true, Bound: 0.9, Have: r.Samples.Ratio(c, "ripstop", "fio", iops)})
 		}
 		if c.Sessions == 16 && !c.Cold {
 			list = append(list, figures.Goal{What: c.Title() + ": speed ÷ one session", Least: true, Bound: 1.5, Have: r.overOne(c)})
@@ -113,9 +113,9 @@ func (r Results) goalList() []figures.Goal {
 func (r Results) overOne(c Cell) figures.Spread {
 	one := c
 	one.Sessions = 1
-	alone := r.of(one, "ripstop")
+	alone := r.Samples.Of(one, "ripstop")
 	var v []float64
-	for round, s := range r.of(c, "ripstop") {
+	for round, s := range r.Samples.Of(c, "ripstop") {
 		if a, ok := alone[round]; ok {
 			v = append(v, s.IOPS/a.IOPS)
 		}
@@ -130,7 +130,7 @@ func (r Results) goals() string { return figures.Goals(r.goalList(), 1) }
 func (r Results) change() string {
 	var b strings.Builder
 	for _, c := range r.cells() {
-		speed := r.ratio(c, "ripstop", "before", iops)
+		speed := r.Samples.Ratio(c, "ripstop", "before", iops)
 		if !speed.OK() {
 			continue
 		}
@@ -138,7 +138,7 @@ func (r Results) change() string {
 			b.WriteString("\n| load | IOPS ÷ before (rounds) | CPU ÷ before | p99 ÷ before |\n|---|---|---|---|\n")
 		}
 		fmt.Fprintf(&b, "| %s: %s | %s | %s | %s |\n", c.cache(), c.Title(), ratioText(speed, ""),
-			ratioText(r.ratio(c, "ripstop", "before", cpu), ""), ratioText(r.ratio(c, "ripstop", "before", p99), ""))
+			ratioText(r.Samples.Ratio(c, "ripstop", "before", cpu), ""), ratioText(r.Samples.Ratio(c, "ripstop", "before", p99), ""))
 	}
 	return b.String()
 }

@@ -1,57 +1,33 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	"ripstop/test/bench/figures"
 )
 
+// Key is whose figures these are.
+func (s Sample) Key() figures.Key[Cell] {
+	return figures.Key[Cell]{Cell: s.Cell, Who: s.Target, Round: s.Round, Fault: s.Fault}
+}
+
 // Results are all samples of a run, and where and how it ran.
 type Results struct {
 	Facts   figures.Facts
-	Samples []Sample
+	Samples figures.Samples[Cell, Sample]
 }
 
-func readResults(name string) (Results, error) {
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return Results{}, err
+// join is these results with those of a later run, which was measured in the same way.
+func (r Results) join(later Results) (Results, error) {
+	a, b := r.Facts, later.Facts
+	if a.Seconds != b.Seconds || a.Rounds != b.Rounds || a.SizeMiB != b.SizeMiB {
+		return r, errors.New("-more: the earlier results were measured in another way: measure all in one way")
 	}
-	var r Results
-	return r, json.Unmarshal(b, &r)
-}
-
-func (r Results) write(name string) error {
-	b, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(name, b, 0o644)
-}
-
-// after is r and what of an earlier piece it does not hold anew.
-func (r Results) after(piece Results) (Results, error) {
-	if len(piece.Samples) == 0 {
-		return r, nil
-	}
-	a, b := piece.Facts, r.Facts
-	if a.Seconds != b.Seconds || a.Rounds != b.Rounds || a.SizeMiB != b.SizeMiB || a.CPU != b.CPU || a.Kernel != b.Kernel {
-		return r, errors.New("add to the earlier pieces: they were measured in another way or on another machine: measure all in one way")
-	}
-	b.LoadBefore, b.Command = a.LoadBefore, a.Command+"`, `"+b.Command
-	all := Results{Facts: b}
-	fresh := r.cells()
-	for _, s := range piece.Samples {
-		if !slices.Contains(fresh, s.Cell) {
-			all.Samples = append(all.Samples, s)
-		}
-	}
-	all.Samples = append(all.Samples, r.Samples...)
-	return all, nil
+	facts, err := a.Join(b)
+	facts.Command = a.Command + "`, `" + b.Command
+	return Results{facts, r.Samples.Join(later.Samples)}, err
 }
 
 // add keeps a sample and shows it.
@@ -72,39 +48,6 @@ func (r Results) cells() []Cell {
 		}
 	}
 	return seen
-}
-
-// of are the good samples of a cell and target, by round.
-func (r Results) of(c Cell, target string) map[int]Sample {
-	m := map[int]Sample{}
-	for _, s := range r.Samples {
-		if s.Cell == c && s.Target == target && s.Fault == "" {
-			m[s.Round] = s
-		}
-	}
-	return m
-}
-
-// value is one figure of a cell and target over the rounds.
-func (r Results) value(c Cell, target string, figure func(Sample) float64) figures.Spread {
-	var v []float64
-	for _, s := range r.of(c, target) {
-		v = append(v, figure(s))
-	}
-	return figures.SpreadOf(v)
-}
-
-// ratio compares two targets round by round: in one round both met the same
-// machine.
-func (r Results) ratio(c Cell, target, to string, figure func(Sample) float64) figures.Spread {
-	var v []float64
-	others := r.of(c, to)
-	for round, s := range r.of(c, target) {
-		if o, ok := others[round]; ok && figure(o) > 0 {
-			v = append(v, figure(s)/figure(o))
-		}
-	}
-	return figures.SpreadOf(v)
 }
 
 func iops(s Sample) float64 { return s.IOPS }

@@ -13,7 +13,7 @@ func measured() Results {
 	for round := range 2 {
 		for _, c := range cases() {
 			for i, l := range c.loads {
-				r.Samples = append(r.Samples, Sample{Case: c.name, LUN: names[l.lun], Round: round, IOPS: float64(1000 * (i + 1)), P50: 10, P99: 20})
+				r.Samples = append(r.Samples, Sample{Case: c.name, LUN: names[l.LUN], Round: round, IOPS: float64(1000 * (i + 1)), P50: 10, P99: 20})
 			}
 		}
 	}

@@ -14,10 +14,21 @@ type Sample struct {
 	IOPS, P50, P99 float64 // latencies in microseconds
 }
 
-// Results is everything that was measured.
+// Key is whose figures these are.
+func (s Sample) Key() figures.Key[string] {
+	return figures.Key[string]{Cell: s.Case, Who: s.LUN, Round: s.Round}
+}
+
+// Results are all samples of a run, and where and how it ran.
 type Results struct {
 	Facts   figures.Facts
-	Samples []Sample
+	Samples figures.Samples[string, Sample]
+}
+
+// join is these results with those of a later run.
+func (r Results) join(later Results) (Results, error) {
+	facts, err := r.Facts.Join(later.Facts)
+	return Results{facts, r.Samples.Join(later.Samples)}, err
 }
 
 // value is a figure of one LUN, or of all together.
@@ -44,7 +55,7 @@ func p99(s Sample) float64  { return s.P99 }
 func (r Results) capacity() float64 {
 	sum := 0.
 	for _, s := range r.Samples {
-		if s.Case == "free" && s.Round == 0 {
+		if s.Case == free && s.Round == 0 {
 			sum += s.IOPS
 		}
 	}
@@ -103,7 +114,7 @@ func (r Results) table() string {
 	for _, c := range cases() {
 		title := c.title
 		for _, l := range c.loads {
-			n := names[l.lun]
+			n := names[l.LUN]
 			v := r.value(c.name, n, iops)
 			fmt.Fprintf(&b, "| %s | %s | %.0f (%.0f–%.0f) | %.0f | %.0f |\n", title, n, v.Median, v.Least, v.Most, r.value(c.name, n, p50).Median, r.value(c.name, n, p99).Median)
 			title = ""

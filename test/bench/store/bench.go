@@ -27,11 +27,11 @@ type bench struct {
 	imaged bool         // there is a qcow2 image
 }
 
-func (b *bench) bytes() int64 { return b.size << 20 }
+func (b *bench) bytes() int64 { return b.Size << 20 }
 
 func (b *bench) start(ctx context.Context) error {
 	var err error
-	if b.file, err = store.Open(filepath.Join(b.dir, "pool"), store.Options{Direct: true, Ring: b.ring}); err != nil {
+	if b.file, err = store.Open(filepath.Join(b.Dir, "pool"), store.Options{Direct: true, Ring: b.ring}); err != nil {
 		return err
 	}
 	if !b.file.Direct() {
@@ -83,7 +83,7 @@ func (b *bench) raw(ctx context.Context, name string, filled bool) (bare, error)
 	if f, ok := b.raws[name]; ok {
 		return f, nil
 	}
-	path := filepath.Join(b.dir, name+".raw")
+	path := filepath.Join(b.Dir, name+".raw")
 	made, err := os.Create(path)
 	if err != nil {
 		return bare{}, err
@@ -223,11 +223,11 @@ func (b *bench) cell(ctx context.Context, c Cell, round int, r *Results) (err er
 	}
 	for _, t := range order {
 		if c.State == "steady" || c.State == "hundred" { // intents are there, as after a while
-			if _, err := drive(ctx, t.v, c, b.bytes(), min(b.seconds, 0.3), t.look); err != nil {
+			if _, err := drive(ctx, t.v, c, b.bytes(), min(b.Seconds, 0.3), t.look); err != nil {
 				return err
 			}
 		}
-		s, err := drive(ctx, t.v, c, b.bytes(), b.seconds, t.look)
+		s, err := drive(ctx, t.v, c, b.bytes(), b.Seconds, t.look)
 		if err != nil {
 			return err
 		}

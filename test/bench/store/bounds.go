@@ -21,7 +21,7 @@ type Bounds struct{ Raw, Overwrite, New float64 } // W F, W+W F, W F W F
 
 // bounds measures them in turns, in a file past the page cache.
 func (b *bench) bounds() (Bounds, error) {
-	path := filepath.Join(b.dir, "bounds.data")
+	path := filepath.Join(b.Dir, "bounds.data")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_DIRECT, 0o600)
 	if err != nil {
 		return Bounds{}, err

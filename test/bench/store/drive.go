@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ripstop/internal/disk"
+	"ripstop/test/bench/figures"
 )
 
 // Sample is one measurement. Latencies and CPU are in microseconds.
@@ -21,6 +22,11 @@ type Sample struct {
 	IOPS     float64
 	P50, P99 float64
 	CPU      float64 // of the process for each access
+}
+
+// Key is whose figures these are.
+func (s Sample) Key() figures.Key[Cell] {
+	return figures.Key[Cell]{Cell: s.Cell, Who: s.Target, Round: s.Round}
 }
 
 // access is one of those under way.

@@ -9,12 +9,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"runtime/pprof"
 	"time"
@@ -24,24 +22,16 @@ import (
 )
 
 type options struct {
-	dir, docs, cells, command, profile string
-	seconds                            float64
-	rounds                             int
-	size                               int64
-	qemu                               bool
-	mapped                             int64
+	figures.Options
+	profile string
+	qemu    bool
+	mapped  int64
 }
 
 func main() {
-	var o options
-	flag.StringVar(&o.dir, "dir", ".cache/bench-store", "directory of files, on the file system to measure on")
-	flag.StringVar(&o.docs, "docs", "", "write store.md and store.svg into this directory")
-	flag.StringVar(&o.cells, "cells", "", "only cells whose name matches this regular expression")
-	flag.StringVar(&o.command, "command", "", "how it was called, for the document")
+	o := options{Options: figures.Options{Dir: ".cache/bench-store", Name: "store", Seconds: 2, Rounds: 5, Size: 1024}}
+	o.Flags()
 	flag.StringVar(&o.profile, "profile", "", "write a profile of the processor to this file")
-	flag.Float64Var(&o.seconds, "seconds", 2, "length of one measurement")
-	flag.IntVar(&o.rounds, "rounds", 5, "measurements of each cell and target")
-	flag.Int64Var(&o.size, "size", 1024, "MiB of each LUN")
 	flag.BoolVar(&o.qemu, "qemu", true, "measure qcow2, too")
 	flag.Int64Var(&o.mapped, "mapped", 1024, "GiB mapped of the pool whose opening is timed; 0 is none")
 	flag.Parse()
@@ -49,41 +39,35 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
-	only, err := regexp.Compile(o.cells)
+	r, err := figures.Results(o.Options, func() (Results, error) { return results(ctx, o) }, Results.join)
 	if err != nil {
-		return fmt.Errorf("-cells: %w", err)
-	}
-	if err := errors.Join(os.RemoveAll(o.dir), os.MkdirAll(o.dir, 0o755)); err != nil {
 		return err
+	}
+	fmt.Print(r.table(), r.goals(), r.bounds())
+	return o.Write(r.document(), r.picture())
+}
+
+func results(ctx context.Context, o options) (r Results, err error) {
+	only, err := o.Only()
+	if err != nil {
+		return r, err
+	}
+	if err := errors.Join(os.RemoveAll(o.Dir), os.MkdirAll(o.Dir, 0o755)); err != nil {
+		return r, err
 	}
 	if o.profile != "" {
 		f, err := os.Create(o.profile)
 		if err != nil {
-			return err
+			return r, err
 		}
 		defer f.Close()
 		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
+			return r, err
 		}
 		defer pprof.StopCPUProfile()
 	}
-	r := Results{Facts: figures.Of(o.dir)}
-	r.Facts.Command, r.Facts.Seconds, r.Facts.Rounds, r.Facts.SizeMiB = o.command, o.seconds, o.rounds, o.size
-	if err := served(ctx, func(ring *uring.Ring) error { return measure(ctx, o, only, ring, &r) }); err != nil {
-		return err
-	}
-	fmt.Print(r.table(), r.goals(), r.bounds())
-	if o.docs == "" {
-		return nil
-	}
-	b, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		os.WriteFile(filepath.Join(o.dir, "store.json"), b, 0o644),
-		os.WriteFile(filepath.Join(o.docs, "store.md"), []byte(r.document()), 0o644),
-		os.WriteFile(filepath.Join(o.docs, "store.svg"), []byte(r.picture()), 0o644))
+	r.Facts = o.Facts()
+	return r, served(ctx, func(ring *uring.Ring) error { return measure(ctx, o, only, ring, &r) })
 }
 
 // served runs do with a ring in service.
@@ -107,7 +91,7 @@ func measure(ctx context.Context, o options, only *regexp.Regexp, ring *uring.Ri
 	if err := b.start(ctx); err != nil {
 		return err
 	}
-	for round := range o.rounds {
+	for round := range o.Rounds {
 		for _, c := range cells() {
 			if !only.MatchString(c.Name()) {
 				continue

@@ -50,7 +50,7 @@ func (s sparse) Grow(size int64) error { return s.Truncate(size) }
 // opening times the opening of a pool with a lot mapped, its map not in the page
 // cache, in turns after a stop and after a kill.
 func (b *bench) opening(ctx context.Context) (stopped, killed []float64, err error) {
-	path := filepath.Join(b.dir, "large.data")
+	path := filepath.Join(b.Dir, "large.data")
 	made, err := os.Create(path)
 	if err != nil {
 		return nil, nil, err

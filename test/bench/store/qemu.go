@@ -41,7 +41,7 @@ func (b *bench) qemuCell(ctx context.Context, c Cell, round int, r *Results) err
 
 // image is a qcow2 image with the data of the raw file, its space taken.
 func (b *bench) image(ctx context.Context) (string, error) {
-	path := filepath.Join(b.dir, "image.qcow2")
+	path := filepath.Join(b.Dir, "image.qcow2")
 	if b.imaged {
 		return path, nil
 	}
@@ -51,7 +51,7 @@ func (b *bench) image(ctx context.Context) (string, error) {
 }
 
 func (b *bench) qemuBench(ctx context.Context, c Cell, format, path string) (Sample, error) {
-	count := max(200, int(b.seconds*10000)*4096/c.Block*4)
+	count := max(200, int(b.Seconds*10000)*4096/c.Block*4)
 	step := c.Block
 	if c.Mode[0] == 'r' {
 		step = 10007 * c.Block // modulo the size, each place once

@@ -12,12 +12,28 @@ import (
 // Results are all samples of a run, and where and how it ran.
 type Results struct {
 	Facts     figures.Facts
-	Samples   []Sample
+	Samples   figures.Samples[Cell, Sample]
 	Snapshots []float64 // of a LUN of 100 GiB, milliseconds
 	Opening   []float64 // after a stop, milliseconds
 	Killed    []float64 // after a kill, likewise
 	Mapped    int64     // GiB of the pool that was opened
 	Bounds    Bounds
+}
+
+// join is these results with those of a later run.
+func (r Results) join(later Results) (Results, error) {
+	facts, err := r.Facts.Join(later.Facts)
+	later.Facts, later.Samples = facts, r.Samples.Join(later.Samples)
+	if later.Snapshots == nil {
+		later.Snapshots = r.Snapshots
+	}
+	if later.Mapped == 0 {
+		later.Opening, later.Killed, later.Mapped = r.Opening, r.Killed, r.Mapped
+	}
+	if later.Bounds == (Bounds{}) {
+		later.Bounds = r.Bounds
+	}
+	return later, err
 }
 
 // add keeps a sample and shows it.
@@ -51,37 +67,12 @@ func (r Results) cells() []Cell {
 	return seen
 }
 
-func (r Results) of(c Cell, target string) map[int]Sample {
-	m := map[int]Sample{}
-	for _, s := range r.Samples {
-		if s.Cell == c && s.Target == target {
-			m[s.Round] = s
-		}
-	}
-	return m
-}
-
-func (r Results) value(c Cell, target string, figure func(Sample) float64) figures.Spread {
-	var v []float64
-	for _, s := range r.of(c, target) {
-		v = append(v, figure(s))
-	}
-	return figures.SpreadOf(v)
-}
-
 // ratio is speed in relation to the base, round by round.
 func (r Results) ratio(c Cell, target string) figures.Spread { return r.over(c, target, base[target]) }
 
 // over is the speed of one target in relation to another, round by round.
 func (r Results) over(c Cell, target, other string) figures.Spread {
-	var v []float64
-	others := r.of(c, other)
-	for round, s := range r.of(c, target) {
-		if o, ok := others[round]; ok {
-			v = append(v, s.IOPS/o.IOPS)
-		}
-	}
-	return figures.SpreadOf(v)
+	return r.Samples.Ratio(c, target, other, func(s Sample) float64 { return s.IOPS })
 }
 
 func (r Results) table() string {
@@ -90,17 +81,17 @@ func (r Results) table() string {
 	for _, c := range r.cells() {
 		title := c.Title()
 		for _, t := range targets {
-			if len(r.of(c, t)) == 0 {
+			if len(r.Samples.Of(c, t)) == 0 {
 				continue
 			}
-			iops := r.value(c, t, func(s Sample) float64 { return s.IOPS }).Median
+			iops := r.Samples.Value(c, t, func(s Sample) float64 { return s.IOPS }).Median
 			ratio := ""
 			if s := r.ratio(c, t); s.OK() {
 				ratio = fmt.Sprintf("**%.2f** (%.2f–%.2f)", s.Median, s.Least, s.Most)
 			}
 			fmt.Fprintf(&b, "| %s | %s | %.0f | %.0f | %s | %s | %s | %s |\n", title, name(c, t), iops, iops*float64(c.Block)/1e6,
-				known(r.value(c, t, func(s Sample) float64 { return s.P50 })), known(r.value(c, t, func(s Sample) float64 { return s.P99 })),
-				known(r.value(c, t, func(s Sample) float64 { return s.CPU })), ratio)
+				known(r.Samples.Value(c, t, func(s Sample) float64 { return s.P50 })), known(r.Samples.Value(c, t, func(s Sample) float64 { return s.P99 })),
+				known(r.Samples.Value(c, t, func(s Sample) float64 { return s.CPU })), ratio)
 			title = ""
 		}
 	}

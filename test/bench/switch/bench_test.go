@@ -57,10 +57,10 @@ func measured() Results {
 
 func TestRatiosAreTakenRoundByRound(t *testing.T) {
 	r := measured()
-	if got := r.ratio(r.cells()[0], ours, plain, rate); got != (figures.Spread{Median: 1.25, Least: 1.2, Most: 1.3}) {
+	if got := r.Samples.Ratio(r.Samples.Cells()[0], ours, plain, rate); got != (figures.Spread{Median: 1.25, Least: 1.2, Most: 1.3}) {
 		t.Errorf("%v", got)
 	}
-	if got := r.ratio(r.cells()[0], vlan, plain, rate); got.OK() {
+	if got := r.Samples.Ratio(r.Samples.Cells()[0], vlan, plain, rate); got.OK() {
 		t.Errorf("a dataplane that failed has a ratio: %v", got)
 	}
 }
@@ -100,7 +100,7 @@ func TestDocumentShowsWhatNothingExceeds(t *testing.T) {
 	if strings.Contains(r.document("switch"), "between the ports") {
 		t.Error("there is a bound without a figure")
 	}
-	for _, c := range r.cells() { // the first of which is not missed
+	for _, c := range r.Samples.Cells() { // the first of which is not missed
 		r.Samples = append(r.Samples, Sample{Cell: c, Plane: direct, Round: 0, Rate: 9.5})
 	}
 	if want := "|---|---|---|\n| veth to veth: TCP, 1 stream, 10 ports | ≥ 1.0 | 0.95 (0.95–0.95) |"; !strings.Contains(r.document("switch"), want) {
@@ -114,10 +114,10 @@ func TestPiecesAreJoined(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []Cell{again, {"tcp1", "veth", 10}, {"rr", "tap", 10}}; !slices.Equal(got.cells(), want) {
-		t.Errorf("cells are %v, want %v", got.cells(), want)
+	if want := []Cell{again, {"tcp1", "veth", 10}, {"rr", "tap", 10}}; !slices.Equal(got.Samples.Cells(), want) {
+		t.Errorf("cells are %v, want %v", got.Samples.Cells(), want)
 	}
-	if v := got.of(again, ours); len(v) != 1 || v[0].Rate != 3 || len(got.of(again, plain)) != 0 {
+	if v := got.Samples.Of(again, ours); len(v) != 1 || v[0].Rate != 3 || len(got.Samples.Of(again, plain)) != 0 {
 		t.Errorf("a cell that was measured again has %v", v)
 	}
 	r.Facts.Kernel = "another"

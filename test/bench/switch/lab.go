@@ -113,7 +113,7 @@ type bench struct {
 
 // build makes the switches that the cells need.
 func (b *bench) build(ctx context.Context, list []Cell) error {
-	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+	if err := os.MkdirAll(b.Dir, 0o755); err != nil {
 		return err
 	}
 	if err := errors.Join(quietIPv6(), bareBridges()); err != nil {
@@ -136,7 +136,7 @@ func (b *bench) build(ctx context.Context, list []Cell) error {
 				cloned: strings.HasSuffix(name, "c"), passed: strings.HasSuffix(name, "p"), ports: c.Ports,
 				spaces: map[string]*link.Space{}}
 			b.labs[name] = l
-			if err := l.make(ctx, b.dir, &file); err != nil {
+			if err := l.make(ctx, b.Dir, &file); err != nil {
 				return fmt.Errorf("%s with %d ports: %w", plane, c.Ports, err)
 			}
 		}
@@ -313,20 +313,20 @@ func (b *bench) start(ctx context.Context, file string) error {
 	if !strings.Contains(file, "dataplane") {
 		return nil
 	}
-	config := filepath.Join(b.dir, "bench.yaml")
+	config := filepath.Join(b.Dir, "bench.yaml")
 	if err := os.WriteFile(config, []byte(file), 0o644); err != nil {
 		return err
 	}
-	state := filepath.Join(b.dir, "state")
+	state := filepath.Join(b.Dir, "state")
 	if err := os.RemoveAll(state); err != nil {
 		return err
 	}
-	log, err := os.Create(filepath.Join(b.dir, "ripstop.log"))
+	log, err := os.Create(filepath.Join(b.Dir, "ripstop.log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	b.daemon = exec.CommandContext(ctx, b.ripstop, "--state", state, "--socket", filepath.Join(b.dir, "socket"), "up", config)
+	b.daemon = exec.CommandContext(ctx, b.ripstop, "--state", state, "--socket", filepath.Join(b.Dir, "socket"), "up", config)
 	b.daemon.Stderr = log
 	b.daemon.Cancel = func() error { return b.daemon.Process.Signal(syscall.SIGTERM) }
 	out, err := b.daemon.StdoutPipe()

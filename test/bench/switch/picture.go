@@ -18,10 +18,10 @@ func (r Results) picture() string {
 			}
 		}
 	}
-	for _, c := range r.cells() {
+	for _, c := range r.Samples.Cells() {
 		row := figures.Row{Title: c.Title()}
 		for _, p := range shown {
-			row.Ratios = append(row.Ratios, r.ratio(c, p, plain, rate))
+			row.Ratios = append(row.Ratios, r.Samples.Ratio(c, p, plain, rate))
 		}
 		chart.Rows = append(chart.Rows, row)
 	}

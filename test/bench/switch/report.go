@@ -12,7 +12,7 @@ import (
 func (r Results) table() string {
 	var b strings.Builder
 	b.WriteString("\n| load | dataplane | rate | p50 µs | p99 µs | ÷ bridge (rounds) | ÷ VLAN-aware bridge |\n|---|---|--:|--:|--:|---|---|\n")
-	for _, c := range r.cells() {
+	for _, c := range r.Samples.Cells() {
 		r.rows(&b, c)
 	}
 	return b.String()
@@ -21,16 +21,16 @@ func (r Results) table() string {
 func (r Results) rows(b *strings.Builder, c Cell) {
 	title := c.Title()
 	for _, plane := range planes {
-		if len(r.of(c, plane)) == 0 {
-			if fault := r.fault(c, plane); fault != "" {
+		if len(r.Samples.Of(c, plane)) == 0 {
+			if fault := r.Samples.Fault(c, plane); fault != "" {
 				fmt.Fprintf(b, "| %s | %s | no figures: %s | | | | |\n", title, plane, fault)
 				title = ""
 			}
 			continue
 		}
-		fmt.Fprintf(b, "| %s | %s | %.3g %s | %s | %s | %s | %s |\n", title, plane, r.value(c, plane, rate).Median, c.unit(),
-			micros(r.value(c, plane, p50)), micros(r.value(c, plane, p99)),
-			ratioText(r.ratio(c, plane, plain, rate), plane == plain), ratioText(r.ratio(c, plane, vlan, rate), plane == plain || plane == vlan))
+		fmt.Fprintf(b, "| %s | %s | %.3g %s | %s | %s | %s | %s |\n", title, plane, r.Samples.Value(c, plane, rate).Median, c.unit(),
+			micros(r.Samples.Value(c, plane, p50)), micros(r.Samples.Value(c, plane, p99)),
+			ratioText(r.Samples.Ratio(c, plane, plain, rate), plane == plain), ratioText(r.Samples.Ratio(c, plane, vlan, rate), plane == plain || plane == vlan))
 		title = ""
 	}
 }
@@ -55,14 +55,14 @@ const toBridge = ": ebpf ÷ bridge"
 // goalList holds what was measured against what is owed.
 func (r Results) goalList() []figures.Goal {
 	var list []figures.Goal
-	for _, c := range r.cells() {
+	for _, c := range r.Samples.Cells() {
 		bound := 1.0
 		if c.counted() {
 			bound = 1.2
 		}
 		list = append(list,
-			figures.Goal{What: c.Title() + toBridge, Least: true, Bound: bound, Have: r.ratio(c, ours, plain, rate)},
-			figures.Goal{What: c.Title() + ": ebpf ÷ VLAN-aware bridge", Least: true, Bound: bound, Have: r.ratio(c, ours, vlan, rate)})
+			figures.Goal{What: c.Title() + toBridge, Least: true, Bound: bound, Have: r.Samples.Ratio(c, ours, plain, rate)},
+			figures.Goal{What: c.Title() + ": ebpf ÷ VLAN-aware bridge", Least: true, Bound: bound, Have: r.Samples.Ratio(c, ours, vlan, rate)})
 	}
 	return list
 }
@@ -71,9 +71,9 @@ func (r Results) goalList() []figures.Goal {
 // without a switch.
 func (r Results) bounds() string {
 	var b strings.Builder
-	for _, c := range r.cells() {
+	for _, c := range r.Samples.Cells() {
 		for _, g := range r.goalList() {
-			bound := r.ratio(c, direct, plain, rate)
+			bound := r.Samples.Ratio(c, direct, plain, rate)
 			if g.What == c.Title()+toBridge && !g.Met() && bound.Median < g.Bound {
 				fmt.Fprintf(&b, "| %s | ≥ %.1f | %.2f (%.2f–%.2f) |\n", c.Title(), g.Bound, bound.Median, bound.Least, bound.Most)
 			}

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	"ripstop/test/bench/figures"
@@ -21,37 +18,23 @@ type Sample struct {
 	Fault    string  // why there are no figures
 }
 
+// Key is whose figures these are.
+func (s Sample) Key() figures.Key[Cell] {
+	return figures.Key[Cell]{Cell: s.Cell, Who: s.Plane, Round: s.Round, Fault: s.Fault}
+}
+
 // Results are all samples of a run, and where and how it ran.
 type Results struct {
 	Facts   figures.Facts
-	Samples []Sample
+	Samples figures.Samples[Cell, Sample]
 }
 
-func readResults(name string) (Results, error) {
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return Results{}, err
-	}
-	var r Results
-	return r, json.Unmarshal(b, &r)
-}
-
-// join is these results with those of a later run, which count more in the cells
-// that both have.
+// join is these results with those of a later run, in the order of all cells.
 func (r Results) join(later Results) (Results, error) {
-	if r.Facts.Kernel != later.Facts.Kernel || r.Facts.CPU != later.Facts.CPU {
-		return Results{}, errors.New("the results are of another machine: use another directory")
-	}
-	again := map[Cell]bool{}
-	for _, s := range later.Samples {
-		again[s.Cell] = true
-	}
-	kept := slices.DeleteFunc(slices.Clone(r.Samples), func(s Sample) bool { return again[s.Cell] })
-	list := cells()
-	later.Samples = append(kept, later.Samples...)
-	slices.SortStableFunc(later.Samples, func(a, b Sample) int { return slices.Index(list, a.Cell) - slices.Index(list, b.Cell) })
-	later.Facts.LoadBefore = r.Facts.LoadBefore
-	return later, nil
+	facts, err := r.Facts.Join(later.Facts)
+	all, list := r.Samples.Join(later.Samples), cells()
+	slices.SortStableFunc(all, func(a, b Sample) int { return slices.Index(list, a.Cell) - slices.Index(list, b.Cell) })
+	return Results{facts, all}, err
 }
 
 // add keeps a sample and shows it.
@@ -60,61 +43,6 @@ func (r *Results) add(s Sample, c Cell, plane string, round int) {
 	r.Samples = append(r.Samples, s)
 	r.Facts.LoadAfter = figures.LoadAverage()
 	fmt.Printf("%d %-22s %-14s %9.3f %-10s p50 %6.2f p99 %6.2f µs %s\n", round, c.Name(), plane, s.Rate, c.unit(), s.P50, s.P99, s.Fault)
-}
-
-// cells are those that were measured, in their order.
-func (r Results) cells() []Cell {
-	var seen []Cell
-	for _, s := range r.Samples {
-		if !slices.Contains(seen, s.Cell) {
-			seen = append(seen, s.Cell)
-		}
-	}
-	return seen
-}
-
-// of are the good samples of a cell and dataplane, by round.
-func (r Results) of(c Cell, plane string) map[int]Sample {
-	m := map[int]Sample{}
-	for _, s := range r.Samples {
-		if s.Cell == c && s.Plane == plane && s.Fault == "" {
-			m[s.Round] = s
-		}
-	}
-	return m
-}
-
-// fault is why a dataplane has no figures in a cell; "" when it has, or was not
-// measured.
-func (r Results) fault(c Cell, plane string) string {
-	for _, s := range r.Samples {
-		if s.Cell == c && s.Plane == plane && s.Fault != "" {
-			return s.Fault
-		}
-	}
-	return ""
-}
-
-// value is one figure of a cell and dataplane over the rounds.
-func (r Results) value(c Cell, plane string, figure func(Sample) float64) figures.Spread {
-	var v []float64
-	for _, s := range r.of(c, plane) {
-		v = append(v, figure(s))
-	}
-	return figures.SpreadOf(v)
-}
-
-// ratio compares two dataplanes round by round: in one round both met the same
-// machine.
-func (r Results) ratio(c Cell, plane, to string, figure func(Sample) float64) figures.Spread {
-	var v []float64
-	others := r.of(c, to)
-	for round, s := range r.of(c, plane) {
-		if o, ok := others[round]; ok && figure(o) > 0 {
-			v = append(v, figure(s)/figure(o))
-		}
-	}
-	return figures.SpreadOf(v)
 }
 
 func rate(s Sample) float64 { return s.Rate }

@@ -37,10 +37,10 @@ func measured() Results {
 
 func TestRatiosAreTakenRoundByRound(t *testing.T) {
 	r := measured()
-	if got := r.ratio(cells[0], ours, theirs, rate); got != (figures.Spread{Median: 1.25, Least: 1.2, Most: 1.3}) {
+	if got := r.Samples.Ratio(cells[0].name, ours, theirs, rate); got != (figures.Spread{Median: 1.25, Least: 1.2, Most: 1.3}) {
 		t.Errorf("%v", got)
 	}
-	if got := r.ratio(cells[4], user, theirs, rate); got.OK() {
+	if got := r.Samples.Ratio(cells[4].name, user, theirs, rate); got.OK() {
 		t.Errorf("one that failed has a ratio: %v", got)
 	}
 }
@@ -81,7 +81,7 @@ func TestFiguresHaveTheirPlace(t *testing.T) {
 func TestLaterResultsCountMore(t *testing.T) {
 	later := Results{Samples: []Sample{{Cell: "tcp1", Plane: ours, Rate: 7}}}
 	r, err := measured().join(later)
-	if err != nil || len(r.of(cells[0], theirs)) != 0 || r.value(cells[0], ours, rate).Median != 7 || len(r.of(cells[4], ours)) != 1 {
+	if err != nil || len(r.Samples.Of(cells[0].name, theirs)) != 0 || r.Samples.Value(cells[0].name, ours, rate).Median != 7 || len(r.Samples.Of(cells[4].name, ours)) != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -101,7 +101,7 @@ const (
 func (l *lab) space(end int) string  { return l.name + string(rune('a'+end)) }
 func (l *lab) device(end int) string { return l.space(end) }
 func (l *lab) file(name string) string {
-	return filepath.Join(l.bench.dir, l.name, name)
+	return filepath.Join(l.bench.Dir, l.name, name)
 }
 
 func text(a [4]byte) string { return fmt.Sprintf("%d.%d.%d.%d", a[0], a[1], a[2], a[3]) }

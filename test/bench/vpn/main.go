@@ -12,13 +12,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -27,80 +24,42 @@ import (
 )
 
 type options struct {
-	dir, bin, ripstop string
-	before            string
-	docs, name        string
-	more              bool
-	render            string
-	seconds           float64
-	rounds            int
-	cells, tunnels    string
-	command           string
+	figures.Options
+	bin, ripstop, before string
+	tunnels              string
 }
 
 func main() {
-	var o options
-	flag.StringVar(&o.dir, "dir", ".cache/bench-vpn", "directory of results, pools and logs")
+	o := options{Options: figures.Options{Dir: ".cache/bench-vpn", Name: "vpn", Seconds: 0.2, Rounds: 21}}
+	o.Flags()
 	flag.StringVar(&o.bin, "bin", "bin/peers", "directory of wireguard-go, iscsi-load and wg.test")
 	flag.StringVar(&o.ripstop, "ripstop", "bin/ripstop", "ripstop's program")
 	flag.StringVar(&o.before, "before", "", "another ripstop program, to measure a change")
-	flag.StringVar(&o.docs, "docs", "", "write the figures into NAME.md of this directory, and NAME.svg")
-	flag.StringVar(&o.name, "name", "vpn", "NAME")
-	flag.BoolVar(&o.more, "more", false, "keep the results of other cells, and of earlier runs, that are in the directory")
-	flag.StringVar(&o.render, "render", "", "measure nothing, show the results of this file")
-	flag.Float64Var(&o.seconds, "seconds", 0.2, "length of one measurement")
-	flag.IntVar(&o.rounds, "rounds", 21, "measurements of each cell and tunnel")
-	flag.StringVar(&o.cells, "cells", "", "only cells whose name matches this regular expression")
 	flag.StringVar(&o.tunnels, "tunnels", strings.Join(planes, ","), "which tunnels")
-	flag.StringVar(&o.command, "command", "", "how it was called, for the document")
 	flag.Parse()
 	figures.Main(func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) error {
-	r, err := results(ctx, o)
+	r, err := figures.Results(o.Options, func() (Results, error) { return measure(ctx, o) }, Results.join)
 	if err != nil {
 		return err
 	}
 	fmt.Print(r.table(), r.goals())
-	if o.docs == "" {
+	if o.Docs == "" {
 		return nil
 	}
-	return errors.Join(r.write(filepath.Join(o.docs, o.name+".md")),
-		os.WriteFile(filepath.Join(o.docs, o.name+".svg"), []byte(r.picture()), 0o644))
-}
-
-// results are those of a file, or measured ones, which it keeps in a file.
-func results(ctx context.Context, o options) (Results, error) {
-	if o.render != "" {
-		return readResults(o.render)
-	}
-	file := filepath.Join(o.dir, o.name+".json")
-	var before Results
-	if o.more {
-		var err error
-		if before, err = readResults(file); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return Results{}, fmt.Errorf("-more: %w", err)
-		}
-	}
-	r, err := measure(ctx, o)
+	document, err := r.document(filepath.Join(o.Docs, o.Name+".md"))
 	if err != nil {
-		return Results{}, err
+		return err
 	}
-	if r, err = before.join(r); err != nil {
-		return Results{}, fmt.Errorf("-more: %w", err)
-	}
-	b, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return Results{}, err
-	}
-	return r, os.WriteFile(file, b, 0o644)
+	return o.Write(document, r.picture())
 }
 
 func measure(ctx context.Context, o options) (r Results, err error) {
-	only, err := regexp.Compile(o.cells)
+	only, err := o.Only()
 	if err != nil {
-		return r, fmt.Errorf("-cells: %w", err)
+		return r, err
 	}
 	list := slices.DeleteFunc(slices.Clone(cells), func(c cell) bool { return !only.MatchString(c.name) })
 	b := bench{options: o, labs: map[string]*lab{}}
@@ -108,9 +67,8 @@ func measure(ctx context.Context, o options) (r Results, err error) {
 	if err := b.build(ctx, list); err != nil {
 		return r, err
 	}
-	r.Facts = figures.Of(o.dir)
-	r.Facts.Command, r.Facts.Seconds, r.Facts.Rounds = o.command, o.seconds, o.rounds
-	for round := range o.rounds {
+	r.Facts = o.Facts()
+	for round := range o.Rounds {
 		for _, c := range list {
 			if err := b.cell(ctx, c, round, &r); err != nil {
 				return r, err
@@ -134,7 +92,7 @@ func (b *bench) cell(ctx context.Context, c cell, round int, r *Results) error {
 			return err
 		}
 		start := time.Now()
-		s, err := c.measure(ctx, l, time.Duration(b.seconds*float64(time.Second)))
+		s, err := c.measure(ctx, l, time.Duration(b.Seconds*float64(time.Second)))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -34,18 +34,18 @@ func (r Results) table() string {
 	for _, c := range r.measured() {
 		title := c.title
 		for _, plane := range planes {
-			if fault := r.fault(c, plane); fault != "" {
+			if fault := r.Samples.Fault(c.name, plane); fault != "" {
 				fmt.Fprintf(&b, "| %s | %s | no figures: %s | | | | |\n", title, plane, fault)
 				title = ""
 				continue
 			}
-			v := r.value(c, plane, rate)
+			v := r.Samples.Value(c.name, plane, rate)
 			if !v.OK() {
 				continue
 			}
 			speed, processor := "", ""
 			if plane != theirs && !(c.kind == many && plane == driver) {
-				s, p := r.ratio(c, plane, theirs, rate), r.ratio(c, plane, theirs, cpu)
+				s, p := r.Samples.Ratio(c.name, plane, theirs, rate), r.Samples.Ratio(c.name, plane, theirs, cpu)
 				if s.OK() {
 					speed = fmt.Sprintf("**%.2f** (%.2f–%.2f)", s.Median, s.Least, s.Most)
 				}
@@ -54,7 +54,7 @@ func (r Results) table() string {
 				}
 			}
 			fmt.Fprintf(&b, "| %s | %s | %.3g %s | %s | %s | %s | %s |\n", title, plane, c.shown(v.Median), c.unit,
-				micros(r.value(c, plane, p50)), micros(r.value(c, plane, p99)), speed, processor)
+				micros(r.Samples.Value(c.name, plane, p50)), micros(r.Samples.Value(c.name, plane, p99)), speed, processor)
 			title = ""
 		}
 	}
@@ -74,13 +74,13 @@ func (r Results) goals() string {
 	for _, c := range r.measured() {
 		if c.owed > 0 {
 			list = append(list, figures.Goal{What: c.title + ", by vpn/wg, ms", Bound: c.owed,
-				Have: r.value(c, driver, func(s Sample) float64 { return c.shown(s.Rate) })})
+				Have: r.Samples.Value(c.name, driver, func(s Sample) float64 { return c.shown(s.Rate) })})
 		}
 		if c.kind == many {
 			continue
 		}
-		list = append(list, figures.Goal{What: c.title + ": ripstop ÷ wireguard-go", Least: true, Bound: 1, Have: r.ratio(c, ours, theirs, rate)},
-			figures.Goal{What: c.title + ": stack: user ÷ wireguard-go", Least: true, Bound: 1, Have: r.ratio(c, user, theirs, rate)})
+		list = append(list, figures.Goal{What: c.title + ": ripstop ÷ wireguard-go", Least: true, Bound: 1, Have: r.Samples.Ratio(c.name, ours, theirs, rate)},
+			figures.Goal{What: c.title + ": stack: user ÷ wireguard-go", Least: true, Bound: 1, Have: r.Samples.Ratio(c.name, user, theirs, rate)})
 	}
 	return figures.Goals(list, 1)
 }
@@ -101,7 +101,7 @@ func (r Results) picture() string {
 	for _, c := range r.measured() {
 		row := figures.Row{Title: c.title}
 		for _, p := range shown {
-			row.Ratios = append(row.Ratios, r.ratio(c, p, theirs, rate))
+			row.Ratios = append(row.Ratios, r.Samples.Ratio(c.name, p, theirs, rate))
 		}
 		chart.Rows = append(chart.Rows, row)
 	}
@@ -110,8 +110,8 @@ func (r Results) picture() string {
 
 const from, to = "<!-- figures -->\n", "<!-- end of figures -->\n"
 
-// write puts the figures into their place in a document.
-func (r Results) write(name string) error {
+// document is that of a file with the figures in their place.
+func (r Results) document(name string) (string, error) {
 	f := r.Facts
 	text := fmt.Sprintf(`Written by %s on %s. Each load ran %g s on each tunnel in turn, %s rounds, odd rounds backwards; figures are medians, ratios are
 taken round by round with the least and the most in brackets. %s, %d cores, which load, tunnels and target share; Linux %s; load average %s before, %s after.
@@ -122,13 +122,13 @@ taken round by round with the least and the most in brackets. %s, %d cores, whic
 %s`, "`"+f.Command+"`", f.When.Format("2006-01-02 15:04 UTC"), f.Seconds, r.rounds(), f.CPU, f.Cores, f.Kernel, f.LoadBefore, f.LoadAfter, r.goals(), r.table())
 	b, err := os.ReadFile(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return "", err
 	}
 	document, err := place(string(b), text)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return "", fmt.Errorf("%s: %w", name, err)
 	}
-	return os.WriteFile(name, []byte(document), 0o644)
+	return document, nil
 }
 
 // rounds is how many there were; a run in pieces may have more of one cell than of

@@ -1,11 +1,6 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
-	"os"
-	"slices"
-
 	"ripstop/test/bench/figures"
 )
 
@@ -20,79 +15,21 @@ type Sample struct {
 	Fault    string  // why there are no figures
 }
 
+// Key is whose figures these are.
+func (s Sample) Key() figures.Key[string] {
+	return figures.Key[string]{Cell: s.Cell, Who: s.Plane, Round: s.Round, Fault: s.Fault}
+}
+
 // Results are all samples of a run, and where and how it ran.
 type Results struct {
 	Facts   figures.Facts
-	Samples []Sample
+	Samples figures.Samples[string, Sample]
 }
 
-func readResults(name string) (r Results, err error) {
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return r, err
-	}
-	return r, json.Unmarshal(b, &r)
-}
-
-// join is these results with those of a later run, which count more in the cells
-// that both have.
+// join is these results with those of a later run.
 func (r Results) join(later Results) (Results, error) {
-	if len(r.Samples) == 0 {
-		return later, nil
-	}
-	if r.Facts.Kernel != later.Facts.Kernel || r.Facts.CPU != later.Facts.CPU {
-		return Results{}, errors.New("the results are of another machine: use another directory")
-	}
-	again := map[string]bool{}
-	for _, s := range later.Samples {
-		again[s.Cell] = true
-	}
-	later.Samples = append(slices.DeleteFunc(slices.Clone(r.Samples), func(s Sample) bool { return again[s.Cell] }), later.Samples...)
-	later.Facts.LoadBefore = r.Facts.LoadBefore
-	return later, nil
-}
-
-// of are the good samples of a cell and tunnel, by round.
-func (r Results) of(c cell, plane string) map[int]Sample {
-	m := map[int]Sample{}
-	for _, s := range r.Samples {
-		if s.Cell == c.name && s.Plane == plane && s.Fault == "" {
-			m[s.Round] = s
-		}
-	}
-	return m
-}
-
-// fault is why a tunnel has no figures in a cell; "" when it has, or was not
-// measured.
-func (r Results) fault(c cell, plane string) string {
-	for _, s := range r.Samples {
-		if s.Cell == c.name && s.Plane == plane && s.Fault != "" {
-			return s.Fault
-		}
-	}
-	return ""
-}
-
-// value is one figure of a cell and tunnel over the rounds.
-func (r Results) value(c cell, plane string, figure func(Sample) float64) figures.Spread {
-	var v []float64
-	for _, s := range r.of(c, plane) {
-		v = append(v, figure(s))
-	}
-	return figures.SpreadOf(v)
-}
-
-// ratio compares two tunnels round by round: in one round both met the same machine.
-func (r Results) ratio(c cell, plane, to string, figure func(Sample) float64) figures.Spread {
-	var v []float64
-	others := r.of(c, to)
-	for round, s := range r.of(c, plane) {
-		if o, ok := others[round]; ok && figure(o) > 0 {
-			v = append(v, figure(s)/figure(o))
-		}
-	}
-	return figures.SpreadOf(v)
+	facts, err := r.Facts.Join(later.Facts)
+	return Results{facts, r.Samples.Join(later.Samples)}, err
 }
 
 func rate(s Sample) float64 { return s.Rate }
