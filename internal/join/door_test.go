@@ -25,27 +25,10 @@ const port = 51820
 type house struct {
 	*Door
 	book *Book
-	log  *safeBuffer
+	log  *nettest.Journal
 
 	mu       sync.Mutex
 	admitted []string
-}
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 func open(t *testing.T) *house {
@@ -54,7 +37,7 @@ func open(t *testing.T) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{book: b, log: &safeBuffer{}}
+	h := &house{book: b, log: &nettest.Journal{}}
 	h.Door = NewDoor(t.Context(), slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})), b, Daemon{
 		Files: func(host string) ([]File, error) { return []File{{"fabric.yaml", []byte("for " + host)}}, nil },
 		Admit: func(_ context.Context, host string, hello Hello, use func() error) error {

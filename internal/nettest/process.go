@@ -1,12 +1,10 @@
 package nettest
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,27 +18,9 @@ const patience = 60 * time.Second
 type Process struct {
 	t      testing.TB
 	cmd    *exec.Cmd
-	log    journal
+	log    Journal
 	exited chan struct{}
 	err    error // how it ended; valid once exited is closed
-}
-
-// journal collects what a process prints.
-type journal struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.String()
 }
 
 // Start starts a program and does not wait.

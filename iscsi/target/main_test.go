@@ -126,29 +126,11 @@ func (m *memory) resize(size int64) {
 	m.info.Size = size
 }
 
-// logBook keeps what a server logs.
-type logBook struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBook) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBook) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 // world is a server with its devices and its log.
 type world struct {
 	*Server
 	t       testing.TB
-	logs    logBook
+	logs    nettest.Journal
 	mu      sync.Mutex
 	devices map[string]scsi.Device
 }

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"ripstop/internal/zeros"
 )
 
 func must(t testing.TB, err error) {
@@ -187,7 +189,7 @@ func backUp(ctx context.Context, r *Repo, d *model, parent *Backup, at time.Time
 			}
 		}
 		for off := 0; off < len(p); off += 4096 { // as the daemon tells it: what is mapped
-			if q := p[off:min(len(p), off+4096)]; !zero(q) {
+			if q := p[off:min(len(p), off+4096)]; !zeros.Only(q) {
 				if err := w.Data(c*minChunk+int64(off), q); err != nil {
 					return Backup{}, err
 				}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"ripstop/internal/zeros"
 )
 
 // Read calls yield for all of a disk that is not zeros, ascending, in pieces that
@@ -53,7 +55,7 @@ func (r *Repo) Read(ctx context.Context, b Backup, yield func(off int64, p []byt
 		if c.err != nil {
 			return fmt.Errorf("read backup %s of LUN %s: %w", b.ID, b.LUN, c.err)
 		}
-		if err := dense(c.off, c.data[:min(int64(len(c.data)), b.Size-c.off)], yield); err != nil {
+		if err := zeros.Dense(c.off, c.data[:min(int64(len(c.data)), b.Size-c.off)], yield); err != nil {
 			return err
 		}
 	}
@@ -85,28 +87,6 @@ func (r *Repo) walk(ctx context.Context, b Backup, each func(off int64, n Name) 
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-// dense hands on the runs of p that are not zeros.
-func dense(off int64, p []byte, yield func(int64, []byte) error) error {
-	start := -1
-	for i := 0; i < len(p); i += len(zeros) {
-		end := min(i+len(zeros), len(p))
-		empty := bytes.Equal(p[i:end], zeros[:end-i])
-		if !empty && start < 0 {
-			start = i
-		}
-		if empty && start >= 0 {
-			if err := yield(off+int64(start), p[start:i]); err != nil {
-				return err
-			}
-			start = -1
-		}
-	}
-	if start >= 0 {
-		return yield(off+int64(start), p[start:])
 	}
 	return nil
 }
@@ -253,16 +233,16 @@ func differences(off int64, before, after []byte, yield func(off, n int64, p []b
 		switch {
 		case bytes.Equal(before[from:to], after[from:to]):
 			return same
-		case bytes.Equal(after[from:to], zeros[:to-from]):
+		case zeros.Only(after[from:to]):
 			return hole
 		}
 		return data
 	}
 	for from := 0; from < len(after); {
-		to := min(from+len(zeros), len(after))
+		to := min(from+zeros.Grain, len(after))
 		run := kind(from, to)
 		for to < len(after) {
-			next := min(to+len(zeros), len(after))
+			next := min(to+zeros.Grain, len(after))
 			if kind(to, next) != run {
 				break
 			}

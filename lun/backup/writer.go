@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"ripstop/internal/zeros"
 )
 
 // uploads is how many objects are put, or read, at the same time.
@@ -125,7 +127,7 @@ func (w *Writer) flush() error {
 	if w.parent == nil {
 		w.to = (c + 1) * int64(w.r.chunk)
 	}
-	if zero(w.buf) {
+	if zeros.Only(w.buf) {
 		return w.set(c, Name{})
 	}
 	n := w.r.pack.nameOf(w.buf)
@@ -134,19 +136,6 @@ func (w *Writer) flush() error {
 	}
 	return w.put(n, w.buf)
 }
-
-func zero(p []byte) bool {
-	for len(p) > 0 {
-		n := min(len(p), len(zeros))
-		if !bytes.Equal(p[:n], zeros[:n]) {
-			return false
-		}
-		p = p[n:]
-	}
-	return true
-}
-
-var zeros [4096]byte
 
 // set notes the name of a chunk in its page.
 func (w *Writer) set(c int64, n Name) error {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"ripstop/internal/zeros"
 	"ripstop/lun"
 )
 
@@ -174,7 +175,7 @@ func (r *round) sift(ctx context.Context, l *leg, unmapped func(off, n int64) er
 		}
 		for end := off + n; off < end && bad == nil; off += piece {
 			p := b[:min(piece, end-off)]
-			if bad = l.far.ReadAt(ctx, p, off); bad == nil && !zeros(p) {
+			if bad = l.far.ReadAt(ctx, p, off); bad == nil && !zeros.Only(p) {
 				bad = fmt.Errorf("it holds data that are no copy of LUN %s: take an empty LUN, or `ripstop lun copy %s --resync` to overwrite what is there", r.w.name, r.w.name)
 			}
 		}
@@ -527,10 +528,6 @@ func changed(ctx context.Context, v, since lun.Volume) (n int64, err error) {
 		return true
 	})
 	return n, err
-}
-
-func zeros(p []byte) bool {
-	return len(p) == 0 || p[0] == 0 && bytes.Equal(p[1:], p[:len(p)-1])
 }
 
 func hexID(id [16]byte) string { return hex.EncodeToString(id[:]) }

@@ -26,6 +26,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"ripstop/internal/zeros"
 )
 
 // Format is how a disk is laid out in a file.
@@ -97,7 +99,7 @@ type Image interface {
 
 const (
 	piece   = 1 << 20 // bytes, the most that is handed on at once
-	grain   = 4096    // bytes, the least run of zeros that is left out
+	grain   = zeros.Grain
 	sector  = 512     // bytes
 	maxSize = 1 << 62 // bytes of a disk, so that sums do not overflow
 )
@@ -203,35 +205,11 @@ func (f *file) bytesAt(from, off, n int64, buf []byte, yield func(int64, []byte)
 		if err := f.at("data", p, from); err != nil {
 			return err
 		}
-		if err := dense(off, p, yield); err != nil {
+		if err := zeros.Dense(off, p, yield); err != nil {
 			return err
 		}
 		m := int64(len(p))
 		from, off, n = from+m, off+m, n-m
-	}
-	return nil
-}
-
-var zeros [grain]byte
-
-// dense hands on the runs of p that are not zeros.
-func dense(off int64, p []byte, yield func(int64, []byte) error) error {
-	start := -1
-	for i := 0; i < len(p); i += grain {
-		end := min(i+grain, len(p))
-		empty := bytes.Equal(p[i:end], zeros[:end-i])
-		if !empty && start < 0 {
-			start = i
-		}
-		if empty && start >= 0 {
-			if err := yield(off+int64(start), p[start:i]); err != nil {
-				return err
-			}
-			start = -1
-		}
-	}
-	if start >= 0 {
-		return yield(off+int64(start), p[start:])
 	}
 	return nil
 }

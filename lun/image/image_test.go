@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"ripstop/internal/zeros"
 )
 
 // qemuImg runs the referee, which is in Debian's package qemu-utils.
@@ -49,7 +51,7 @@ func load(t testing.TB, i Image) (disk []byte, data int64) {
 	disk = make([]byte, i.Size())
 	end := int64(0)
 	err := i.Walk(func(off int64, p []byte) error {
-		if off < end || off%sector != 0 || len(p) > piece || isZero(p) {
+		if off < end || off%sector != 0 || len(p) > piece || zeros.Only(p) {
 			t.Fatalf("%d bytes at %d, after %d", len(p), off, end)
 		}
 		copy(disk[off:], p)
@@ -122,7 +124,7 @@ func TestReadsWhatQEMUWrites(t *testing.T) {
 			qemuImg(t, append(append([]string{"convert", "-f", "raw", "-O", string(k.format)}, k.args...), in, out)...)
 			got, data := load(t, openFile(t, out, k.format))
 			// VMDK has whole grains, so the disk may be longer than it was.
-			if !bytes.Equal(got[:len(disk)], disk) || !isZero(got[len(disk):]) {
+			if !bytes.Equal(got[:len(disk)], disk) || !zeros.Only(got[len(disk):]) {
 				t.Fatal("the disk differs")
 			}
 			cutOff(t, out, k.format, got)
@@ -190,7 +192,7 @@ func cutOff(t *testing.T, path string, format Format, disk []byte) {
 // dataIn is the bytes of the pieces of disk that are not zeros.
 func dataIn(disk []byte) (n int64) {
 	for i := 0; i < len(disk); i += grain {
-		if p := disk[i:min(i+grain, len(disk))]; !isZero(p) {
+		if p := disk[i:min(i+grain, len(disk))]; !zeros.Only(p) {
 			n += int64(len(p))
 		}
 	}
@@ -233,7 +235,7 @@ func write(t testing.TB, path string, format Format, disk []byte, r *rand.Rand) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = dense(0, disk, func(off int64, p []byte) error {
+	err = zeros.Dense(0, disk, func(off int64, p []byte) error {
 		for len(p) > 0 {
 			n := min(len(p), 1+r.IntN(200_000))
 			if err := w.Write(off, p[:n]); err != nil {

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"bytes"
 	"compress/flate"
 	"encoding/binary"
 	"errors"
@@ -9,6 +8,8 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/zstd"
+
+	"ripstop/internal/zeros"
 )
 
 // Layout: docs/interop/qcow2.txt of QEMU. All numbers are big-endian.
@@ -209,7 +210,7 @@ func (w *qcow2Walk) packed(e uint64, off, n int64) error {
 		return damaged("compressed cluster of the disk at %d: %v", off, err)
 	}
 	for at := int64(0); at < n; at += piece {
-		if err := dense(off+at, w.whole[at:min(n, at+piece)], w.yield); err != nil {
+		if err := zeros.Dense(off+at, w.whole[at:min(n, at+piece)], w.yield); err != nil {
 			return err
 		}
 	}
@@ -236,16 +237,4 @@ func (w *qcow2Walk) close() {
 	if d, ok := w.unpack.(*zstd.Decoder); ok {
 		d.Close()
 	}
-}
-
-// isZero tells whether all of p is zeros.
-func isZero(p []byte) bool {
-	for len(p) > 0 {
-		n := min(len(p), grain)
-		if !bytes.Equal(p[:n], zeros[:n]) {
-			return false
-		}
-		p = p[n:]
-	}
-	return true
 }

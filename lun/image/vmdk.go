@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"io"
 	"regexp"
+
+	"ripstop/internal/zeros"
 )
 
 // Layout: "Virtual Disk Format 5.0" of VMware. All numbers are little-endian,
@@ -221,7 +223,7 @@ func (w *vmdkWalk) packed(at, off, n int64) error {
 		return damaged("compressed grain of the disk at %d: %v", off, err)
 	}
 	for at := int64(0); at < n; at += piece {
-		if err := dense(off+at, w.whole[at:min(n, at+piece)], w.yield); err != nil {
+		if err := zeros.Dense(off+at, w.whole[at:min(n, at+piece)], w.yield); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"ripstop/internal/zeros"
 )
 
 // File is what is written to. Bytes that were not written are zeros.
@@ -56,7 +58,7 @@ func (r *rawWriter) Write(off int64, p []byte) error {
 	if err := r.check(off, len(p)); err != nil {
 		return err
 	}
-	return dense(off, p, func(off int64, p []byte) error {
+	return zeros.Dense(off, p, func(off int64, p []byte) error {
 		_, err := r.w.WriteAt(p, off)
 		return err
 	})
@@ -123,7 +125,7 @@ func (q *qcow2Writer) take(p []byte) (entry uint64, err error) {
 }
 
 func (q *qcow2Writer) endCluster() error {
-	if q.at < 0 || isZero(q.data) {
+	if q.at < 0 || zeros.Only(q.data) {
 		return nil
 	}
 	if of := q.at / outL2; of != q.of {

@@ -110,7 +110,7 @@ func (d *daemon) end(s syscall.Signal) {
 func (d *daemon) awaitLog(text string) {
 	d.t.Helper()
 	nettest.Eventually(d.t, patience, "the daemon logs "+text, func() bool {
-		if strings.Contains(d.out.text(), text) {
+		if strings.Contains(d.out.String(), text) {
 			return true
 		}
 		if d.ended() {

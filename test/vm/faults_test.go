@@ -138,7 +138,7 @@ func startFio(t testing.TB, name, file string, args ...string) *process {
 // fioIsWell fails the test when fio saw an error or did nothing.
 func fioIsWell(t testing.TB, p *process) {
 	t.Helper()
-	out := p.out.text()
+	out := p.out.String()
 	if p.err != nil || !strings.Contains(out, "err= 0") || strings.Contains(out, "verify:") {
 		t.Errorf("fio: %v", p.err)
 	}

@@ -70,7 +70,7 @@ func (p pings) count(t testing.TB) (replies, lost int) {
 	t.Helper()
 	seen := map[int]bool{}
 	last := 0
-	for line := range strings.Lines(p.out.text()) {
+	for line := range strings.Lines(p.out.String()) {
 		_, after, ok := strings.Cut(line, "icmp_seq=")
 		number, _, whole := strings.Cut(after, " ttl=")
 		if !ok || !whole {

@@ -3,13 +3,11 @@
 package vm
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -135,28 +133,13 @@ func (p *process) signal(t testing.TB, s syscall.Signal) {
 	}
 }
 
-// output collects what a program prints, while others read it.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(b)
-}
-
-func (o *output) text() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
+// output is what a program prints.
+type output struct{ nettest.Journal }
 
 // end is the text, or its last lines when there are very many.
 func (o *output) end() string {
 	const most = 32 << 10
-	all := o.text()
+	all := o.String()
 	if len(all) <= most {
 		return all
 	}
@@ -165,5 +148,5 @@ func (o *output) end() string {
 
 // hasLine reports whether a line begins with prefix.
 func (o *output) hasLine(prefix string) bool {
-	return strings.Contains("\n"+o.text(), "\n"+prefix)
+	return strings.Contains("\n"+o.String(), "\n"+prefix)
 }

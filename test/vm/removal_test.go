@@ -49,9 +49,9 @@ func TestRemoval(t *testing.T) {
 	l := startLoad(t, i.disk(storeName, 0))
 
 	d.apply(spareConfig)
-	nettest.Eventually(t, patience, "iscsid is asked to log out", func() bool { return strings.Contains(i.daemon.out.text(), "requests logout") })
+	nettest.Eventually(t, patience, "iscsid is asked to log out", func() bool { return strings.Contains(i.daemon.out.String(), "requests logout") })
 	d.awaitLog(`msg="session logged out"`)
-	if !strings.Contains(d.out.text(), `initiator=`+storeHost+` target=`+spareName) {
+	if !strings.Contains(d.out.String(), `initiator=`+storeHost+` target=`+spareName) {
 		t.Errorf("nobody logged out of %s:\n%s", spareName, d.out.end())
 	}
 	umount(t, dir)
@@ -84,7 +84,7 @@ func TestRemoval(t *testing.T) {
 	l.awaitRounds(20)
 	l.end()
 	l.verify(i.disk(storeName, 0))
-	if n := strings.Count(d.out.text(), `msg="session logged in"`); n != 2 {
+	if n := strings.Count(d.out.String(), `msg="session logged in"`); n != 2 {
 		t.Errorf("%d logins, want one to each target:\n%s", n, d.out.end())
 	}
 	i.logout(storeName, storePortal)

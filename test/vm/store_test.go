@@ -127,7 +127,7 @@ func checkRefusals(t testing.TB, d *daemon, i *initiator) {
 	if err := i.tryLogin(storeName, storePortal); err == nil {
 		t.Fatal("the initiator took a target whose proof was wrong")
 	}
-	if log := d.out.text(); strings.Contains(log, "ripstop-secret") {
+	if log := d.out.String(); strings.Contains(log, "ripstop-secret") {
 		t.Errorf("a secret is in the log:\n%s", log)
 	}
 	i.authenticate(storeName, storePortal, storeChap)
