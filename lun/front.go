@@ -142,7 +142,7 @@ func (f *front) WriteAt(ctx context.Context, p []byte, off int64, fua bool) erro
 	}
 	defer w.leave()
 	if w.move != nil {
-		return w.move.both(ctx, off, p, func(ctx context.Context, v Volume, p []byte) error { return v.WriteAt(ctx, p, off, fua) })
+		return w.move.writeBoth(ctx, off, p, fua)
 	}
 	return w.volume.WriteAt(ctx, p, off, fua)
 }
@@ -198,7 +198,7 @@ func (f *front) Flush(ctx context.Context) error {
 	w := f.enter()
 	defer w.leave()
 	if w.move != nil {
-		return w.move.change(ctx, 0, 0, func(ctx context.Context, v Volume) error { return v.Flush(ctx) })
+		return w.move.flushBoth(ctx)
 	}
 	return w.volume.Flush(ctx)
 }

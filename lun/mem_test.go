@@ -285,12 +285,15 @@ func (r *ram) ReadAt(_ context.Context, p []byte, off int64) error {
 	return nil
 }
 
-func (r *ram) WriteAt(_ context.Context, p []byte, off int64, _ bool) error {
+func (r *ram) WriteAt(_ context.Context, p []byte, off int64, fua bool) error {
 	if err := r.enter("write", off, int64(len(p))); err != nil {
 		return err
 	}
 	defer r.mu.Unlock()
 	r.put(p, off)
+	for i := off / 4096; fua && i*4096 < off+int64(len(p)); i++ {
+		delete(r.torn, i)
+	}
 	return nil
 }
 

@@ -17,6 +17,8 @@ const (
 	moveLocks  = 256
 	mostDirty  = 4096
 
+	moveUnsynced = 8 << 20 // bytes that a copy leaves to the page cache
+
 	// movePatience is how long the copy may take for what the LUN has done.
 	// Initiators give up after 30 s and more.
 	movePatience = 5 * time.Second
@@ -33,6 +35,9 @@ const (
 //
 // From Commit on nothing is acknowledged that is not in both, so that whoever
 // decides which of the two it is may take its time.
+//
+// The copy is on stable storage when it may become the LUN, and no sooner: a flush of the
+// LUN would otherwise wait for all that was copied just before it.
 type Move struct {
 	name     string
 	from, to Volume
@@ -48,13 +53,15 @@ type Move struct {
 	patience time.Duration // that the copy has for what the LUN has done
 	failed   chan struct{} // closed when it has
 
-	next    int64 // up to where it is copied
-	state   atomic.Int32
-	decided atomic.Bool // it is recorded that the LUN is the copy
-	mu      sync.Mutex  // guards what follows
-	why     error
-	dirty   []piece               // that the LUN may have and the copy has not
-	locks   [moveLocks]sync.Mutex // of regions, by their number modulo moveLocks
+	next     int64 // up to where it is copied
+	unsynced int64 // bytes that Run wrote since the copy was flushed
+	state    atomic.Int32
+	decided  atomic.Bool // it is recorded that the LUN is the copy
+	durable  atomic.Bool // what is put on stable storage of the LUN is so in the copy, too
+	mu       sync.Mutex  // guards what follows
+	why      error
+	dirty    []piece               // that the LUN may have and the copy has not
+	locks    [moveLocks]sync.Mutex // of regions, by their number modulo moveLocks
 }
 
 // The states of a move.
@@ -146,6 +153,32 @@ func (m *Move) twice(ctx context.Context, off, n int64, p []byte, do func(contex
 	return err
 }
 
+// flushBoth puts both on stable storage, where the copy is already that but for what
+// came last. Whether it is has to be asked when the rest is done: what is done before the
+// answer is no, Run flushes.
+func (m *Move) flushBoth(ctx context.Context) error {
+	return m.change(ctx, 0, 0, func(ctx context.Context, v Volume) error {
+		if v == m.to && !m.durable.Load() {
+			return nil
+		}
+		return v.Flush(ctx)
+	})
+}
+
+// writeBoth writes p at off to both; with fua as flushBoth puts it on stable storage.
+func (m *Move) writeBoth(ctx context.Context, off int64, p []byte, fua bool) error {
+	return m.both(ctx, off, p, func(ctx context.Context, v Volume, p []byte) error {
+		if v != m.to {
+			return v.WriteAt(ctx, p, off, fua)
+		}
+		err := v.WriteAt(ctx, p, off, false)
+		if err == nil && fua && m.durable.Load() {
+			err = v.Flush(ctx)
+		}
+		return err
+	})
+}
+
 // inTime has something done to the copy, and waits for it until the move has failed,
 // or it took so long that it does. A move that commits waits, whatever it takes:
 // nobody may be told of what is not in both.
@@ -201,8 +234,13 @@ func (m *Move) Run(ctx context.Context, progress func(done int64)) error {
 			return m.broke(ctx, err)
 		}
 	}
-	if err := m.flush(ctx); err != nil {
-		return m.broke(ctx, fmt.Errorf("the copy in pool %s: %w", m.pools[1], err))
+	// The first flush may take long, and nobody waits for it. The second is of what came
+	// in between.
+	for _, durable := range []bool{m.durable.Load(), true} {
+		m.durable.Store(durable)
+		if err := m.flush(ctx); err != nil {
+			return m.broke(ctx, fmt.Errorf("the copy in pool %s: %w", m.pools[1], err))
+		}
 	}
 	if a, b := m.from.Info().Size, m.to.Info().Size; a != b {
 		return m.broke(ctx, fmt.Errorf("the copy in pool %s has %d bytes, and the LUN %d", m.pools[1], b, a))
@@ -285,6 +323,7 @@ func (m *Move) copyVolume(ctx context.Context, from Volume, next *int64, buf [2]
 // flush puts the copy on stable storage, which may take as long as it likes: nobody
 // waits for it but who may cancel.
 func (m *Move) flush(ctx context.Context) error {
+	m.unsynced = 0
 	ended := make(chan error, 1)
 	go func() { ended <- m.to.Flush(context.WithoutCancel(ctx)) }()
 	select {
@@ -313,6 +352,12 @@ func (m *Move) copyAll(ctx context.Context, from Volume, pieces []piece, buf [2]
 		}
 		if err := m.copy(ctx, from, p, buf); err != nil {
 			return err
+		}
+		// What lies in the page cache would be in the way of the LUN's own flushes.
+		if m.unsynced >= moveUnsynced {
+			if err := m.flush(ctx); err != nil {
+				return err
+			}
 		}
 		progress(p.off)
 	}
@@ -440,6 +485,7 @@ func (m *Move) write(ctx context.Context, from Volume, p piece, buf [2][]byte) e
 				return nil
 			}
 		}
+		m.unsynced += p.n
 		return m.to.WriteAt(ctx, b, p.off, false)
 	})
 	if err != nil {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -103,4 +105,103 @@ func TestMovedFromADiskThatHangs(t *testing.T) {
 		t.Errorf("the read: %v", err)
 	}
 	s.do(SwitchLUN{"data", "old", "new"})
+}
+
+// TestFlushDuringAMove: a flush of the LUN, and a write that is on stable storage, do not
+// wait until all that was copied is.
+func TestFlushDuringAMove(t *testing.T) {
+	s := newShip(t)
+	v := s.volume()
+	if err := v.WriteAt(t.Context(), bytes.Repeat([]byte{1}, 4096), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	flushes, goOn := make(chan struct{}, 16), make(chan struct{})
+	s.thin.fail(func(what string) error {
+		if strings.HasPrefix(what, "flush ") {
+			flushes <- struct{}{}
+			<-goOn
+		}
+		return nil
+	})
+	m := s.begin("new")
+	m.patience = time.Hour
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(t.Context(), func(int64) {}) }()
+	<-flushes // it is on its way to stable storage
+	if err := errors.Join(v.Flush(t.Context()), v.WriteAt(t.Context(), bytes.Repeat([]byte{2}, 4096), 8192, true)); err != nil {
+		t.Error(err)
+	}
+	if n := len(flushes); n > 0 {
+		t.Errorf("the copy was flushed %d times for the LUN", n)
+	}
+	close(goOn)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestMoveIsDurable: when a move is committed, all of the LUN that was said to be on stable
+// storage is so in the copy, and stays so, whenever it was written.
+func TestMoveIsDurable(t *testing.T) {
+	for seed := range int64(40) {
+		s := newShip(t)
+		v := s.volume()
+		if err := v.WriteAt(t.Context(), bytes.Repeat([]byte{1}, moveSize/2), 0, true); err != nil {
+			t.Fatal(err)
+		}
+		m := s.begin("new")
+		copied := m.to.(*ram)
+		copied.mu.Lock()
+		copied.torn = map[int64][]byte{}
+		copied.mu.Unlock()
+		var mu sync.Mutex
+		safe := map[int64]bool{} // blocks of 4 KiB, each written once
+		check := func() {
+			mu.Lock()
+			was := maps.Clone(safe)
+			mu.Unlock()
+			copied.mu.Lock()
+			defer copied.mu.Unlock()
+			for i := range was {
+				if _, torn := copied.torn[i]; torn {
+					t.Fatalf("seed %d: block %d is not on stable storage", seed, i)
+				}
+			}
+		}
+		over := make(chan struct{})
+		var crew sync.WaitGroup
+		const writers = 4
+		for w := range int64(writers) {
+			crew.Go(func() {
+				for i := w; i < moveSize/4096; i += writers {
+					select {
+					case <-over:
+						return
+					default:
+					}
+					fua := (i+seed)%3 > 0
+					err := v.WriteAt(context.Background(), bytes.Repeat([]byte{byte(i)}, 4096), i*4096, fua)
+					if err == nil && !fua {
+						err = v.Flush(context.Background())
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					safe[i] = true
+					mu.Unlock()
+				}
+			})
+		}
+		if err := errors.Join(m.Run(t.Context(), func(int64) {}), s.mux.CommitMove(t.Context(), "data")); err != nil {
+			t.Fatal(err)
+		}
+		check()
+		s.mux.Moved("data")
+		check()
+		close(over)
+		crew.Wait()
+		check()
+	}
 }
