@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -105,7 +106,7 @@ func (p *pair) fails(what string) error        { return (*p.fault.Load())(what) 
 func (p *pair) boot() {
 	p.raw.fail(p.fails)
 	p.thin.fail(p.fails)
-	p.said = append(p.said, "boot")
+	p.say("boot")
 	for _, s := range []*shelf{p.raw, p.thin} {
 		s.mem.mu.Lock()
 		s.pools = map[string]Pool{}
@@ -123,9 +124,7 @@ func (p *pair) boot() {
 	}
 	p.mux = NewMux(map[Kind]Engine{Raw: p.raw, Thin: p.thin})
 	p.mux.Mirrors(MirrorOptions{Load: p.load, Save: p.save, Patience: p.patience, Tidy: p.tidy, OnChange: func(_, what string) {
-		p.mu.Lock()
-		p.said = append(p.said, what)
-		p.mu.Unlock()
+		p.say(what)
 	}})
 }
 
@@ -316,29 +315,45 @@ func (o *oracle) saw(i int64, b []byte) error {
 	return nil
 }
 
-// TestMirrorCrashes: the process or the power of a host with a mirror ends at any step
-// of any change while pools fail and come back. What was flushed is never lost, an older
-// leg never serves, and with both pools there is always one that does.
-func TestMirrorCrashes(t *testing.T) {
-	rounds := uint64(40)
-	if testing.Short() {
-		rounds = 20
+// mirrorSeeds runs do for seeds: few, or as many as MIRROR_SEEDS says, or FIRST-END. It
+// ends with the first that fails.
+func mirrorSeeds(t *testing.T, few uint64, do func(t *testing.T, seed uint64)) {
+	first, end := uint64(0), few
+	if s := os.Getenv("MIRROR_SEEDS"); s != "" {
+		if n, _ := fmt.Sscanf(s, "%d-%d", &first, &end); n != 2 {
+			first = 0
+			if _, err := fmt.Sscanf(s, "%d", &end); err != nil {
+				t.Fatalf("MIRROR_SEEDS=%s: %v: give how many, or FIRST-END", s, err)
+			}
+		}
 	}
-	for seed := range rounds {
-		crashMirror(t, seed)
-		if t.Failed() {
+	for seed := first; seed < end; seed++ {
+		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { do(t, seed) }) {
 			return
 		}
 	}
+}
+
+// TestMirrorCrashes: the process or the power of a host with a mirror ends at any step
+// of any change while pools fail and come back. What was acknowledged or read, and then
+// flushed, is never lost, an older leg never serves, and with both pools there is always
+// one that does.
+func TestMirrorCrashes(t *testing.T) {
+	few := uint64(40)
+	if testing.Short() {
+		few = 20
+	}
+	mirrorSeeds(t, few, crashMirror)
 }
 
 func crashMirror(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 7))
 	p := newPair(t)
 	o := newOracle()
+	acked := map[int64]uint64{}
 	for life := range 6 {
 		// What fails from which step on, in all of this life.
-		bad := []string{"", "a", "b"}[r.IntN(3)]
+		bad := []string{"", "a", "b", "state"}[r.IntN(4)]
 		from, to, dies := int64(r.IntN(60)), int64(60+r.IntN(200)), int64(20+r.IntN(300))
 		var steps atomic.Int64
 		p.fail(func(what string) error {
@@ -346,7 +361,7 @@ func crashMirror(t *testing.T, seed uint64) {
 			switch {
 			case n >= dies:
 				return errors.New("power cut")
-			case bad != "" && n >= from && n < to && strings.HasSuffix(what, " "+bad):
+			case bad != "" && n >= from && n < to && concerns(what, bad):
 				return errors.New("i/o error")
 			}
 			return nil
@@ -356,7 +371,6 @@ func crashMirror(t *testing.T, seed uint64) {
 			p.out[[]string{"a", "b"}[r.IntN(2)]] = true
 		}
 		p.pass()
-		acked := map[int64]uint64{}
 		for range 80 {
 			p.work(r, o, acked)
 			if r.IntN(6) == 0 {
@@ -367,14 +381,16 @@ func crashMirror(t *testing.T, seed uint64) {
 				}
 				p.pass()
 			}
-			if steps.Load() >= dies {
+			if steps.Load() >= dies || t.Failed() {
 				break
 			}
 		}
 		p.end()
-		if r.IntN(2) == 0 {
-			p.raw.cut(r)
-			p.thin.cut(r)
+		switch {
+		case t.Failed():
+			return
+		case r.IntN(2) == 0:
+			p.cut(r, acked)
 		}
 		p.boot()
 	}
@@ -385,13 +401,30 @@ func crashMirror(t *testing.T, seed uint64) {
 	p.same()
 }
 
-// work does one access.
+// concerns tells whether something is done to a pool, or to the state directory.
+func concerns(what, pool string) bool {
+	if pool == "state" {
+		return strings.HasPrefix(what, "witness")
+	}
+	return strings.HasSuffix(what, " "+pool)
+}
+
+// cut is a power cut: nothing that was not flushed need be there.
+func (p *pair) cut(r *rand.Rand, acked map[int64]uint64) {
+	p.say("power cut")
+	p.raw.cut(r)
+	p.thin.cut(r)
+	clear(acked)
+}
+
+// work does one access. What was read counts as acknowledged: initiators may rely on it as
+// on what they wrote, and when it is flushed it stays.
 func (p *pair) work(r *rand.Rand, o *oracle, acked map[int64]uint64) {
 	v, err := p.mux.Volume("data")
 	if err != nil {
 		return
 	}
-	i := int64(r.IntN(64)) * 32
+	i := int64(r.IntN(24)) * 64
 	switch r.IntN(8) {
 	case 0:
 		if v.Flush(p.t.Context()) == nil {
@@ -400,13 +433,18 @@ func (p *pair) work(r *rand.Rand, o *oracle, acked map[int64]uint64) {
 		}
 	case 1, 2, 3:
 		b := make([]byte, 4096)
-		if v.ReadAt(p.t.Context(), b, i*4096) == nil {
-			if err := o.saw(i, b); err != nil {
-				p.t.Errorf("while it runs: %v; legs %+v", err, p.legs())
-			}
-			if n, ok := acked[i]; ok && binary.LittleEndian.Uint64(b) < n {
-				p.t.Errorf("block %d is %d after %d was acknowledged; legs %+v", i, binary.LittleEndian.Uint64(b), n, p.legs())
-			}
+		if v.ReadAt(p.t.Context(), b, i*4096) != nil {
+			return
+		}
+		n := binary.LittleEndian.Uint64(b)
+		if err := o.saw(i, b); err != nil {
+			p.t.Errorf("while it runs: %v; legs %+v; %s; witness %s", err, p.legs(), strings.Join(p.said, "\n"), p.known())
+		}
+		if was, ok := acked[i]; ok && slices.Index(o.may[i], n) < slices.Index(o.may[i], was) {
+			p.t.Errorf("block %d is %d after %d was acknowledged or read; legs %+v", i, n, was, p.legs())
+		}
+		if len(o.may[i]) > 0 {
+			acked[i] = n
 		}
 	default:
 		b := o.began(i)

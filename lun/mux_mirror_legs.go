@@ -55,11 +55,9 @@ func (m *Mux) addLeg(ctx context.Context, s AddLeg) error {
 	if err != nil {
 		return err
 	}
-	var gone []string
-	if w != nil {
-		if gone, err = m.sweep(ctx, s.Name, w.ID, w.Gone); err != nil {
-			return err
-		}
+	gone, err := m.forget(ctx, s.Name, pool, w)
+	if err != nil {
+		return err
 	}
 	if m.lies(s.Name, s.Pool, [16]byte{}) {
 		return fmt.Errorf("pool %s has data of another LUN of its name: delete them, or name another pool", s.Pool)
@@ -89,6 +87,32 @@ func (m *Mux) addLeg(ctx context.Context, s AddLeg) error {
 		return fmt.Errorf("its leg in pool %s: %w", s.Pool, err)
 	}
 	return nil
+}
+
+// forget has the state directory know of no mirror of a LUN that is in service in one
+// pool alone, and gives the pools that may have data left of legs. It may know of one where
+// it could not be told of the end.
+func (m *Mux) forget(ctx context.Context, name, pool string, w *witness) (gone []string, err error) {
+	if w == nil {
+		return nil, nil
+	}
+	if len(w.Pools) > 0 && !slices.Equal(w.Whole, []string{pool}) {
+		return nil, fmt.Errorf("it is in service in pool %s alone, and in a mirror that has everything in pool %s: restart the daemon", pool, strings.Join(w.Whole, " and in pool "))
+	}
+	gone = slices.Clone(w.Gone)
+	for _, p := range w.Pools {
+		if p != pool && !slices.Contains(gone, p) {
+			gone = append(gone, p)
+		}
+	}
+	if gone, err = m.sweep(ctx, name, w.ID, gone); err != nil || len(w.Pools) == 0 {
+		return gone, err
+	}
+	var record []byte
+	if len(gone) > 0 {
+		record = witness{ID: w.ID, Gone: gone}.encode()
+	}
+	return gone, m.options.Save(name, record)
 }
 
 // takesSnapshots tells whether somebody makes a snapshot of a LUN besides who has
@@ -300,10 +324,12 @@ func (m *Mux) dropLegs(ctx context.Context, mir *Mirror, pool string) error {
 	if len(left) > 0 {
 		record = witness{ID: mir.id, Gone: left}.encode()
 	}
-	if err := m.options.Save(mir.name, record); err != nil {
+	// The other way round, a crash in between would leave a leg that names a pool of which
+	// nobody knows any more that it has nothing.
+	if err := m.SetRecord(ctx, pool, mir.name+legSuffix, nil); err != nil {
 		return err
 	}
-	return m.SetRecord(ctx, pool, mir.name+legSuffix, nil)
+	return m.options.Save(mir.name, record)
 }
 
 // sweep deletes what legs that were taken away left in pools in service, and gives the
@@ -334,7 +360,7 @@ func (m *Mux) sweepLeg(ctx context.Context, mir *Mirror, pool string) error {
 }
 
 // destroyLeg deletes the leg of a LUN in a pool, which by its own name may be another
-// LUN by now.
+// LUN by now, and is where id is zero.
 func (m *Mux) destroyLeg(ctx context.Context, lun, pool string, id [16]byte) error {
 	e := m.ofPool(pool)
 	renamer, ok := e.(Renamer)
@@ -344,7 +370,7 @@ func (m *Mux) destroyLeg(ctx context.Context, lun, pool string, id [16]byte) err
 	for _, name := range []string{lun, lun + legSuffix} {
 		var is [16]byte
 		there := m.any(func(l LUNStats) bool {
-			if l.Name == name && l.Pool == pool && (name != lun || l.ID == id) {
+			if l.Name == name && l.Pool == pool && (name != lun || l.ID == id && id != [16]byte{}) {
 				is = l.ID
 				return true
 			}

@@ -110,6 +110,9 @@ func (m *Mux) openMirror(ctx context.Context, s OpenLUN) error {
 		if l.there && slices.Contains(gone, l.pool) && unswept != nil { // nothing, and in the way
 			legs[i], names[i] = found{pool: l.pool, why: unswept.Error()}, ""
 		}
+		if !l.there && w == nil && slices.Contains(gone, l.pool) && recorded(legs) { // nothing is there that counts
+			legs[i] = found{pool: l.pool, there: true, why: l.why}
+		}
 	}
 	if err := foreign(s.Name, w, legs, names); err != nil {
 		return err
@@ -128,13 +131,21 @@ func (m *Mux) openMirror(ctx context.Context, s OpenLUN) error {
 			}
 		}
 	}
+	nameLegs(s.Name, v.fresh, names)
+	if v.fresh {
+		// The state directory knows nothing of it until all of it is there: what is made under
+		// another name than the LUN's is nothing until then, and would be in the way.
+		if err := m.options.Save(s.Name, witness{Gone: aside(s.Name, gone, legs, names)}.encode()); err != nil {
+			return err
+		}
+	}
 	mir, err := m.assemble(ctx, s, w, v, legs, names)
 	if err != nil {
 		return err
 	}
-	mir.gone = gone // also of pools that it is in now: what is left there is nothing
-	if err := mir.settle(w, v); err != nil {
-		return err
+	mir.gone = gone                          // also of pools that it is in now: what is left there is nothing
+	if err := mir.settle(w, v); err != nil { // by one leg alone it must not be served
+		return errors.Join(err, m.closeMirror(ctx, s.Name))
 	}
 	m.mu.Lock()
 	m.mirrors[s.Name] = mir
@@ -161,20 +172,49 @@ func (m *Mux) survey(ctx context.Context, lun string, pools []string) (legs []fo
 	return legs, names
 }
 
+// recorded tells whether a leg says what it is.
+func recorded(legs []found) bool {
+	return slices.ContainsFunc(legs, func(l found) bool { return l.record != nil })
+}
+
 // foreign refuses to take data for a leg that are a LUN of the same name.
 func foreign(lun string, w *witness, legs []found, names []string) error {
 	for i, l := range legs {
-		others := slices.ContainsFunc(legs, func(o found) bool { return o.record != nil })
-		if w != nil && l.data && !l.of(w.ID) || w == nil && names[i] == lun && l.data && l.record == nil && others {
+		if w != nil && l.data && !l.of(w.ID) || w == nil && names[i] == lun && l.data && l.record == nil && recorded(legs) {
 			return l.foreign()
 		}
 	}
 	return nil
 }
 
+// nameLegs gives the legs names that are made. The first one of a LUN that is made has its
+// name.
+func nameLegs(lun string, fresh bool, names []string) {
+	own := slices.Contains(names, lun)
+	for i, name := range names {
+		if name != "" {
+			continue
+		}
+		names[i] = lun + legSuffix
+		if !own && fresh {
+			own, names[i] = true, lun
+		}
+	}
+}
+
+// aside is pools, and those whose leg has not the LUN's own name.
+func aside(lun string, pools []string, legs []found, names []string) []string {
+	pools = slices.Clone(pools)
+	for i, l := range legs {
+		if names[i] != lun && !slices.Contains(pools, l.pool) {
+			pools = append(pools, l.pool)
+		}
+	}
+	return pools
+}
+
 // assemble opens the legs that there are.
 func (m *Mux) assemble(ctx context.Context, s OpenLUN, w *witness, v verdict, legs []found, names []string) (*Mirror, error) {
-	own := slices.Contains(names, s.Name)
 	is := &view{}
 	var errs []error
 	why := make([]string, len(legs))
@@ -182,12 +222,6 @@ func (m *Mux) assemble(ctx context.Context, s OpenLUN, w *witness, v verdict, le
 	var id [16]byte
 	var first Volume
 	for i, l := range legs {
-		if names[i] == "" {
-			names[i] = s.Name + legSuffix
-			if !own && v.fresh {
-				own, names[i] = true, s.Name
-			}
-		}
 		is.legs[i], is.state[i], why[i] = newLeg(l.pool, names[i], nil), LegAway, l.why
 		if l.record != nil && v.fate[i] != fateBlank {
 			may.join(regions{l.record.Shift, l.record.Regions}.fit(s.LUN.Size))
