@@ -71,9 +71,10 @@ bench-crypt:
 bench-backup:
 	test/bench/run-backup
 
-# Power cuts of the thin engine, over damage too, many more than a test takes; by hand.
+# Power cuts of the thin engine, over damage too, and of mirrors whose pools fail and change, many more than a test takes; by hand.
 soak:
 	THIN_SEEDS=10000 go test ./lun/thin -run 'TestPowerCuts' -count=1 -timeout 60m -v
+	MIRROR_SEEDS=10000 go test ./lun -run 'TestMirrorCrashes|TestMirrorLegsComeAndGoInCrashes' -count=1 -timeout 3h
 
 # kill -9 of the real daemon under a verifying initiator, and flipped bits in its pools; by hand.
 KILLS = 200

@@ -3,6 +3,7 @@ package lun
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -56,7 +57,7 @@ func (r *ram) change(off, n int64) {
 	}
 }
 
-var ids byte
+var ids atomic.Uint64
 
 func (m *mem) all(f func(pool, name string, r *ram)) {
 	for pool, luns := range m.data {
@@ -102,8 +103,9 @@ func (m *mem) Do(_ context.Context, step Step) error {
 			}
 		}
 		if r == nil {
-			ids++
-			r = &ram{of: m, name: s.Name, pool: s.LUN.Pool, id: [16]byte{ids}, block: s.LUN.Block, b: make([]byte, s.LUN.Size), mapped: make([]bool, s.LUN.Size/4096)}
+			var id [16]byte
+			binary.LittleEndian.PutUint64(id[:], ids.Add(1))
+			r = &ram{of: m, name: s.Name, pool: s.LUN.Pool, id: id, block: s.LUN.Block, b: make([]byte, s.LUN.Size), mapped: make([]bool, s.LUN.Size/4096)}
 			m.data[s.LUN.Pool][s.Name] = r
 		}
 		r.open = true

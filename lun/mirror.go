@@ -64,11 +64,15 @@ type Mirror struct {
 	group sync.WaitGroup
 	wake  chan struct{}
 
-	state sync.Mutex // held while records are written; guards what follows
+	state sync.Mutex // held while records are written that every change waits for; guards what follows
 	epoch epoch
 	base  epoch // the last of which the leg that is not whole had everything
 	gone  []string
-	joins bool // it may be recorded that the leg that is syncing has everything
+	joins bool   // it may be recorded that the leg that is syncing has everything
+	saves uint64 // how many witnesses were to be saved
+
+	saving sync.Mutex // held while one is; guards what follows
+	saved  uint64     // number of the newest one that was begun
 
 	mu      sync.Mutex // guards what follows, and is not held over I/O
 	written *sync.Cond // a record was

@@ -102,7 +102,7 @@ func (m *Mirror) ask(off, n int64, locked bool, op func(*leg) (func(), error)) e
 		if err == nil {
 			got.take()
 			if why != nil {
-				return m.mend(legs[0], why, off, n, locked)
+				m.mend(legs[0], why, off, n, locked)
 			}
 			return nil
 		}
@@ -175,11 +175,21 @@ func whenTwo(c <-chan time.Time, legs []*leg) <-chan time.Time {
 
 func nobody(*leg) bool { return false }
 
+// giveUp is lose for a read, which does not wait until that is recorded: what the other leg
+// gave is right, and who changes something waits. Where it cannot be recorded the next write
+// says so.
+func (m *Mirror) giveUp(l *leg, why error) {
+	if !l.isLost() {
+		m.group.Go(func() { _ = m.lose(l, why) })
+	}
+}
+
 // mend writes what a leg could not read to it again, or gives it up.
-func (m *Mirror) mend(l *leg, why error, off, n int64, locked bool) error {
+func (m *Mirror) mend(l *leg, why error, off, n int64, locked bool) {
 	var medium *MediumError
 	if !errors.As(why, &medium) {
-		return m.lose(l, why)
+		m.giveUp(l, why)
+		return
 	}
 	if !locked {
 		m.locks.lock(off, n)
@@ -192,22 +202,22 @@ func (m *Mirror) mend(l *leg, why error, off, n int64, locked bool) error {
 		b := slab(int(min(movePiece, end-at)))
 		v := m.view.Load()
 		if !v.whole(l) {
-			return nil
+			return
 		}
 		others := slices.DeleteFunc(v.in(inSync), func(o *leg) bool { return o == l })
 		if len(others) == 0 {
-			return nil
+			return
 		}
 		if err := all(m.o.Patience, others, nobody, func(o *leg) error { return o.volume.ReadAt(ctx, b, at) })[0]; err != nil {
-			return nil // of a place that was not asked for, or next time
+			return // of a place that was not asked for, or next time
 		}
 		if err := m.alone(l, func(v Volume) error { return v.WriteAt(ctx, b, at, false) }); err != nil {
-			return m.lose(l, fmt.Errorf("%w; writing that again: %w", why, err))
+			m.giveUp(l, fmt.Errorf("%w; writing that again: %w", why, err))
+			return
 		}
 		unslab(b)
 	}
 	m.o.OnChange(m.name, fmt.Sprintf("pool %s could not read %d bytes at %d: they were written again from the other leg: %v", l.pool, n, off, why))
-	return nil
 }
 
 // alone has something done to a leg, and gives up waiting for it after a while.

@@ -1,6 +1,7 @@
 package lun
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -138,7 +139,44 @@ func (m *Mirror) witness(v *view, whole ...string) witness {
 	return w
 }
 
+// save saves a witness, and holds m.state: for what may not go on before.
 func (m *Mirror) save(w witness) error {
+	m.saves++
+	return m.saveAs(w, m.saves)
+}
+
+// saveApart saves the witness that what gives, which is the newest one on return. The
+// caller holds m.state, which others may have meanwhile: no I/O waits for the disk of the
+// state directory that need not. what is called anew when something was saved since.
+func (m *Mirror) saveApart(what func() (witness, error)) error {
+	for {
+		w, err := what()
+		if err != nil {
+			return err
+		}
+		m.saves++
+		n := m.saves
+		m.state.Unlock()
+		err = m.saveAs(w, n)
+		m.state.Lock()
+		if err != nil {
+			return err
+		}
+		if now, err := what(); err != nil || n == m.saves && bytes.Equal(now.encode(), w.encode()) {
+			return err
+		}
+	}
+}
+
+// saveAs saves a witness unless a newer one was begun, whose disk has not answered yet: what
+// was recorded of a leg that is lost stays.
+func (m *Mirror) saveAs(w witness, n uint64) error {
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	if n < m.saved {
+		return nil
+	}
+	m.saved = n
 	if err := m.o.Save(m.name, w.encode()); err != nil {
 		return fmt.Errorf("record which leg has everything: %w", err)
 	}

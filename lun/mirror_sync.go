@@ -210,7 +210,8 @@ func (m *Mirror) copyData(ctx context.Context, from, to *leg, p piece) error {
 	if err := m.slow(from, func(v Volume) error { return v.ReadAt(ctx, b, p.off) }); err != nil {
 		var medium *MediumError
 		if errors.As(err, &medium) && m.view.Load().whole(to) {
-			return m.mend(from, err, p.off, p.n, true)
+			m.mend(from, err, p.off, p.n, true)
+			return nil
 		}
 		return fmt.Errorf("the leg in pool %s: %w", from.pool, err)
 	}

@@ -80,35 +80,47 @@ func (m *Mirror) turn(next *view, i int, why error) {
 }
 
 // resume has a leg that came back get every write, and be brought up to date. What it
-// lacks is in the regions, or everything.
-func (m *Mirror) resume(l *leg, lacks bool) error {
+// lacks is in the regions and in those that its own record names, or everything.
+func (m *Mirror) resume(l *leg, lacks bool, named regions) error {
 	m.state.Lock()
 	defer m.state.Unlock()
-	v := m.view.Load()
-	i := slices.IndexFunc(v.legs[:], func(o *leg) bool { return o != nil && o.pool == l.pool })
-	if i < 0 || v.state[i] != LegAway {
+	if _, is := m.isAway(l.pool); !is {
 		return nil
 	}
-	m.mu.Lock()
-	if lacks {
-		m.want.fill()
-		m.durable = newRegions(m.size.Load())
+	if !lacks { // its record is about to name none
+		m.mu.Lock()
+		m.want.join(named.fit(m.size.Load()))
+		m.mu.Unlock()
+		if err := m.persistLocked(); err != nil {
+			return err
+		}
 	}
-	m.mu.Unlock()
 	base := m.base
+	record := legRecord{ID: m.id, Kind: legLacks, Epoch: base, Other: m.view.Load().in(inSync)[0].pool}
 	if lacks {
-		base = epoch{}
+		record.Epoch = epoch{}
 	}
-	if err := m.keep(l.pool, legRecord{ID: m.id, Kind: legLacks, Epoch: base, Other: v.in(inSync)[0].pool}.encode()); err != nil {
+	m.state.Unlock() // who has everything does not wait for who comes back
+	err := m.keep(l.pool, record.encode())
+	m.state.Lock()
+	i, is := m.isAway(l.pool)
+	if err != nil || !is {
 		return err
 	}
+	if m.base != base {
+		return errors.New("the other leg has changed meanwhile: try again")
+	}
 	if lacks {
+		m.mu.Lock()
+		m.want.fill()
+		m.durable = newRegions(m.size.Load())
+		m.mu.Unlock()
 		m.base = epoch{}
 		if err := m.persistLocked(); err != nil {
 			return err
 		}
 	}
-	next := *v
+	next := *m.view.Load()
 	next.legs[i], next.state[i] = l, LegSyncing
 	m.mu.Lock()
 	m.view.Store(&next)
@@ -121,34 +133,71 @@ func (m *Mirror) resume(l *leg, lacks bool) error {
 	return nil
 }
 
+// isAway is which leg a pool has, and whether it is away. The caller holds m.state.
+func (m *Mirror) isAway(pool string) (i int, is bool) {
+	v := m.view.Load()
+	i = slices.IndexFunc(v.legs[:], func(o *leg) bool { return o != nil && o.pool == pool })
+	return i, i >= 0 && v.state[i] == LegAway
+}
+
 // join has a leg that is the same as the other have everything from now on.
 func (m *Mirror) join(l *leg) error {
 	m.state.Lock()
 	defer m.state.Unlock()
-	v := m.view.Load()
-	i := slices.Index(v.legs[:], l)
-	if _, any := m.nextStuck(0); i < 0 || v.state[i] != LegSyncing || l.isLost() || len(v.in(inSync)) == 0 || any {
+	next, i := m.joined(l)
+	if next == nil {
 		return nil
 	}
-	next := *v
-	next.state[i] = LegInSync
-	other := v.legs[1-i]
 	is := m.snapshot()
 	m.joins = true
-	record := m.record(&next, l, is).encode()
-	if err := m.alone(l, func(Volume) error { return m.keep(l.pool, record) }); err != nil {
+	if err := m.keepJoined(next, l, is); err != nil {
 		return m.loseLocked(l, err)
 	}
-	if err := m.save(m.witness(&next, l.pool, other.pool)); err != nil {
+	err := m.saveApart(func() (witness, error) {
+		if next, i = m.joined(l); next == nil {
+			return witness{}, errLost
+		}
+		return m.witness(next, l.pool, next.legs[1-i].pool), nil
+	})
+	if err == errLost { // or something has come to differ
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	if err := m.keep(other.pool, m.record(&next, other, is).encode()); err != nil {
+	if now := m.snapshot(); now.shift != is.shift || !slices.Equal(now.words, is.words) { // the other's record alone has these
+		is = now
+		if err := m.keepJoined(next, l, is); err != nil {
+			return m.loseLocked(l, err)
+		}
+	}
+	other := next.legs[1-i]
+	if err := m.keep(other.pool, m.record(next, other, is).encode()); err != nil {
 		return err // both have everything, and the next record says so
 	}
 	m.has(is)
 	m.joins = false
-	m.turn(&next, i, nil)
+	m.turn(next, i, nil)
 	return nil
+}
+
+// joined is the legs when l has everything, and which one it is; nil where it cannot be
+// said that it has. The caller holds m.state.
+func (m *Mirror) joined(l *leg) (next *view, i int) {
+	v := m.view.Load()
+	i = slices.Index(v.legs[:], l)
+	if _, any := m.nextStuck(0); i < 0 || v.state[i] != LegSyncing || l.isLost() || len(v.in(inSync)) == 0 || any {
+		return nil, i
+	}
+	is := *v
+	is.state[i] = LegInSync
+	return &is, i
+}
+
+// keepJoined records that a leg has everything, and gives up waiting for it after a while.
+func (m *Mirror) keepJoined(next *view, l *leg, is regions) error {
+	record := m.record(next, l, is).encode()
+	return m.alone(l, func(Volume) error { return m.keep(l.pool, record) })
 }
 
 // leftIn is the pools that may have data of a leg that was taken away.
@@ -162,57 +211,80 @@ func (m *Mirror) leftIn() []string {
 func (m *Mirror) swept(pool string) error {
 	m.state.Lock()
 	defer m.state.Unlock()
-	gone := m.gone
-	m.gone = slices.DeleteFunc(slices.Clone(gone), func(p string) bool { return p == pool })
-	if err := m.saveLocked(); err != nil {
-		m.gone = gone
-		return err
+	var left []string
+	err := m.saveApart(func() (witness, error) {
+		left = slices.DeleteFunc(slices.Clone(m.gone), func(p string) bool { return p == pool })
+		w := m.now()
+		w.Gone = left
+		return w, nil
+	})
+	if err == nil {
+		m.gone = left
 	}
-	return nil
+	return err
 }
 
-// saveLocked has the witness say what is.
-func (m *Mirror) saveLocked() error {
+// now is the witness of what is.
+func (m *Mirror) now() witness {
 	v := m.view.Load()
 	var whole []string
 	for _, l := range v.in(inSync) {
 		whole = append(whole, l.pool)
 	}
-	return m.save(m.witness(v, whole...))
+	return m.witness(v, whole...)
 }
+
+// errNone says that there is nothing to do.
+var errNone = errors.New("there is no such leg")
 
 // detach has the LUN go on without a leg for good.
 func (m *Mirror) detach(pool string) error {
 	m.state.Lock()
 	defer m.state.Unlock()
-	v := m.view.Load()
-	i := slices.IndexFunc(v.legs[:], func(l *leg) bool { return l != nil && l.pool == pool })
-	if i < 0 {
+	var next view
+	var i int
+	var rest *leg
+	var w witness
+	err := m.saveApart(func() (witness, error) {
+		next = *m.view.Load()
+		if i = slices.IndexFunc(next.legs[:], func(l *leg) bool { return l != nil && l.pool == pool }); i < 0 {
+			return w, errNone
+		}
+		next.legs[i] = nil
+		whole := next.in(inSync)
+		if len(whole) == 0 {
+			return w, fmt.Errorf("the leg in pool %s is the only one that has everything: wait until the other is in sync, or see why it is not", pool)
+		}
+		rest = whole[0]
+		after := w.Epoch
+		if w.Base != m.epoch || after == (epoch{}) {
+			after = m.epoch.next()
+		}
+		w = m.witness(&next, rest.pool)
+		w.Epoch, w.Base = after, m.epoch
+		if !slices.Contains(w.Gone, pool) {
+			w.Gone = append(slices.Clone(w.Gone), pool)
+		}
+		return w, nil
+	})
+	if err == errNone {
 		return nil
 	}
-	next := *v
-	next.legs[i] = nil
-	rest := next.in(inSync)
-	if len(rest) == 0 {
-		return fmt.Errorf("the leg in pool %s is the only one that has everything: wait until the other is in sync, or see why it is not", pool)
-	}
-	former, base, gone := m.epoch, m.base, m.gone
-	m.epoch, m.base = m.epoch.next(), m.epoch
-	if !slices.Contains(gone, pool) {
-		m.gone = append(slices.Clone(gone), pool)
-	}
-	if err := m.save(m.witness(&next, rest[0].pool)); err != nil {
-		m.epoch, m.base, m.gone = former, base, gone
+	if err != nil {
 		return err
 	}
+	former, base, gone := m.epoch, m.base, m.gone
+	m.epoch, m.base, m.gone = w.Epoch, w.Base, w.Gone
 	is := m.snapshot()
-	if err := m.keep(rest[0].pool, m.record(&next, rest[0], is).encode()); err != nil {
+	if err := m.keep(rest.pool, m.record(&next, rest, is).encode()); err != nil {
 		// The other may yet be the only one that has everything, and what is gone is deleted.
 		m.epoch, m.base, m.gone = former, base, gone
-		return errors.Join(err, m.saveLocked())
+		return errors.Join(err, m.saveApart(func() (witness, error) { return m.now(), nil }))
 	}
 	m.has(is)
-	v.legs[i].lose()
+	if l := m.view.Load().legs[i]; l != nil {
+		l.lose()
+	}
 	m.mu.Lock()
 	m.view.Store(&next)
 	m.mu.Unlock()

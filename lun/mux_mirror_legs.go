@@ -186,7 +186,11 @@ func (m *Mux) returnLeg(ctx context.Context, mir *Mirror, pool string) error {
 		mir.failed(pool, err.Error())
 		return fmt.Errorf("its leg in pool %s is away: %w", pool, err)
 	}
-	return mir.resume(newLeg(pool, name, volume), lacks)
+	named := newRegions(mir.size.Load())
+	if f.record != nil && len(f.record.Regions) > 0 {
+		named = regions{f.record.Shift, f.record.Regions}
+	}
+	return mir.resume(newLeg(pool, name, volume), lacks, named)
 }
 
 // freeName is the name of a leg that is made, which the other one does not have: no engine
