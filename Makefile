@@ -1,5 +1,5 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: bench-vpn bench-evpn bench-backup bench-crypt bench-qos quickstart test build gen fuzz conformance bench-iscsi bench-store bench-switch bench-switch-vm bench-ports soak soak-kill soak-iscsi soak-switch soak-gap old-kernel lint clean
+.PHONY: bench-move bench-vpn bench-evpn bench-backup bench-crypt bench-qos quickstart test build gen fuzz conformance bench-iscsi bench-store bench-switch bench-switch-vm bench-ports soak soak-kill soak-iscsi soak-switch soak-gap old-kernel lint clean
 
 export CGO_ENABLED = 0
 
@@ -71,10 +71,19 @@ bench-crypt:
 bench-backup:
 	test/bench/run-backup
 
-# Power cuts of the thin engine, over damage too, and of mirrors whose pools fail and change, many more than a test takes; by hand.
+# Power cuts of the thin engine, over damage too, of mirrors whose pools fail and change and of copies elsewhere, and moves
+# under load, many more than a test takes; by hand.
+MOVES = 200
 soak:
 	THIN_SEEDS=10000 go test ./lun/thin -run 'TestPowerCuts' -count=1 -timeout 60m -v
 	MIRROR_SEEDS=10000 go test ./lun -run 'TestMirrorCrashes|TestMirrorLegsComeAndGoInCrashes' -count=1 -timeout 3h
+	COPY_SEEDS=2000 go test ./lun/copies -run TestCrash -count=1 -timeout 60m
+	RIPSTOP_MOVES=$(MOVES) go test ./test/crash -run 'TestMoveUnderLoad|TestMoveEncryptedUnderLoad' -count=1 -timeout 60m -v
+
+# The longest access of fio through QEMU while a LUN of MIB moves between pools of each kind: it fails over PAUSE, on a
+# machine that does nothing else; by hand. MIB=1024 PAUSE=100ms
+bench-move:
+	RIPSTOP_MIB=$(or $(MIB),1024) RIPSTOP_PAUSE=$(or $(PAUSE),100ms) go test ./test/crash -run TestMoveUnderFio -count=1 -timeout 60m -v
 
 # kill -9 of the real daemon under a verifying initiator, and flipped bits in its pools; by hand.
 KILLS = 200

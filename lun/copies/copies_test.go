@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -318,11 +320,18 @@ func (h *house) note(known map[string][]byte) {
 	}
 }
 
-// TestCrash cuts rounds after any number of operations, with the host elsewhere losing
+// TestCrash cuts rounds (of COPY_SEEDS seeds) after any number of operations, with the host elsewhere losing
 // power, and snapshots here that are deleted: what says that it is whole is, of two
 // LUNs one always is, and in the end both are what the LUN is.
 func TestCrash(t *testing.T) {
-	for seed := range uint64(24) {
+	seeds := uint64(24)
+	if s := os.Getenv("COPY_SEEDS"); s != "" {
+		var err error
+		if seeds, err = strconv.ParseUint(s, 10, 32); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for seed := range seeds {
 		legs := 1 + int(seed%2)
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
