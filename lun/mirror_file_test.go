@@ -260,6 +260,35 @@ func TestMirrorOpenUnrecorded(t *testing.T) {
 	}
 }
 
+// TestMirrorWitnessAnew: a leg that was alone is what its record says when the state
+// directory was lost, also where writing that anew is cut off.
+func TestMirrorWitnessAnew(t *testing.T) {
+	p := newPairWith(t, time.Minute, time.Hour)
+	p.settle()
+	p.reboot([]string{"a", "b"}, "b")
+	if err := p.volume().WriteAt(t.Context(), block(3), 0, true); err != nil {
+		t.Fatal(err)
+	}
+	p.end()
+	p.witness.Clear()
+	p.boot()
+	p.out = map[string]bool{}
+	p.fail(func(what string) error {
+		if what == "witnessed" {
+			return errors.New("power cut")
+		}
+		return nil
+	})
+	p.tries()
+	p.reboot([]string{"a", "b"})
+	p.settle()
+	p.same()
+	b := block(0)
+	if err := p.volume().ReadAt(t.Context(), b, 0); err != nil || !bytes.Equal(b, block(3)) {
+		t.Fatalf("block %d is read: %v", b[0], err)
+	}
+}
+
 // TestMirrorLegsComeAndGoInCrashes: the file names other pools at each start and
 // while it runs, some of which are out of service, fail, or have what former legs left,
 // and the process or the power ends at any step. What was acknowledged or read and then

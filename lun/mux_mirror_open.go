@@ -305,9 +305,8 @@ func (m *Mirror) settle(w *witness, v verdict) error {
 		if err := m.persistLocked(); err != nil {
 			return err
 		}
-		m.epoch, m.base = m.epoch.next(), m.epoch
-		if w == nil && whole[0] != nil && v.base != (epoch{}) { // it was alone before
-			m.base = v.base
+		if w != nil || v.base == (epoch{}) || v.base == v.epoch { // else it was alone before, and its record says since when
+			m.epoch, m.base = m.epoch.next(), m.epoch
 		}
 	}
 	if err := m.save(m.witness(is, whole[0].pool)); err != nil {
