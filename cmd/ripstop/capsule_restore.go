@@ -86,6 +86,7 @@ type opener struct {
 
 	capsule  backup.Capsule
 	resumed  bool // an interrupted restore is gone on with
+	brought  bool // some of its LUNs are there
 	applied  bool // its configuration runs already, as revision
 	revision int
 	host     capsuleHost
@@ -376,11 +377,11 @@ func (o *opener) bringKeysAndPools(ctx context.Context, secrets capsuleSecrets) 
 	return err
 }
 
-// notTaken takes the pools out of service again.
+// notTaken takes the pools out of service again, unless LUNs of the capsule are in them.
 func (o *opener) notTaken(ctx context.Context) (err error) {
 	why := "the pools of capsule " + o.capsule.ID + " are not taken"
 	switch {
-	case o.resumed: // it is tried again
+	case o.brought: // it is tried again
 	case o.replace:
 		_, err = o.c.Rollback(ctx, v1.Rollback{Asked: v1.Asked{By: who(), Comment: why}})
 	default:
@@ -414,25 +415,29 @@ func (o *opener) inService(ctx context.Context) ([]v1.LUN, error) {
 	return slices.DeleteFunc(all, func(l v1.LUN) bool { return l.Origin == v1.Retained }), err
 }
 
-// emptyPools refuses pools with data that are not of this capsule's LUNs.
+// emptyPools refuses pools with data that are not of this capsule's LUNs. Those that an
+// interrupted restore has brought are known by the daemon's own note of who made a LUN: it
+// began with none of their names.
 func (o *opener) emptyPools(ctx context.Context) error {
+	made, err := beside.Open(filepath.Join(o.state, "verbs")).Load() // before: what is unfinished may go any time
+	if err != nil {
+		return err
+	}
 	pools, err := get[v1.Pool](ctx, o.c, "pool")
 	if err != nil {
 		return err
 	}
-	luns, err := o.inService(ctx)
+	luns, err := get[v1.LUN](ctx, o.c, "lun")
 	if err != nil {
 		return err
-	}
-	used := map[string]int64{}
-	for _, l := range luns {
-		used[l.Pool] += l.Used + l.Shared + l.Exclusive
 	}
 	there := map[string]bool{}
 	for _, p := range pools {
 		there[p.Name] = true
-		if p.Used > 0 && used[p.Name] == 0 && !o.replace && !o.resumed {
+		if mine, others := o.dataIn(p, luns, made); others && !o.replace {
 			return fmt.Errorf("pool %s at %s has data already, %s of them: name another place with --pool %s=PATH, or write --replace to keep them beside the capsule's", p.Name, p.Path, size(p.Used), p.Name)
+		} else if mine {
+			o.brought = true
 		}
 	}
 	for _, p := range o.host.Pools {
@@ -441,6 +446,24 @@ func (o *opener) emptyPools(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// dataIn tells whether a pool has LUNs that a restore of this capsule has brought, and data
+// that it has not. What of an import that was cut off is being deleted is its own.
+func (o *opener) dataIn(p v1.Pool, luns []v1.LUN, made beside.Objects) (mine, others bool) {
+	for _, l := range luns {
+		_, verbs := made.LUNs[l.Name]
+		_, unfinished := made.Unfinished[l.Name]
+		named := slices.ContainsFunc(o.host.LUNs, func(h capsuleLUN) bool { return h.Name == l.Name && h.Pool == p.Name })
+		switch {
+		case l.Pool != p.Name:
+		case o.resumed && named && (verbs || unfinished):
+			mine = true
+		case l.Used+l.Shared+l.Exclusive > 0:
+			others = true
+		}
+	}
+	return mine, others || p.Used > 0 && !mine && !o.resumed
 }
 
 // luns brings all LUNs.

@@ -195,6 +195,40 @@ func TestARestoreIsOfOneCapsule(t *testing.T) {
 	}
 }
 
+// TestPoolsOfOthers: a restore takes a pool that is empty or has what it brought itself, and
+// no other, also when it goes on.
+func TestPoolsOfOthers(t *testing.T) {
+	made := beside.Objects{}.WithLUN("data", config.LUN{Pool: "main"}).Begun("db", "main")
+	host := capsuleHost{LUNs: []capsuleLUN{{Name: "data", Pool: "main"}, {Name: "db", Pool: "main"}, {Name: "late", Pool: "main"}}}
+	data, db := v1.LUN{Name: "data", Pool: "main", Used: 4096, Origin: v1.FromVerb}, v1.LUN{Name: "db", Pool: "main", Used: 4096, Origin: v1.Retained}
+	other, late := v1.LUN{Name: "mine", Pool: "main", Used: 4096, Origin: v1.Retained}, v1.LUN{Name: "late", Pool: "main", Used: 4096, Origin: v1.Retained}
+	elsewhere := v1.LUN{Name: "data", Pool: "second", Used: 4096, Origin: v1.FromVerb}
+	for _, tt := range []struct {
+		resumed bool
+		used    int64
+		luns    []v1.LUN
+		mine    bool
+		others  bool
+	}{
+		{false, 0, nil, false, false},
+		{false, 4096, nil, false, true},
+		{false, 4096, []v1.LUN{other}, false, true},
+		{true, 0, nil, false, false},
+		{true, 4096, nil, false, false}, // space that is given back yet
+		{true, 8192, []v1.LUN{data, db}, true, false},
+		{true, 8192, []v1.LUN{data, other}, true, true},
+		{true, 4096, []v1.LUN{other}, false, true},
+		{true, 4096, []v1.LUN{late}, false, true}, // of its name, and nobody's note says that it was brought
+		{true, 0, []v1.LUN{elsewhere}, false, false},
+	} {
+		o := opener{resumed: tt.resumed, host: host}
+		mine, others := o.dataIn(v1.Pool{Name: "main", Used: tt.used}, tt.luns, made)
+		if mine != tt.mine || others != tt.others {
+			t.Errorf("%+v: %t, %t", tt, mine, others)
+		}
+	}
+}
+
 // TestCapsuleOfAnOldFile: what a later version refuses and runs on here can be saved.
 func TestCapsuleOfAnOldFile(t *testing.T) {
 	old := []v1.File{{Name: "old.yaml", Data: "version: 1\nvlans: {a: {id: 1, gateway: 10.0.0.1/8}, b: {id: 2, gateway: 10.1.0.1/16}}\n" +

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	v1 "ripstop/api/v1"
 	"ripstop/internal/nettest"
 	"ripstop/test/s3"
 )
@@ -337,6 +339,20 @@ targets: {"iqn.2026-11.org.example:data": {portals: [{address: "127.0.0.1:3260"}
 		c.secret(name, a.run("cat", name))
 	}
 	refuses(c, "has data already", "ripstop", "capsule", "restore", store, "--key", "key", "--passphrase", "phrase")
+	// A restore that is killed before it looks into the pools looks when it goes on.
+	var pools v1.RevisionText
+	if err := json.Unmarshal([]byte(c.run("ripstop", "history", "3", "-o", "json")), &pools); err != nil {
+		t.Fatal(err)
+	}
+	if len(pools.Files) != 1 || !strings.Contains(pools.Files[0].Data, "restored from capsule") {
+		t.Fatalf("the pools alone were not the third: %+v", pools)
+	}
+	c.write("pools.yaml", pools.Files[0].Data)
+	c.run("ripstop", "apply", "pools.yaml")
+	refuses(c, "has data already", "ripstop", "capsule", "restore", store, "--key", "key", "--passphrase", "phrase")
+	if out := c.run("ripstop", "get", "pool"); strings.Contains(out, "main") {
+		t.Errorf("a pool of others is in service: %s", out)
+	}
 	c.run("ripstop", "capsule", "restore", store, "--key", "key", "--passphrase", "phrase", "--pool", "main=other")
 	c.run("ripstop", "lun", "export", "data", "data.raw")
 	isWorker(c)
