@@ -43,8 +43,8 @@ func TestOpenPlane(t *testing.T) {
 	if !slices.Equal(p.ports, tr.ports) || !reflect.DeepEqual(p.trunks, tr.trunks) || !reflect.DeepEqual(p.slots, tr.slots) {
 		t.Errorf("ports were %v, %v; are %v, %v", tr.slots, tr.trunks, p.slots, p.trunks)
 	}
-	if err := p.compare(); err != nil || len(p.dirty) != 0 {
-		t.Errorf("VLANs %v look changed, %v", p.dirty, err)
+	if err := p.compare(); err != nil || p.dirty {
+		t.Errorf("flood lists look changed: %v, %v", p.dirty, err)
 	}
 	if changed, err := p.upgrade(spec); changed || err != nil {
 		t.Errorf("the same program is taken for another: %v", err)
@@ -128,27 +128,29 @@ func TestCompareFindsDrift(t *testing.T) {
 	for i := range 3 {
 		tr.port(member{ifindex: 1000 + i, pvid: 10, tagged: []uint16{20}})
 	}
-	list, err := newList([]uint32{1, 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer list.Close()
-	if err := tr.maps.Floods.Put(uint32(10), uint32(list.FD())); err != nil {
-		t.Fatal(err)
-	}
-	if err := tr.maps.Floods.Delete(uint32(20)); err != nil {
-		t.Fatal(err)
-	}
-	if err := tr.compare(); err != nil || !reflect.DeepEqual(tr.dirty, map[uint16]bool{10: true, 20: true}) {
-		t.Fatalf("changed VLANs are %v, %v; want 10 and 20", tr.dirty, err)
-	}
-	if err := tr.plane.commit(); err != nil {
-		t.Fatal(err)
-	}
-	got, err := tr.readFloods([]uint16{10, 20})
 	want := map[uint16][]uint32{10: {1, 2, 3}, 20: {1, 2, 3}}
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("flood lists are %v, %v; want %v", got, err, want)
+	harms := map[string]map[uint16][]uint32{
+		"a member is missing": {10: {1, 2}, 20: {1, 2, 3}},
+		"a VLAN is missing":   {10: {1, 2, 3}},
+		"one VLAN too many":   {10: {1, 2, 3}, 20: {1, 2, 3}, 30: {1}},
+		"all are missing":     {},
+	}
+	for name, harm := range harms {
+		if err := tr.writeFloods(encodeFloods(harm)); err != nil {
+			t.Fatal(err)
+		}
+		if err := tr.compare(); err != nil || !tr.dirty {
+			t.Fatalf("%s: not seen (%v)", name, err)
+		}
+		if err := tr.plane.commit(); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := tr.readFloods(); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: flood lists are %v, %v; want %v", name, got, err, want)
+		}
+		if err := tr.compare(); err != nil || tr.dirty {
+			t.Errorf("%s: still seen after it was mended (%v)", name, err)
+		}
 	}
 }
 

@@ -156,3 +156,59 @@ func BenchmarkProgram(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/packets, "ns/packet")
 }
+
+// BenchmarkAllVLANs makes ports that each carry all VLANs: taps, so that no station
+// speaks in them. ms/ports is all of them made, ms/again a pass that finds nothing to
+// do, and ms/change one of them losing a VLAN.
+func BenchmarkAllVLANs(b *testing.B) {
+	all := make([]uint16, 4094)
+	for i := range all {
+		all[i] = uint16(i + 1)
+	}
+	for _, n := range []int{1, 100} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			d, err := New(quiet, "here")
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer d.Close()
+			laps := map[string]time.Duration{}
+			last := time.Now()
+			lap := func(what string, steps ...vswitch.Step) {
+				for _, s := range steps {
+					if err := d.Do(b.Context(), s); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if err := d.Commit(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+				laps[what] += time.Since(last)
+				last = time.Now()
+			}
+			for b.Loop() {
+				port := vswitch.Port{Kind: vswitch.Tap, Tagged: all}
+				steps := []vswitch.Step{vswitch.AddSwitch{Name: "lab", Dataplane: vswitch.EBPF}}
+				for i := range n {
+					steps = append(steps, vswitch.AddPort{Switch: "lab", Dataplane: vswitch.EBPF, Name: fmt.Sprint("p", i), Port: port})
+				}
+				last = time.Now()
+				lap("ms/ports", steps...)
+				have, err := d.Observe(b.Context())
+				if err != nil || len(have.Switches["lab"].Ports) != n {
+					b.Fatalf("there are %d of %d ports, %v", len(have.Switches["lab"].Ports), n, err)
+				}
+				lap("ms/again")
+				less := port
+				less.Tagged = all[:4093]
+				lap("ms/change", vswitch.SetPort{Switch: "lab", Dataplane: vswitch.EBPF, Name: "p0", From: port, To: less})
+				if err := d.Do(b.Context(), vswitch.DelSwitch{Name: "lab", Dataplane: vswitch.EBPF}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for what, took := range laps {
+				b.ReportMetric(float64(took.Microseconds())/1000/float64(b.N), what)
+			}
+		})
+	}
+}

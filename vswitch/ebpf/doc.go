@@ -83,6 +83,6 @@
 // plan calls ripstop-switch.o is inside the ripstop binary, and a port's VLANs
 // are in maps (bpftool map show).
 //
-// It needs Linux 5.18 (bpf_loop, batches on maps of maps), and Guard 5.13; Probe asks
+// It needs Linux 5.17 (bpf_loop), and Guard 5.13; Probe asks
 // the kernel.
 package ebpf

@@ -139,8 +139,8 @@ func TestDrift(t *testing.T) {
 		{"marked down", entry(func(p *planePort) { p.Flags = planePortFlagPORT_DOWN }), "[port/lab/web]"},
 		{"length changed", entry(func(p *planePort) { p.MaxFrame = 100 }), "[port/lab/web]"},
 		{"entry removed", entry(func(p *planePort) { *p = planePort{} }), "[port/lab/web]"},
-		{"flood list removed", func(t *testing.T, d *Driver) {
-			if err := d.planes["lab"].maps.Floods.Delete(uint32(10)); err != nil {
+		{"flood lists removed", func(t *testing.T, d *Driver) {
+			if err := d.planes["lab"].maps.Floods.Delete(uint32(0)); err != nil {
 				t.Fatal(err)
 			}
 		}, "[]"},

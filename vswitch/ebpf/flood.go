@@ -1,6 +1,7 @@
 package ebpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,13 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// floodChunk bounds the descriptors in use while flood lists are written. Each
-// chunk waits for the readers of the lists before it once.
-const floodChunk = 512
+const (
+	maxVLANs = int(planeLayoutMAX_VLANS)
+	pieceLen = int(planeLayoutPIECE)
+)
+
+// piece is struct piece of the program.
+type piece [pieceLen]uint32
 
 // floods is the slots of each VLAN's members, untagged ones first.
 func (p *plane) floods() map[uint16][]uint32 {
-	untagged, all := map[uint16][]uint32{}, map[uint16][]uint32{}
+	var untagged, all [maxVLANs][]uint32
 	for _, slot := range slices.Sorted(maps.Values(p.slots)) {
 		port := p.ports[slot]
 		if port.Flags&planePortFlagPORT_DOWN != 0 {
@@ -30,88 +35,117 @@ func (p *plane) floods() map[uint16][]uint32 {
 			all[vid] = append(all[vid], slot)
 		}
 	}
-	for vid, slots := range untagged {
-		all[vid] = append(slots, all[vid]...)
+	lists := map[uint16][]uint32{}
+	for vid := range all {
+		if slots := append(untagged[vid], all[vid]...); len(slots) > 0 {
+			lists[uint16(vid)] = slots
+		}
 	}
-	return all
+	return lists
 }
 
-// compare marks the VLANs whose flood lists are not what the ports say. It looks
-// at VLANs that have members alone, because before Linux 6.8 each look waits for
-// the readers of all lists (maybe_wait_bpf_programs in kernel/bpf/syscall.c),
-// about 17 ms. A list of another VLAN does no harm: no port lets its frames in.
+// encodeFloods is lists in the pieces of the map floods: those that tell where each
+// VLAN's list begins, and the lists. VLANs of the same members share one.
+func encodeFloods(lists map[uint16][]uint32) []piece {
+	pieces := make([]piece, maxVLANs/pieceLen)
+	begins := map[string]uint32{}
+	var key []byte
+	for _, vid := range slices.Sorted(maps.Keys(lists)) {
+		slots := lists[vid]
+		if len(slots) == 0 {
+			continue
+		}
+		key = key[:0]
+		for _, slot := range slots {
+			key = binary.NativeEndian.AppendUint32(key, slot)
+		}
+		at, ok := begins[string(key)]
+		if !ok {
+			at = uint32(len(pieces))
+			begins[string(key)] = at
+			for chunk := range slices.Chunk(slots, pieceLen) {
+				pieces = append(pieces, piece{})
+				copy(pieces[len(pieces)-1][:], chunk)
+			}
+			if len(slots)%pieceLen == 0 { // where the 0 is that ends it
+				pieces = append(pieces, piece{})
+			}
+		}
+		pieces[int(vid)/pieceLen][int(vid)%pieceLen] = at
+	}
+	return pieces
+}
+
+// decodeFloods is the lists as the program reads them.
+func decodeFloods(pieces []piece) map[uint16][]uint32 {
+	lists := map[uint16][]uint32{}
+	if len(pieces) < maxVLANs/pieceLen {
+		return lists
+	}
+	for vid := range maxVLANs {
+		at := int(pieces[vid/pieceLen][vid%pieceLen])
+		for end := at == 0; !end && at < len(pieces); at++ {
+			slots := pieces[at][:]
+			n := slices.Index(slots, 0)
+			if end = n >= 0; end {
+				slots = slots[:n]
+			}
+			if len(slots) > 0 {
+				lists[uint16(vid)] = append(lists[uint16(vid)], slots...)
+			}
+		}
+	}
+	return lists
+}
+
+// compare finds out whether the flood lists are not what the ports say.
 func (p *plane) compare() error {
 	if p.maps.Floods == nil {
 		return nil
 	}
-	want := p.floods()
-	have, err := p.readFloods(slices.Collect(maps.Keys(want)))
+	have, err := p.readFloods()
 	if err != nil {
 		return fmt.Errorf("read map %q of switch %q: %w", planeMapFloods, p.name, err)
 	}
-	for vid, slots := range want {
-		if !slices.Equal(slots, have[vid]) {
-			p.dirty[vid] = true
-		}
+	if !maps.EqualFunc(p.floods(), have, slices.Equal) {
+		p.dirty = true
 	}
 	return nil
 }
 
-// readFloods looks at one VLAN after the other: before Linux 6.14, a batch ends
-// with EINTR at a VLAN that has no list.
-func (p *plane) readFloods(vids []uint16) (map[uint16][]uint32, error) {
-	out := map[uint16][]uint32{}
-	for _, vid := range vids {
-		var id ebpf.MapID
-		err := p.maps.Floods.Lookup(uint32(vid), &id)
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		slots, err := readList(id)
-		if err != nil {
-			return nil, err
-		}
-		out[vid] = slots
+// readFloods is the flood lists that the program uses.
+func (p *plane) readFloods() (map[uint16][]uint32, error) {
+	var id ebpf.MapID
+	err := p.maps.Floods.Lookup(uint32(0), &id)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return map[uint16][]uint32{}, nil
 	}
-	return out, nil
-}
-
-func readList(id ebpf.MapID) ([]uint32, error) {
+	if err != nil {
+		return nil, err
+	}
 	m, err := ebpf.NewMapFromID(id)
 	if err != nil {
 		return nil, err
 	}
-	keys, slots := make([]uint32, m.MaxEntries()), make([]uint32, m.MaxEntries())
+	keys, pieces := make([]uint32, m.MaxEntries()), make([]piece, m.MaxEntries())
 	var cursor ebpf.MapBatchCursor
-	_, err = m.BatchLookup(&cursor, keys, slots, nil)
+	_, err = m.BatchLookup(&cursor, keys, pieces, nil)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		err = nil
 	}
-	return slots, errors.Join(err, m.Close())
+	return decodeFloods(pieces), errors.Join(err, m.Close())
 }
 
-// commit writes the flood lists of the VLANs that changed, each in one go, and
-// then forgets what the FDB says of ports that left a VLAN, and what was counted
-// of those that are gone.
+// commit writes the flood lists if some changed, in one go, and then forgets what
+// the FDB says of ports that left a VLAN, and what was counted of those that are
+// gone.
 func (p *plane) commit() error {
-	if p.maps.Floods == nil {
-		clear(p.dirty)
-	}
-	var want map[uint16][]uint32
-	if len(p.dirty) > 0 {
-		want = p.floods()
-	}
-	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(p.dirty)), floodChunk) {
-		if err := p.writeFloods(chunk, want); err != nil {
+	if p.dirty && p.maps.Floods != nil {
+		if err := p.writeFloods(encodeFloods(p.floods())); err != nil {
 			return fmt.Errorf("write map %q of switch %q: %w", planeMapFloods, p.name, err)
 		}
-		for _, vid := range chunk {
-			delete(p.dirty, vid)
-		}
 	}
+	p.dirty = false
 	if !p.stale {
 		return nil
 	}
@@ -121,49 +155,24 @@ func (p *plane) commit() error {
 	return err
 }
 
-// writeFloods gives VLANs their lists. Those that have no members any more share one of
-// slot 0, which nobody has: each removal of a list would wait for all readers.
-func (p *plane) writeFloods(vids []uint16, want map[uint16][]uint32) error {
-	var keys, fds []uint32
-	lists := map[string]*ebpf.Map{}
-	var errs []error
-	for _, vid := range vids {
-		name, slots := fmt.Sprint(vid), want[vid]
-		if len(slots) == 0 {
-			name, slots = "nobody", []uint32{0}
-		}
-		if lists[name] == nil {
-			list, err := newList(slots)
-			if err != nil {
-				errs = append(errs, err)
-				break
-			}
-			lists[name] = list
-		}
-		keys, fds = append(keys, uint32(vid)), append(fds, uint32(lists[name].FD()))
-	}
-	if len(errs) == 0 && len(keys) > 0 {
-		_, err := p.maps.Floods.BatchUpdate(keys, fds, nil)
-		errs = append(errs, err)
-	}
-	return errors.Join(append(errs, closeAll(lists))...)
-}
-
-// newList makes the inner map of one VLAN.
-func newList(slots []uint32) (*ebpf.Map, error) {
+// writeFloods gives the program other lists, all at once. The kernel waits until no
+// program uses those before (maybe_wait_bpf_programs in kernel/bpf/syscall.c), some
+// milliseconds: so there is one map of them, and not one for each VLAN.
+func (p *plane) writeFloods(pieces []piece) error {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{
-		Name: "flood", Type: ebpf.Array, KeySize: 4, ValueSize: 4,
-		MaxEntries: uint32(len(slots)), Flags: unix.BPF_F_INNER_MAP,
+		Name: "flood", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(binary.Size(piece{})),
+		MaxEntries: uint32(len(pieces)), Flags: unix.BPF_F_INNER_MAP,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	keys := make([]uint32, len(slots))
+	keys := make([]uint32, len(pieces))
 	for i := range keys {
 		keys[i] = uint32(i)
 	}
-	if _, err := m.BatchUpdate(keys, slots, nil); err != nil {
-		return nil, errors.Join(err, m.Close())
+	_, err = m.BatchUpdate(keys, pieces, nil)
+	if err == nil {
+		err = p.maps.Floods.Put(uint32(0), uint32(m.FD()))
 	}
-	return m, nil
+	return errors.Join(err, m.Close())
 }

@@ -518,8 +518,15 @@ func TestHalfInherited(t *testing.T) {
 	inhabited(t)
 }
 
+// TestFloodToMany has VLANs whose members are up to the end of a piece of the flood list,
+// one less and one more, the sender among them, and several pieces.
 func TestFloodToMany(t *testing.T) {
-	const many = 200
+	for _, many := range []int{pieceLen - 2, pieceLen - 1, pieceLen, 2*pieceLen - 1, 200} {
+		t.Run(fmt.Sprint(many), func(t *testing.T) { floodTo(t, many) })
+	}
+}
+
+func floodTo(t *testing.T, many int) {
 	d := newDriver(t)
 	ports := map[string]vswitch.Port{"sender": into("sender", 10, "10.0.0.1/24")}
 	for i := range many {

@@ -40,7 +40,7 @@ type plane struct {
 	ips    map[uint32][]netip.Prefix // by slot, that it may send from, sorted
 	slots  map[uint32]uint32         // ifindex to slot
 	last   uint32                    // slot given out last; a freed one rests until all others had their turn
-	dirty  map[uint16]bool           // VLANs whose flood list has to be written
+	dirty  bool                      // the flood lists have to be written
 	stale  bool                      // the FDB may name ports that have left a VLAN
 
 	places        map[uint32]place          // what each device is, by ifindex

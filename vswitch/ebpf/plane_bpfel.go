@@ -78,9 +78,10 @@ type planeIdentity struct {
 type planeLayout uint32
 
 const (
-	planeLayoutLAYOUT        planeLayout = 10
+	planeLayoutLAYOUT        planeLayout = 11
 	planeLayoutMAX_PORTS     planeLayout = 4096
 	planeLayoutMAX_VLANS     planeLayout = 4096
+	planeLayoutPIECE         planeLayout = 64
 	planeLayoutMAX_FDB       planeLayout = 262144
 	planeLayoutMAX_ALLOWED   planeLayout = 65536
 	planeLayoutMAX_DROPS     planeLayout = 65536

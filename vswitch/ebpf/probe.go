@@ -21,7 +21,7 @@ func Probe(ctx context.Context) error {
 		return fmt.Errorf("dataplane ebpf: %w: run as root, or with CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_BPF", err)
 	}
 	if err != nil {
-		return fmt.Errorf("dataplane ebpf: %w: it needs Linux 5.18 or newer with BPF, clsact and veth", err)
+		return fmt.Errorf("dataplane ebpf: %w: it needs Linux 5.17 or newer with BPF, clsact and veth", err)
 	}
 	return nil
 }

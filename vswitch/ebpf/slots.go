@@ -147,9 +147,6 @@ func (p *plane) reset() {
 	p.trunks = map[uint32]planeTrunk{}
 	p.macs, p.ips = map[uint32][]vswitch.MAC{}, map[uint32][]netip.Prefix{}
 	p.slots = map[uint32]uint32{}
-	if p.dirty == nil {
-		p.dirty = map[uint16]bool{}
-	}
 }
 
 // read brings the mirror up to what the maps hold now.
@@ -283,17 +280,8 @@ func (p *plane) free() (uint32, bool) {
 
 // touch notes that the VLANs of a slot need new flood lists.
 func (p *plane) touch(slot uint32) {
-	port := p.ports[slot]
-	if port.Ifindex == 0 {
-		return
-	}
-	p.stale = true
-	if port.Pvid != 0 {
-		p.dirty[port.Pvid] = true
-	}
-	trunk := p.trunks[slot]
-	for _, vid := range trunk.list() {
-		p.dirty[vid] = true
+	if p.ports[slot].Ifindex != 0 {
+		p.stale, p.dirty = true, true
 	}
 }
 

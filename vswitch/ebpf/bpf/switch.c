@@ -33,9 +33,10 @@
 // Shared with Go by bpf2go. A change of a map's meaning or size needs a new LAYOUT:
 // then the maps are copied by the names of members, and flags, into new ones.
 enum layout {
-	LAYOUT = 10,
+	LAYOUT = 11,
 	MAX_PORTS = SLOTS, // slot 0 is never used
 	MAX_VLANS = 4096,
+	PIECE = 64, // members of a VLAN
 	MAX_FDB = 262144,
 	MAX_ALLOWED = 65536, // addresses of all ports
 	MAX_DROPS = 65536,   // pairs of port and VLAN with drops
@@ -137,6 +138,13 @@ struct neighbor {
 	__u16 reserved;
 };
 
+// What one pass of a flood reaches. Clones wait in a queue until it is over: of many
+// at a time, none would still be in the processor's cache, and the queue would
+// overflow (net.core.netdev_max_backlog).
+struct piece {
+	__u32 slots[PIECE]; // 0: the list ends
+};
+
 struct traffic {
 	__u64 frames;
 	__u64 bytes;
@@ -205,18 +213,19 @@ struct {
 	__type(value, struct sighting);
 } fdb SEC(".maps");
 
-// The slots of a VLAN's members, untagged ones first. The user side replaces a
-// VLAN's list as a whole.
+// The flood lists of all VLANs: the slots of a VLAN's members, untagged ones first,
+// in consecutive pieces that end with a 0. The first MAX_VLANS / PIECE pieces tell for each
+// VLAN where its list begins, 0 for none. The user side replaces all of it at once.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, MAX_VLANS);
+	__uint(max_entries, 1);
 	__type(key, __u32);
 	__array(values, struct {
 		__uint(type, BPF_MAP_TYPE_ARRAY);
 		__uint(map_flags, BPF_F_INNER_MAP);
 		__uint(max_entries, 1);
 		__type(key, __u32);
-		__type(value, __u32);
+		__uint(value_size, sizeof(struct piece)); // its type would be a forward declaration
 	});
 } floods SEC(".maps");
 
@@ -617,7 +626,7 @@ static __always_inline struct recent *recent(__u32 slot, __u64 tick, int dry)
 // bytes that the kernel leaves to filters. Only who knows the switch's secret can
 // have written it, and no clone carries it away.
 struct rest {
-	__u32 at;   // member with which the next piece begins, 0 for a new flood
+	__u32 at;   // number of the next piece, 0 for a new flood
 	__u32 sent; // somebody got the frame
 	__u32 zero;
 	__u64 secret;
@@ -674,13 +683,26 @@ static __always_inline int storms(__u32 slot, const struct port *p, enum storm k
 
 struct walk {
 	struct frame f;
+	const struct piece *piece;
 	__u32 from; // slot
 	__u32 apart; // flags of ports that do not get it
 	__u32 pending; // ifindex of a receiver that still has to get the frame
-	__u32 at;      // member with which this piece begins
 	__u32 end;     // of the list was reached
 	__u32 sent;    // somebody got the frame
 };
+
+// A piece of a VLAN's list of members, 0 where there is none.
+static __always_inline const struct piece *piece_of(__u32 vid, __u32 number)
+{
+	__u32 zero = 0, at = vid / PIECE;
+	void *all = bpf_map_lookup_elem(&floods, &zero);
+	const struct piece *begins = all ? bpf_map_lookup_elem(all, &at) : 0;
+
+	if (!begins || !begins->slots[vid % PIECE])
+		return 0;
+	at = begins->slots[vid % PIECE] + number;
+	return bpf_map_lookup_elem(all, &at);
+}
 
 // Gives a receiver that waits a clone of the frame.
 static __always_inline void hand_on(struct walk *w)
@@ -698,18 +720,14 @@ static __always_inline long visit_member(__u32 i, struct walk *w, int dry)
 {
 	struct __sk_buff *skb = w->f.skb;
 	__u32 vid = w->f.vid;
-	__u32 slot, *entry;
+	__u32 slot = w->piece->slots[i % PIECE];
 	struct port *p;
 	enum form form;
-	void *list = bpf_map_lookup_elem(&floods, &vid);
 
-	i += w->at;
-	entry = list ? bpf_map_lookup_elem(list, &i) : 0;
-	if (!entry) {
+	if (!slot) {
 		w->end = 1;
 		return 1;
 	}
-	slot = *entry;
 	p = bpf_map_lookup_elem(&ports, &slot);
 	if (!p || slot == w->from || w->apart & p->flags)
 		return 0;
@@ -746,10 +764,15 @@ static long visit_dry(__u32 i, struct walk *w)
 	return visit_member(i, w, 1);
 }
 
-// Members that one piece of a flood reaches. Clones wait in a queue until a piece
-// is over: of many at a time, none would still be in the processor's cache, and
-// the queue would overflow (net.core.netdev_max_backlog).
-#define PIECE 64
+// A dry run sends nothing, and takes all pieces at once.
+static long visit_piece(__u32 number, struct walk *w)
+{
+	w->piece = piece_of(w->f.vid, number);
+	if (!w->piece)
+		return 1;
+	bpf_loop(PIECE, visit_dry, w, 0);
+	return w->end ? 1 : 0;
+}
 
 // Sends the frame back to its own port, behind the clones in the queue, for the
 // next piece.
@@ -792,13 +815,16 @@ static __always_inline int flood(struct frame *f, __u32 slot, const struct port 
 {
 	// Before Linux 6.7, the verifier believes that a callback runs once, and
 	// removes what only a second run would reach. It must not know these zeros.
-	struct walk w = {.f = *f, .from = slot, .apart = p->flags & APART, .at = r->at,
+	struct walk w = {.f = *f, .piece = piece_of(f->vid, r->at), .from = slot, .apart = p->flags & APART,
 			 .pending = r->zero, .end = r->zero, .sent = r->zero | r->sent};
 
-	bpf_loop(dry || !r->secret ? MAX_PORTS : PIECE, dry ? visit_dry : visit, &w, 0);
-	if (!dry && r->secret && !w.end) {
+	if (dry)
+		bpf_loop(MAX_PORTS / PIECE + 1, visit_piece, &w, 0);
+	else if (w.piece)
+		bpf_loop(PIECE, visit, &w, 0);
+	if (!dry && w.piece && !w.end && r->secret) {
 		hand_on(&w);
-		r->at += PIECE;
+		r->at++;
 		r->sent = w.sent;
 		f->tagged = w.f.tagged;
 		return come_back(f, r);
