@@ -83,6 +83,9 @@ func (l *lab) station(name string) *station {
 	}
 	s := openStation(l.t, name, p.Netns, dev)
 	l.stations[name] = s
+	if !p.Down {
+		s.running(l.t)
+	}
 	return s
 }
 
@@ -103,6 +106,11 @@ func (l *lab) apply() {
 	l.pass()
 	if left := l.diff(); len(left) > 0 {
 		l.t.Fatalf("a second pass has steps:\n%s", text(left))
+	}
+	for name, s := range l.stations {
+		if p, ok := l.ports()[name]; ok && !p.Down {
+			s.running(l.t)
+		}
 	}
 }
 

@@ -6,9 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"ripstop/internal/link"
+	"ripstop/internal/nettest"
 	"ripstop/vswitch"
 )
 
@@ -17,6 +19,8 @@ import (
 type station struct {
 	name string
 	mac  vswitch.MAC
+	open func() (*link.Space, error) // its namespace
+	dev  string
 	fd   int
 	buf  []byte
 	kind uint8 // of the last frame: unix.PACKET_HOST and others
@@ -26,12 +30,11 @@ type station struct {
 // space is "".
 func openStation(t testing.TB, name, space, dev string) *station {
 	t.Helper()
-	s := &station{name: name, fd: -1, buf: make([]byte, 1<<16)}
-	open := link.Open
+	s := &station{name: name, open: link.Open, dev: dev, fd: -1, buf: make([]byte, 1<<16)}
 	if space != "" {
-		open = func() (*link.Space, error) { return link.OpenNamespace(space) }
+		s.open = func() (*link.Space, error) { return link.OpenNamespace(space) }
 	}
-	ns, err := open()
+	ns, err := s.open()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,6 +78,22 @@ func packetSocket(ifindex int) (int, error) {
 		}
 	}
 	return fd, nil
+}
+
+// running waits until the kernel has noticed that the station's link has carrier: until
+// then it drops what is sent (linkwatch_do_dev in net/core/link_watch.c), however long ago
+// the other end came up.
+func (s *station) running(t testing.TB) {
+	t.Helper()
+	nettest.Eventually(t, 30*time.Second, s.name+" is connected", func() bool {
+		ns, err := s.open()
+		if err != nil {
+			return false
+		}
+		defer ns.Close()
+		l, err := ns.Link(s.dev)
+		return err == nil && l.Attrs().OperState == netlink.OperUp
+	})
 }
 
 func (s *station) send(t testing.TB, f frame) {
