@@ -834,3 +834,45 @@ func TestSeenInBothPools(t *testing.T) {
 		t.Errorf("seen: %+v", got)
 	}
 }
+
+// passing is an engine that is looked at while a move ends.
+type passing struct {
+	Engine
+	looks []LUNStats // by look
+	after func()     // of the first
+}
+
+func (p *passing) Stats() Stats {
+	is := p.looks[0]
+	if len(p.looks) > 1 {
+		p.looks = p.looks[1:]
+		p.after()
+	}
+	return Stats{LUNs: []LUNStats{is}}
+}
+
+// TestMoveIsSeenWhileNamesChange: a LUN whose move is being carried out is there at each
+// moment, by whatever name the pools have it.
+func TestMoveIsSeenWhileNamesChange(t *testing.T) {
+	for name, looks := range map[string][]string{
+		"the former one is renamed":   {"data~gone"},
+		"between its pool and engine": {"data~copy"},
+		"the move ends meanwhile":     {"data~gone", "data"},
+		"it ends, seen in its pool":   {"data~copy", "data"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := &passing{}
+			for _, is := range looks {
+				e.looks = append(e.looks, LUNStats{Info: Info{Name: is}})
+			}
+			m := NewMux(map[Kind]Engine{Thin: e})
+			v := &Move{name: "data"}
+			v.state.Store(moveDone)
+			m.moves["data"] = v
+			e.after = func() { m.forgetMove("data") }
+			if all := m.Stats().LUNs; len(all) != 1 || all[0].Name != "data" {
+				t.Errorf("there are %+v", all)
+			}
+		})
+	}
+}

@@ -61,6 +61,7 @@ type Mux struct {
 	moves  map[string]*Move // under way
 	snaps  map[string]int   // LUNs of which snapshots are being made, and how many
 	moved  map[string]Moved // committed, and something of it may be left to do
+	ended  uint64           // how many moves have
 
 	options MirrorOptions
 	mirrors map[string]*Mirror // in service
@@ -83,17 +84,24 @@ func (m *Mux) all() []Engine {
 }
 
 // Observe merges what all engines have in service.
-func (m *Mux) Observe(ctx context.Context) (State, error) {
-	all := State{Pools: map[string]Pool{}, LUNs: map[string]LUN{}}
-	for _, e := range m.all() {
-		s, err := e.Observe(ctx)
-		if err != nil {
-			return State{}, err
+func (m *Mux) Observe(ctx context.Context) (all State, err error) {
+	err = m.still(func() error {
+		all = State{Pools: map[string]Pool{}, LUNs: map[string]LUN{}}
+		for _, e := range m.all() {
+			s, err := e.Observe(ctx)
+			if err != nil {
+				return err
+			}
+			maps.Copy(all.Pools, s.Pools)
+			maps.Copy(all.LUNs, s.LUNs)
 		}
-		maps.Copy(all.Pools, s.Pools)
-		maps.Copy(all.LUNs, s.LUNs)
+		all = m.seen(all)
+		return nil
+	})
+	if err != nil {
+		return State{}, err
 	}
-	return m.seen(all), nil
+	return all, nil
 }
 
 // seen is all without what moves hold apart.
@@ -271,14 +279,17 @@ func (m *Mux) Fill() []Fill {
 }
 
 // Stats is how full all pools and LUNs in service are.
-func (m *Mux) Stats() Stats {
-	var all Stats
-	for _, e := range m.all() {
-		s := e.Stats()
-		all.Pools, all.LUNs = append(all.Pools, s.Pools...), append(all.LUNs, s.LUNs...)
-	}
-	all.LUNs = m.mirrorStats(all.LUNs)
-	all.LUNs = visible(m, all.LUNs, func(l *LUNStats) *string { return &l.Name })
+func (m *Mux) Stats() (all Stats) {
+	_ = m.still(func() error {
+		all = Stats{}
+		for _, e := range m.all() {
+			s := e.Stats()
+			all.Pools, all.LUNs = append(all.Pools, s.Pools...), append(all.LUNs, s.LUNs...)
+		}
+		all.LUNs = m.mirrorStats(all.LUNs)
+		all.LUNs = visible(m, all.LUNs, func(l *LUNStats) *string { return &l.Name })
+		return nil
+	})
 	slices.SortFunc(all.Pools, func(a, b PoolStats) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(all.LUNs, func(a, b LUNStats) int { return cmp.Compare(a.Name, b.Name) })
 	return all

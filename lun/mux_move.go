@@ -77,6 +77,24 @@ func (m *Mux) forgetMove(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.moves, name)
+	m.ended++
+}
+
+// still calls look, which looks at all pools, until no move has ended meanwhile: of one that
+// has, the former names are seen, and nothing tells any more whose they were.
+func (m *Mux) still(look func() error) error {
+	for {
+		m.mu.Lock()
+		before := m.ended
+		m.mu.Unlock()
+		err := look()
+		m.mu.Lock()
+		after := m.ended
+		m.mu.Unlock()
+		if err != nil || before == after {
+			return err
+		}
+	}
 }
 
 func (m *Mux) beginMove(ctx context.Context, v *Move, pool string) error {
@@ -475,8 +493,9 @@ func (m *Mux) frontOf(name string, v Volume, there bool, move *Move, mirror *Mir
 }
 
 // visible is LUNs without what moves hold apart, each once. A LUN whose move is being
-// carried out is there by its own name. Pools are looked at one after the other, so
-// that one which goes over meanwhile may be seen in both: the later look is true.
+// carried out is there by its own name; while names change it may be seen by one of the
+// others alone. Pools are looked at one after the other, so that one which goes over
+// meanwhile may be seen in both: the later look is true.
 func visible[T any](m *Mux, all []T, name func(*T) *string) []T {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -491,7 +510,7 @@ func visible[T any](m *Mux, all []T, name func(*T) *string) []T {
 		of, is := apart(*n)
 		if is {
 			move := m.moves[of]
-			if there[of] || move == nil || move.state.Load() != moveDone || *n != of+goneSuffix {
+			if there[of] || move == nil || move.state.Load() != moveDone || *n != of+goneSuffix && *n != of+copySuffix {
 				continue
 			}
 			*n = of

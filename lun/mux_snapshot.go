@@ -16,12 +16,16 @@ var _ Snapshotter = (*Mux)(nil)
 // Snapshots is those of all engines that take any, by LUN.
 func (m *Mux) Snapshots() []SnapshotStats {
 	var all []SnapshotStats
-	for _, e := range m.all() {
-		if s, ok := e.(Snapshotter); ok {
-			all = append(all, s.Snapshots()...)
+	_ = m.still(func() error {
+		all = nil
+		for _, e := range m.all() {
+			if s, ok := e.(Snapshotter); ok {
+				all = append(all, s.Snapshots()...)
+			}
 		}
-	}
-	all = m.visibleSnapshots(all)
+		all = m.visibleSnapshots(all)
+		return nil
+	})
 	slices.SortStableFunc(all, func(a, b SnapshotStats) int {
 		of, _, _ := SplitSnapshot(a.Name)
 		other, _, _ := SplitSnapshot(b.Name)
