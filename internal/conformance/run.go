@@ -79,3 +79,28 @@ func classify(out string, err error) Result {
 	}
 	return Pass
 }
+
+// RunAll runs every test against the LUN at url, each in a process of its own, and calls
+// each with what came of it: one line where that is worse than expected.txt says, else "".
+// It ends at the first error of each, or when the suite itself cannot be run. The counts
+// are for people.
+func RunAll(ctx context.Context, url string, each func(test, worse, out string) error) (map[Result]int, error) {
+	exceptions, err := Exceptions()
+	if err != nil {
+		return nil, err
+	}
+	names, err := Tests(ctx)
+	if err != nil {
+		return nil, err
+	}
+	count := map[Result]int{}
+	for _, name := range names {
+		result, out := Run(ctx, name, [2]string{url, url})
+		count[result]++
+		worse := strings.Join(Regressions(map[string]Result{name: result}, exceptions), "; ")
+		if err := each(name, worse, out); err != nil {
+			return count, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return count, nil
+}

@@ -11,22 +11,14 @@ import (
 func TestSuite(t *testing.T) {
 	w := newWorld(t, Options{Keeper: newCabinet()})
 	w.become(twoTargets())
-	url := "iscsi://127.0.0.1/" + openIQN + "/0"
-	exceptions, err := conformance.Exceptions()
-	if err != nil {
-		t.Fatal(err)
-	}
-	names, err := conformance.Tests(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	count := map[conformance.Result]int{}
-	for _, name := range names {
-		result, out := conformance.Run(t.Context(), name, [2]string{url, url})
-		count[result]++
-		for _, worse := range conformance.Regressions(map[string]conformance.Result{name: result}, exceptions) {
+	count, err := conformance.RunAll(t.Context(), "iscsi://127.0.0.1/"+openIQN+"/0", func(_, worse, out string) error {
+		if worse != "" {
 			t.Errorf("%s\n%s", worse, out)
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Logf("iscsi-test-cu: %v", count)
 }

@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -24,25 +25,17 @@ targets:
 	if l := d.cli("get", "lun", "data", "-o", "json"); !strings.Contains(l, `"encrypted": true`) {
 		t.Fatalf("the LUN is not encrypted: %s", l)
 	}
-	url := "iscsi://127.0.0.1/iqn.2026-11.org.example:t/0"
-	exceptions, err := conformance.Exceptions()
-	if err != nil {
-		t.Fatal(err)
-	}
-	names, err := conformance.Tests(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	count := map[conformance.Result]int{}
-	for _, name := range names {
-		result, out := conformance.Run(t.Context(), name, [2]string{url, url})
-		count[result]++
-		for _, worse := range conformance.Regressions(map[string]conformance.Result{name: result}, exceptions) {
+	count, err := conformance.RunAll(t.Context(), "iscsi://127.0.0.1/iqn.2026-11.org.example:t/0", func(_, worse, out string) error {
+		if worse != "" {
 			t.Errorf("%s\n%s", worse, out)
 		}
 		if d.gone() {
-			t.Fatalf("the daemon ended in %s: %v", name, d.err)
+			return fmt.Errorf("the daemon ended: %v", d.err)
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Logf("iscsi-test-cu over an encrypted LUN: %v", count)
 	d.stop()
