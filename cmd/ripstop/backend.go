@@ -98,6 +98,9 @@ func (d *daemon) planFiles(ctx context.Context, files []v1.File) (v1.Plan, error
 	if err != nil {
 		return v1.Plan{}, err
 	}
+	if err := serveNoMoving(c, d.config(), d.made().Moves); err != nil {
+		return v1.Plan{}, err
+	}
 	warnings = append(warnings, d.stale(c)...)
 	steps, problems, err := d.ctl.Plan(ctx, d.source(c, d.made()))
 	if err != nil {

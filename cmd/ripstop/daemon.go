@@ -53,6 +53,7 @@ type daemon struct {
 	objects beside.Objects  // that verbs made
 	working map[string]bool // unfinished objects of which a verb is under way
 	moving  map[string]*movement
+	exports map[string]int // under way, by LUN
 }
 
 // open makes a daemon that serves nothing yet. It holds the state directory and

@@ -30,6 +30,9 @@ func (d *daemon) check(next, former *config.Config) error {
 	if err := d.nameNoUnfinished(next); err != nil {
 		return err
 	}
+	if err := serveNoMoving(next, d.config(), d.made().Moves); err != nil {
+		return err
+	}
 	if former == nil {
 		return nil
 	}

@@ -247,7 +247,16 @@ func (d *daemon) nameNoUnfinished(c *config.Config) error {
 // what it holds when the export begins.
 func (d *daemon) exportLUN(ctx context.Context, ask v1.ExportLUN, out *v1.DiskWriter) error {
 	ref := ask.Name
-	if _, _, snapshot := lun.SplitSnapshot(ref); snapshot {
+	of, _, snapshot := lun.SplitSnapshot(ref)
+	if !snapshot {
+		of = ref
+	}
+	end, err := d.beginExport(of)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if snapshot {
 		if _, err := d.knownSnapshot("export", ref); err != nil {
 			return err
 		}
@@ -265,9 +274,6 @@ func (d *daemon) exportLUN(ctx context.Context, ask v1.ExportLUN, out *v1.DiskWr
 	}
 	if _, unfinished := d.made().Unfinished[ref]; unfinished {
 		return refused(http.StatusConflict, "export LUN %s: a disk is being imported into it: wait until that is done", ref)
-	}
-	if err := d.freeOfMoves("export", ref); err != nil {
-		return err
 	}
 	have, err := d.drivers.lun.Observe(ctx)
 	if err != nil {
@@ -288,6 +294,42 @@ func (d *daemon) exportLUN(ctx context.Context, ask v1.ExportLUN, out *v1.DiskWr
 	defer d.change.Unlock()
 	defer d.underway(kept, false)
 	return joined(err, d.dropUnfinished(ctx, kept))
+}
+
+// beginExport notes that a LUN, or a snapshot of it, is exported, until end is called. It
+// refuses that of one on its way.
+func (d *daemon) beginExport(name string) (end func(), err error) {
+	d.change.Lock() // no move begins in between
+	defer d.change.Unlock()
+	if err := d.freeOfMoves("export", name); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.exports == nil {
+		d.exports = map[string]int{}
+	}
+	d.exports[name]++
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.exports[name]--; d.exports[name] == 0 {
+			delete(d.exports, name)
+		}
+	}, nil
+}
+
+// isExported tells whether a LUN or a snapshot of it is exported, or has a snapshot left of
+// an export.
+func (d *daemon) isExported(name string) bool {
+	for ref := range d.made().Unfinished {
+		if of, _, snapshot := lun.SplitSnapshot(ref); snapshot && of == name {
+			return true
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.exports[name] > 0
 }
 
 // keepForNow makes a snapshot that nothing but an export needs.

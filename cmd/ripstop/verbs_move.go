@@ -11,6 +11,7 @@ import (
 
 	v1 "ripstop/api/v1"
 	"ripstop/controller/beside"
+	"ripstop/controller/config"
 	"ripstop/lun"
 )
 
@@ -88,10 +89,8 @@ func (d *daemon) movable(ctx context.Context, ask v1.MoveLUN, l lun.LUNStats) er
 	if _, unfinished := d.made().Unfinished[name]; unfinished {
 		return refused(http.StatusConflict, "move LUN %s: a disk is being imported into it: wait until that is done", name)
 	}
-	for ref := range d.made().Unfinished { // who reads it would have it closed when the LUN is there
-		if of, _, snapshot := lun.SplitSnapshot(ref); snapshot && of == name {
-			return refused(http.StatusConflict, "move LUN %s: it is being exported: wait until that is done", name)
-		}
+	if d.isExported(name) { // who reads it would have it closed when the LUN is there
+		return refused(http.StatusConflict, "move LUN %s: it is being exported: wait until that is done", name)
 	}
 	if err := d.freeOfMoves("move", name); err != nil {
 		return err
@@ -132,12 +131,33 @@ func (d *daemon) movable(ctx context.Context, ask v1.MoveLUN, l lun.LUNStats) er
 // be another disk for who has it in use.
 func (d *daemon) serveNoSnapshots(ctx context.Context, name string) error {
 	for _, s := range d.snapshotsOf(name) {
+		if f := d.commit.Former(); f != nil && names(f, s) {
+			return fmt.Errorf("a target of revision %d serves its snapshot %s, and comes back without a confirm: run `ripstop confirm` first", d.commit.Now().Trial.Former, s)
+		}
 		at, err := d.servedAt(ctx, s)
 		if err != nil {
 			return err
 		}
 		if len(at) > 0 {
 			return fmt.Errorf("target %s serves its snapshot %s: take that out of the file's target, or serve a clone: `ripstop lun clone %s NEW`", strings.Join(at, ", "), s, s)
+		}
+	}
+	return nil
+}
+
+// serveNoMoving refuses a file that has a target serve a snapshot of a LUN on its way, other
+// than the file that runs: when the LUN is there it would be another disk. A daemon that
+// starts with such a file has the move end instead.
+func serveNoMoving(next, runs *config.Config, moves map[string]beside.Move) error {
+	for _, iqn := range slices.Sorted(maps.Keys(next.Targets)) {
+		luns := next.Targets[iqn].LUNs
+		for _, n := range slices.Sorted(maps.Keys(luns)) {
+			of, _, snapshot := lun.SplitSnapshot(luns[n])
+			m, moving := moves[of]
+			_, goesOn := runs.Pools[m.To]
+			if snapshot && moving && m.Phase == beside.Copying && goesOn && !names(runs, luns[n]) {
+				return refused(http.StatusConflict, "target %s, LUN %d: it is snapshot %s, and LUN %s is being moved to pool %s: wait until that is done, or end it with `ripstop lun move %s --cancel`, or serve a clone", iqn, n, luns[n], of, m.To, of)
+			}
 		}
 	}
 	return nil

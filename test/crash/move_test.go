@@ -419,6 +419,65 @@ targets:
     initiators: {any: {}}
 `
 
+// TestServeSnapshotWhileMoving: a target that would serve a snapshot of a LUN on its way is
+// refused by plan and apply, and so is an export of it; neither is when the LUN is there.
+func TestServeSnapshotWhileMoving(t *testing.T) {
+	k := &killing{
+		daemon: newDaemon(t, pastConfig),
+		random: rand.New(rand.NewPCG(1, 1)),
+		disks:  []*disk{newDisk(0, 16<<20/4096, 4096)},
+	}
+	k.serve()
+	s := k.enter()
+	w := &worker{k: k, s: s, d: k.disks[0], random: rand.New(rand.NewPCG(1, 1))}
+	for lba := int64(0); lba < int64(len(w.d.blocks)); lba += 16 {
+		if err := w.fill(lba, 16); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.cli("lun", "snapshot", "data", "monday")
+	file := filepath.Join(k.dir, "serving.yaml")
+	serving := strings.Replace(pastConfig, "{0: data}", `{0: data, 1: "data@monday"}`, 1)
+	if err := os.WriteFile(file, []byte(serving), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pools := map[string]string{"here": "past", "past": "here"}
+	stop := k.crew(s)
+	refused := map[string]int{}
+	for range 20 {
+		for what, args := range map[string][]string{
+			"plan": {"plan", file}, "apply": {"apply", file}, "export": {"lun", "export", "data@monday", filepath.Join(k.dir, "monday.raw"), "--force"},
+		} {
+			if refused[what] > 0 {
+				continue
+			}
+			k.cli("lun", "move", "data", "--pool", pools[k.lun("data").Pool], "--detach")
+			out, err := k.try(args...)
+			if err != nil && strings.Contains(err.Error(), "being moved") {
+				refused[what]++
+			} else if err != nil && what != "plan" && !strings.Contains(out, "do not move to pool") { // the move was over already, and the file is behind
+				t.Errorf("%s: %v", what, err)
+			}
+			nettest.Eventually(t, limit, "the move is over", func() bool { return k.lun("data").Move == nil })
+			if what == "apply" && err == nil { // the move was over already
+				k.apply(strings.Replace(pastConfig, "pool: here", "pool: "+k.lun("data").Pool, 1))
+			}
+		}
+		if len(refused) == 3 || t.Failed() {
+			break
+		}
+	}
+	stop()
+	if len(refused) < 3 {
+		t.Errorf("of all that were refused %v", refused)
+	}
+	k.apply(strings.Replace(serving, "pool: here", "pool: "+k.lun("data").Pool, 1))
+	if _, err := k.try("lun", "move", "data", "--pool", pools[k.lun("data").Pool]); err == nil || !strings.Contains(err.Error(), "serves its snapshot data@monday") {
+		t.Errorf("with its snapshot served: %v", err)
+	}
+	verify(t, s, k.disks[0], k.disks[0].look)
+}
+
 // TestKillWhileMovingWithSnapshots moves a LUN with snapshots to and fro while an
 // initiator works, and kills the daemon somewhere in it. The LUN has all that was
 // answered, each snapshot is bit for bit what it was, the move goes on by itself, and the
