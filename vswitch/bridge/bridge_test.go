@@ -50,7 +50,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestRandom(t *testing.T) {
-	vswitchtest.Random(t, vswitch.Bridge, func(t *testing.T) vswitch.Driver { return open(t) }, 0, 6)
+	vswitchtest.Random(t, vswitch.Bridge, func(t *testing.T) vswitch.Driver { return open(t) }, 6)
 }
 
 func TestProbe(t *testing.T) {

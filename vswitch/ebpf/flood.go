@@ -1,6 +1,7 @@
 package ebpf
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,10 +20,18 @@ const (
 // piece is struct piece of the program.
 type piece [pieceLen]uint32
 
-// floods is the slots of each VLAN's members, untagged ones first.
+// deviceChains is how many chains there are of devices in a namespace, in which the
+// kernel looks for each receiver by its number (NETDEV_HASHENTRIES in net/core/dev.c).
+const deviceChains = 256
+
+// floods is the slots of each VLAN's members, untagged ones first. Devices of one chain
+// follow each other, so that a flood to many finds it in the processor's cache.
 func (p *plane) floods() map[uint16][]uint32 {
 	var untagged, all [maxVLANs][]uint32
-	for _, slot := range slices.Sorted(maps.Values(p.slots)) {
+	for _, ifindex := range slices.SortedFunc(maps.Keys(p.slots), func(a, b uint32) int {
+		return cmp.Or(cmp.Compare(a%deviceChains, b%deviceChains), cmp.Compare(a, b))
+	}) {
+		slot := p.slots[ifindex]
 		port := p.ports[slot]
 		if port.Flags&planePortFlagPORT_DOWN != 0 {
 			continue

@@ -3,6 +3,7 @@ package vswitchtest
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"testing"
 
 	"ripstop/vswitch"
@@ -11,8 +12,15 @@ import (
 // Random makes random switches, sends random frames while they change and their
 // driver restarts, and demands of each frame that it goes where a model says: to
 // all whom it is for, and to nobody else, and that a trace says so beforehand. Each seed is one switch, from
-// the first to before the end. Open is as Suite wants it.
-func Random(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitch.Driver, first, end uint64) {
+// 0 to before the end, unless RIPSTOP_SEEDS says which: "200-300" are those from 200 to 299. Open is as Suite wants it.
+func Random(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitch.Driver, end uint64) {
+	t.Helper()
+	first := uint64(0)
+	if s := os.Getenv("RIPSTOP_SEEDS"); s != "" {
+		if n, err := fmt.Sscanf(s, "%d-%d", &first, &end); n != 2 {
+			t.Fatalf("RIPSTOP_SEEDS=%s: %v: give FIRST-END", s, err)
+		}
+	}
 	for seed := first; seed < end; seed++ {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			r := roulette{rand.New(rand.NewPCG(seed, 77))}

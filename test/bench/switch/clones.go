@@ -22,9 +22,18 @@ func (l *lab) makeClones(ctx context.Context, dir string) error {
 	for i := range l.ports {
 		fmt.Fprintf(&lines, "link add %s type veth peer name %s netns %s\nlink set %[1]s up\n", l.port(i), l.port(i), l.space(i))
 	}
-	if err := batch(ctx, "", lines.String()); err != nil {
+	if err := batch(ctx, l.host(), lines.String()); err != nil {
 		return err
 	}
+	space := l.spaces[l.host()]
+	if space == nil {
+		return l.cloneToOthers(ctx, dir)
+	}
+	return space.Run(func() error { return l.cloneToOthers(ctx, dir) })
+}
+
+// cloneToOthers is called in the namespace of the ports.
+func (l *lab) cloneToOthers(ctx context.Context, dir string) error {
 	all, err := net.Interfaces()
 	if err != nil {
 		return err

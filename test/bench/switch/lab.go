@@ -101,6 +101,16 @@ func addressText(i int) string {
 
 const guestStation = 100
 
+// host is the namespace of the ports' near ends. The kernel finds a device by its number
+// in a table of 256 chains (net/core/dev.c), which a program that names receivers waits
+// for and a bridge does not: so a large lab is alone, as the switch of a host is.
+func (l *lab) host() string {
+	if l.plane == ours || l.plane == owned || l.ports == leastPorts || !l.cloned && l.plane == direct {
+		return "" // with those of ripstop's daemon
+	}
+	return l.name + "h"
+}
+
 func (l *lab) hasTaps() bool { return l.ports == leastPorts && !l.filtered && !l.cloned && !l.passed }
 
 // bench is all labs.
@@ -186,6 +196,9 @@ func (l *lab) make(ctx context.Context, dir string, file *strings.Builder) error
 	if l.hasTaps() {
 		names = append(names, l.guest())
 	}
+	if l.host() != "" {
+		names = append(names, l.host())
+	}
 	for _, name := range names {
 		if err := batch(ctx, "", "netns add "+name+"\n"); err != nil { // one that ripstop makes, it also removes
 			return err
@@ -195,7 +208,7 @@ func (l *lab) make(ctx context.Context, dir string, file *strings.Builder) error
 			return err
 		}
 		l.spaces[name] = space
-		if err := space.Run(quietIPv6); err != nil {
+		if err := space.Run(func() error { return errors.Join(quietIPv6(), bareBridges()) }); err != nil {
 			return err
 		}
 	}
@@ -291,7 +304,7 @@ func (l *lab) makeBridge(ctx context.Context, filter bool) error {
 	for i := range l.ports {
 		fmt.Fprintf(&s, "link set %s master %s\nlink set %s up\n", l.port(i), l.name, l.port(i))
 	}
-	return batch(ctx, "", s.String())
+	return batch(ctx, l.host(), s.String())
 }
 
 // batch runs ip with lines of commands, in a namespace unless space is "".

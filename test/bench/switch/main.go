@@ -46,7 +46,7 @@ func run(ctx context.Context, o options) error {
 	return o.Write(r.document(o.Name), r.picture())
 }
 
-func measure(ctx context.Context, o options) (r Results, err error) {
+func measure(ctx context.Context, o options) (r Results, _ error) {
 	only, err := o.Only()
 	if err != nil {
 		return Results{}, err
@@ -56,22 +56,37 @@ func measure(ctx context.Context, o options) (r Results, err error) {
 			return Results{}, fmt.Errorf("-planes: %q is none of %s", p, strings.Join(planes, ", "))
 		}
 	}
-	list := slices.DeleteFunc(cells(), func(c Cell) bool { return !only.MatchString(c.Name()) })
-	b := bench{options: o, labs: map[string]*lab{}}
-	defer func() { err = errors.Join(err, b.close()) }()
-	if err := b.build(ctx, list); err != nil {
-		return Results{}, err
-	}
 	r.Facts = o.Facts()
-	for round := range o.Rounds {
-		for _, c := range list {
-			b.cell(ctx, c, round, &r)
-			if ctx.Err() != nil {
-				return Results{}, ctx.Err()
-			}
+	for _, large := range []bool{false, true} {
+		list := slices.DeleteFunc(cells(), func(c Cell) bool { return !only.MatchString(c.Name()) || (c.Ports > mostBeside) != large })
+		if err := measureCells(ctx, o, list, &r); err != nil {
+			return Results{}, err
 		}
 	}
 	return r, nil
+}
+
+// mostBeside is how many ports a switch may have that is there while others are measured.
+const mostBeside = 100
+
+func measureCells(ctx context.Context, o options, list []Cell, r *Results) (err error) {
+	if len(list) == 0 {
+		return nil
+	}
+	b := bench{options: o, labs: map[string]*lab{}}
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.build(ctx, list); err != nil {
+		return err
+	}
+	for round := range o.Rounds {
+		for _, c := range list {
+			b.cell(ctx, c, round, r)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
 }
 
 // cell measures all dataplanes once.
