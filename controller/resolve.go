@@ -60,6 +60,9 @@ func Resolve(c *config.Config, h Host) (Desired, []Problem) {
 	d.Copies = r.copies(d)
 	d.QoS = r.qos(d)
 	d.BGP = r.bgp(d.ISCSI)
+	if d.BGP.L3 != nil {
+		d.VPN.Narrower = []string{d.BGP.L3.Device()}
+	}
 	slices.SortStableFunc(r.problems, func(a, b Problem) int { return cmp.Compare(a.Object, b.Object) })
 	return d, r.problems
 }

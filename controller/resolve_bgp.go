@@ -20,9 +20,12 @@ func (r *resolver) bgp(targets iscsi.State) vpn.BGP {
 	b := vpn.BGP{
 		Speaker:   &vpn.Speaker{ASN: c.ASN, RouterID: c.RouterID, Restart: c.Restart, Multipath: c.Multipath, EVPN: c.EVPN},
 		Neighbors: map[string]vpn.Neighbor{},
-		Announced: r.announced(c, targets),
+		Announced: r.announced(c.Announced, targets),
 		Import:    c.Import,
 		Networks:  r.networks,
+	}
+	if l3 := r.l3(c.L3); l3 != nil {
+		b.L3, b.Prefixes, b.L3Import = l3, r.announced(c.L3.Announced, targets), c.L3.Import
 	}
 	for _, name := range byName(c.Neighbors) {
 		n := c.Neighbors[name]
@@ -40,7 +43,7 @@ func (r *resolver) bgp(targets iscsi.State) vpn.BGP {
 }
 
 // announced is each announced prefix, and what it is.
-func (r *resolver) announced(c *config.BGP, targets iscsi.State) map[netip.Prefix]string {
+func (r *resolver) announced(c config.Announced, targets iscsi.State) map[netip.Prefix]string {
 	out := map[netip.Prefix]string{}
 	if c.VLANs {
 		for _, name := range byName(r.cfg.VLANs) {
@@ -61,7 +64,7 @@ func (r *resolver) announced(c *config.BGP, targets iscsi.State) map[netip.Prefi
 			}
 		}
 	}
-	for _, p := range c.Announce {
+	for _, p := range c.Prefixes {
 		out[p] = "the file"
 	}
 	return out

@@ -30,11 +30,7 @@ func (r *resolver) overlays(name string, out vswitch.Switch) {
 		r.problem("switch/"+name, fmt.Errorf("vxlan: tunnel %q has no address on this host that could be its VTEP: give the host one, or a vtep", x.Tunnel))
 		return
 	}
-	overhead := vswitch.OverheadIPv4
-	if local.Is6() {
-		overhead = vswitch.OverheadIPv6
-	}
-	inner := cmp.Or(x.MTU, underlay-overhead)
+	inner := cmp.Or(x.MTU, underlay-overhead(local))
 	spans := map[uint16]bool{}
 	for _, vlan := range byName(r.cfg.VLANs) {
 		v := r.cfg.VLANs[vlan]
@@ -58,6 +54,27 @@ func (r *resolver) overlays(name string, out vswitch.Switch) {
 		}
 	}
 	fit(out, spans, inner)
+}
+
+// overhead is what VXLAN takes of a packet that comes from a VTEP.
+func overhead(vtep netip.Addr) int {
+	if vtep.Is6() {
+		return vswitch.OverheadIPv6
+	}
+	return vswitch.OverheadIPv4
+}
+
+// l3 is the VNI in which the host routes, nil without one.
+func (r *resolver) l3(c *config.L3VNI) *vpn.L3VNI {
+	if c == nil {
+		return nil
+	}
+	local, underlay := r.vtep(&c.End)
+	if !local.IsValid() {
+		r.problem(vpn.L3Object(c.VNI), fmt.Errorf("tunnel %q has no address on this host that could be its VTEP: give the host one, or a vtep", c.End.Tunnel))
+		return nil
+	}
+	return &vpn.L3VNI{VNI: c.VNI, VTEP: local, Port: cmp.Or(c.End.Port, vswitch.VXLANPort), MTU: cmp.Or(c.End.MTU, underlay-overhead(local))}
 }
 
 // evpn tells whether hosts tell each other where stations are.

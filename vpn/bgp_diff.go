@@ -16,6 +16,14 @@ func DiffBGP(want, have BGP) []BGPStep {
 			steps = append(steps, Withdraw{p, have.Announced[p]})
 		}
 	}
+	for _, p := range sortedPrefixes(have.Prefixes) {
+		if _, ok := want.Prefixes[p]; !ok || want.L3 == nil || want.Speaker == nil {
+			steps = append(steps, WithdrawPrefix{p, have.Prefixes[p]})
+		}
+	}
+	if have.L3 != nil && (want.L3 == nil || want.Speaker == nil) {
+		steps = append(steps, DelL3VNI{*have.L3})
+	}
 	for _, vni := range slices.Sorted(maps.Keys(have.Networks)) {
 		if to, ok := want.Networks[vni]; !ok || to != have.Networks[vni] || want.Speaker == nil {
 			steps = append(steps, DelNetwork{vni, have.Networks[vni]})
@@ -41,6 +49,7 @@ func DiffBGP(want, have BGP) []BGPStep {
 	if !slices.EqualFunc(want.Import, have.Import, Filter.equal) {
 		steps = append(steps, SetImport{cloneFilters(have.Import), cloneFilters(want.Import)})
 	}
+	steps = append(steps, l3Steps(want, have)...)
 	for _, vni := range slices.Sorted(maps.Keys(want.Networks)) {
 		if from, ok := have.Networks[vni]; !ok || from != want.Networks[vni] {
 			steps = append(steps, AddNetwork{vni, want.Networks[vni]})
@@ -51,6 +60,27 @@ func DiffBGP(want, have BGP) []BGPStep {
 		if from, ok := have.Announced[p]; !ok || from != want.Announced[p] {
 			steps = append(steps, Announce{p, want.Announced[p]})
 		}
+	}
+	for _, p := range sortedPrefixes(want.Prefixes) {
+		if from, ok := have.Prefixes[p]; want.L3 != nil && (!ok || from != want.Prefixes[p]) {
+			steps = append(steps, AnnouncePrefix{p, want.Prefixes[p]})
+		}
+	}
+	return steps
+}
+
+// l3Steps has the host route in the VNI that is wanted.
+func l3Steps(want, have BGP) []BGPStep {
+	var steps []BGPStep
+	if !slices.EqualFunc(want.L3Import, have.L3Import, Filter.equal) {
+		steps = append(steps, SetL3Import{cloneFilters(have.L3Import), cloneFilters(want.L3Import)})
+	}
+	switch {
+	case want.L3 == nil:
+	case have.L3 == nil:
+		steps = append(steps, AddL3VNI{*want.L3})
+	case *have.L3 != *want.L3:
+		steps = append(steps, SetL3VNI{*have.L3, *want.L3})
 	}
 	return steps
 }

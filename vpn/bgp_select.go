@@ -1,6 +1,7 @@
 package vpn
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -20,6 +21,7 @@ type Path struct {
 	LocalPref uint32
 	External  bool // learned by eBGP
 	Stale     bool // the neighbor restarts and has not announced it again
+	Overlay        // of what comes by EVPN
 }
 
 // Way is where the kernel sends packets: to a gateway, or where Gateway is not
@@ -59,6 +61,8 @@ type Around struct {
 	main   map[netip.Prefix]KernelRoute
 	others map[Destination]bool
 	own    map[netip.Addr]bool
+
+	underlay []netip.Addr // of which tunnels and other VNIs have need
 }
 
 // NewAround takes the routes that are not ripstop's learned ones.
@@ -78,6 +82,9 @@ func NewAround(routes []KernelRoute) *Around {
 	return a
 }
 
+// Under has no route of type 5 be the way to these addresses.
+func (a *Around) Under(all []netip.Addr) { a.underlay = append(a.underlay, all...) }
+
 // to is the longest route to an address.
 func (a *Around) to(addr netip.Addr) (KernelRoute, bool) {
 	addr = addr.WithZone("")
@@ -89,14 +96,33 @@ func (a *Around) to(addr netip.Addr) (KernelRoute, bool) {
 	return KernelRoute{}, false
 }
 
+// Selection is what is to be in the kernel, and why.
+type Selection struct {
+	Routes   map[Destination][]Way
+	Routers  map[netip.Addr]MAC // of the VTEPs that these need
+	Verdicts []Verdict          // on each path
+}
+
 // Select decides for each path whether the kernel gets it and, where not, why.
 // Paths of one prefix come in the order in which the speaker prefers them; those
-// that equal the first accepted one share its traffic.
-func (b BGP) Select(paths []Path, around *Around) (map[Destination][]Way, []Verdict) {
-	j := &judge{bgp: b, around: around, hops: map[hop]resolved{}}
+// that equal the first accepted one share its traffic. Those of type 5 may come in any
+// order, and give way to the others.
+func (b BGP) Select(paths []Path, around *Around) Selection {
+	j := &judge{bgp: b, around: around, hops: map[hop]resolved{}, overlay: newOverlay()}
 	routes, verdicts := map[Destination][]Way{}, make([]Verdict, len(paths))
+	routers := map[netip.Addr]MAC{}
 	best := map[Destination]Path{}
-	for i, p := range paths {
+	admitted := false
+	in := order(paths)
+	for _, i := range in {
+		p := paths[i]
+		if p.VNI != 0 && !admitted {
+			for d := range routes {
+				j.overlay.learned[d.Prefix] = j.overlay.learned[d.Prefix] || d.Table == Main
+			}
+			j.admit(paths, in)
+			admitted = true
+		}
 		table, ways, why := j.path(p)
 		v := Verdict{Path: p, Table: table, Accepted: why == "", Ways: ways, Why: why}
 		d := Destination{table, p.Prefix}
@@ -106,12 +132,17 @@ func (b BGP) Select(paths []Path, around *Around) (map[Destination][]Way, []Verd
 			case !taken:
 				best[d], v.Used = p, true
 			case !first.equals(p):
-				v.Why = "the way of " + first.Neighbor + " is better"
+				v.Why = "the way of " + first.whose() + " is better"
+			case !slices.ContainsFunc(ways, func(w Way) bool { return !slices.Contains(routes[d], w) }):
+				v.Used = true // another neighbor has said so, too
 			case len(routes[d])+len(ways) > b.Speaker.Multipath:
 				v.Why = fmt.Sprintf("there are %d ways already: raise multipath to have more", len(routes[d]))
 			default:
 				v.Used = true
 			}
+		}
+		if v.Used && p.VNI != 0 {
+			routers[p.NextHop] = p.RouterMAC
 		}
 		if v.Used {
 			for _, w := range ways {
@@ -125,7 +156,15 @@ func (b BGP) Select(paths []Path, around *Around) (map[Destination][]Way, []Verd
 	for d := range routes {
 		slices.SortFunc(routes[d], Way.Compare)
 	}
-	return routes, verdicts
+	return Selection{routes, routers, verdicts}
+}
+
+// whose is who has a path, in words.
+func (p Path) whose() string {
+	if p.VNI != 0 {
+		return "VTEP " + p.NextHop.String()
+	}
+	return p.Neighbor
 }
 
 // Compare orders ways.
@@ -140,7 +179,7 @@ func (w Way) Compare(o Way) int {
 // difference but who announced them.
 func (p Path) equals(q Path) bool {
 	same := p.LocalPref == q.LocalPref && p.ASLength == q.ASLength && p.Origin == q.Origin && p.External == q.External
-	return same && (p.MED == q.MED || p.first() != q.first())
+	return same && (p.VNI == 0) == (q.VNI == 0) && (p.MED == q.MED || p.first() != q.first())
 }
 
 // first is the neighboring AS, of which alone MEDs compare.
@@ -156,6 +195,8 @@ type judge struct {
 	bgp    BGP
 	around *Around
 	hops   map[hop]resolved
+
+	overlay overlay
 }
 
 // hop is a next hop as one neighbor gives it.
@@ -178,6 +219,9 @@ func (j *judge) path(p Path) (table uint32, ways []Way, why string) {
 	if why != "" {
 		return 0, nil, why
 	}
+	if p.VNI != 0 {
+		return j.routed(p, f.Table)
+	}
 	h := hop{p.Neighbor, p.NextHop}
 	r, known := j.hops[h]
 	if !known {
@@ -191,6 +235,19 @@ func (j *judge) path(p Path) (table uint32, ways []Way, why string) {
 		return 0, nil, why
 	}
 	return f.Table, r.ways, ""
+}
+
+// routed is path for one of type 5 that its filter lets into a table.
+func (j *judge) routed(p Path, table uint32) (uint32, []Way, string) {
+	if why := j.router(p); why != "" {
+		return 0, nil, why
+	}
+	ways := []Way{{j.bgp.L3.Gateway(p.Prefix, p.NextHop), j.bgp.L3.Device()}}
+	why := cmp.Or(j.harm(p.Prefix, table, ways), j.covers(p.Prefix))
+	if why != "" {
+		return 0, nil, why
+	}
+	return table, ways, ""
 }
 
 // unroutable says why no router has anything to say about a prefix (RFC 6890).
@@ -207,19 +264,27 @@ func unroutable(p netip.Prefix) string {
 }
 
 func (j *judge) filter(p Path) (Filter, string) {
-	for i, f := range j.bgp.Import {
+	filters, name := j.bgp.Import, "import"
+	if p.VNI != 0 {
+		filters, name = j.bgp.L3Import, "l3vni.import"
+	}
+	for i, f := range filters {
 		if !f.matches(p) {
 			continue
 		}
 		if f.Reject {
-			return f, fmt.Sprintf("import[%d] rejects it", i)
+			return f, fmt.Sprintf("%s[%d] rejects it", name, i)
 		}
 		return f, ""
 	}
-	if p.Prefix.Bits() == 0 {
-		return Filter{}, "no import filter accepts the default route: write default: true into one to have it"
+	what := "import filter"
+	if p.VNI != 0 {
+		what += " of l3vni"
 	}
-	return Filter{}, "no import filter accepts it"
+	if p.Prefix.Bits() == 0 {
+		return Filter{}, "no " + what + " accepts the default route: write default: true into one to have it"
+	}
+	return Filter{}, "no " + what + " accepts it"
 }
 
 func (f Filter) matches(p Path) bool {
@@ -272,6 +337,9 @@ func (j *judge) resolve(h hop) ([]Way, string) {
 // harm says what a route would take away, "" for nothing.
 func (j *judge) harm(p netip.Prefix, table uint32, ways []Way) string {
 	if what, ok := j.bgp.Announced[p]; ok {
+		return fmt.Sprintf("this host announces it itself (%s)", what)
+	}
+	if what, ok := j.bgp.Prefixes[p]; ok {
 		return fmt.Sprintf("this host announces it itself (%s)", what)
 	}
 	if j.around.others[Destination{table, p}] {

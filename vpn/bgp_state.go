@@ -19,6 +19,10 @@ type BGP struct {
 	Import    []Filter                // the first that matches decides; what none matches is refused
 	Networks  map[uint32]Network      // of which EVPN tells, by VNI
 
+	L3       *L3VNI                  // nil when EVPN tells of no prefixes
+	Prefixes map[netip.Prefix]string // what is announced in L3, as Announced
+	L3Import []Filter                // as Import, of what comes by L3
+
 	// What only an observed BGP has; DiffBGP does not read it in a wanted one.
 	Sessions  map[string]Session  // by neighbor
 	Conflicts map[uint32][]string // what hosts of a network disagree about, in words, sorted, by VNI
@@ -103,7 +107,11 @@ func (b BGP) Clone() BGP {
 	c := BGP{
 		Neighbors: maps.Clone(b.Neighbors), Announced: maps.Clone(b.Announced), Sessions: maps.Clone(b.Sessions),
 		Networks: maps.Clone(b.Networks), Conflicts: maps.Clone(b.Conflicts),
-		Import: cloneFilters(b.Import),
+		Import: cloneFilters(b.Import), Prefixes: maps.Clone(b.Prefixes), L3Import: cloneFilters(b.L3Import),
+	}
+	if b.L3 != nil {
+		l := *b.L3
+		c.L3 = &l
 	}
 	if b.Speaker != nil {
 		s := *b.Speaker

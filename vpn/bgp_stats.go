@@ -17,7 +17,10 @@ type NeighborStats struct {
 	Received int           // prefixes that it announced
 	Accepted int           // of these, those that the import's filters and the kernel let in
 	Used     int           // of these, those by which the kernel sends
-	Resets   int           // sessions that ended within seconds
-	BFD      string        // state of BFD, "" without
-	Graceful bool          // it keeps this host's routes while the daemon restarts
+
+	PrefixesSent     int    // by EVPN, of Sent
+	PrefixesReceived int    // by EVPN, of Received
+	Resets           int    // sessions that ended within seconds
+	BFD              string // state of BFD, "" without
+	Graceful         bool   // it keeps this host's routes while the daemon restarts
 }

@@ -8,11 +8,12 @@ import (
 
 // BGPStep is one change of the speaker. The set is closed: AddSpeaker, SetSpeaker,
 // DelSpeaker, AddNeighbor, SetNeighbor, DelNeighbor, AddNetwork, DelNetwork, Announce,
-// Withdraw and SetImport. String is written in the words of gobgp(8), passwords hidden.
+// Withdraw, SetImport, AddL3VNI, SetL3VNI, DelL3VNI, AnnouncePrefix, WithdrawPrefix and
+// SetL3Import. String is written in the words of gobgp(8), passwords hidden.
 type BGPStep interface {
 	fmt.Stringer
-	// Object is "bgp/speaker", "bgp/import", "neighbor/NAME", "network/VNI" or
-	// "announcement/PREFIX".
+	// Object is "bgp/speaker", "bgp/import", "neighbor/NAME", "network/VNI",
+	// "announcement/PREFIX", "l3vni/VNI", "l3vni/import" or "prefix/PREFIX".
 	Object() string
 	// Removes tells whether the step takes something away.
 	Removes() bool
@@ -346,15 +347,17 @@ func family(p netip.Prefix) string {
 }
 
 // String is a comment: which routes go to the kernel is ripstop's own matter.
-func (s SetImport) String() string {
-	words := make([]string, len(s.To))
-	for i, f := range s.To {
+func (s SetImport) String() string { return "# import" + filterWords(s.To) }
+
+func filterWords(all []Filter) string {
+	words := make([]string, len(all))
+	for i, f := range all {
 		words[i] = f.String()
 	}
 	if len(words) == 0 {
-		return "# import nothing"
+		return " nothing"
 	}
-	return "# import: " + strings.Join(words, "; ")
+	return ": " + strings.Join(words, "; ")
 }
 
 // String is the filter in the file's words: accept 10.0.0.0/8 up to /24 into table 100 from tor1.
@@ -388,6 +391,7 @@ func (b BGP) Describe() map[string]string {
 	if len(b.Import) > 0 {
 		out[importObject] = SetImport{To: b.Import}.String()[len("# import: "):]
 	}
+	b.describeL3(out)
 	for name, n := range b.Neighbors {
 		out[neighborObject(name)] = n.words()
 	}

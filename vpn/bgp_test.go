@@ -30,6 +30,14 @@ func randomBGP(r *rand.Rand) BGP {
 	for range r.IntN(3) {
 		b.Networks[uint32(1+r.IntN(3))] = Network{uint16(10 + r.IntN(2)), vtep(1)}
 	}
+	if r.IntN(3) > 0 {
+		b.L3 = &L3VNI{VNI: uint32(9 + r.IntN(2)), VTEP: vtep(1), Port: 4789, MTU: 1400 + r.IntN(2)}
+		b.Prefixes = map[netip.Prefix]string{}
+		for range r.IntN(4) {
+			b.Prefixes[netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(r.IntN(4)), 0, 0}), 16)] = fmt.Sprint("what", r.IntN(2))
+		}
+		b.L3Import = []Filter{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Longest: 8 + r.IntN(2), Table: Main}}
+	}
 	for range r.IntN(3) {
 		b.Import = append(b.Import, Filter{Reject: r.IntN(2) == 0, Prefix: netip.MustParsePrefix("10.0.0.0/8"), Longest: 8 + r.IntN(2), Table: Main})
 	}
@@ -172,14 +180,13 @@ func TestSelect(t *testing.T) {
 		{"of nobody", "gone", "10.50.0.0/16", "10.10.0.254", "its neighbor is gone"},
 	}
 	for _, tt := range tests {
-		_, verdicts := bgp.Select([]Path{{Prefix: p(tt.prefix), Neighbor: tt.neighbor, NextHop: a(tt.hop), External: true}}, around)
-		v := verdicts[0]
+		v := bgp.Select([]Path{{Prefix: p(tt.prefix), Neighbor: tt.neighbor, NextHop: a(tt.hop), External: true}}, around).Verdicts[0]
 		if v.Used != (tt.why == "") || v.Used != v.Accepted || !strings.Contains(v.Why, tt.why) {
 			t.Errorf("%s: %+v, want %q", tt.name, v, tt.why)
 		}
 	}
 	// Recursion gives the gateway that the host has.
-	routes, _ := bgp.Select([]Path{{Prefix: p("10.50.0.0/16"), Neighbor: "far", NextHop: a("192.0.2.9"), External: true}}, around)
+	routes := bgp.Select([]Path{{Prefix: p("10.50.0.0/16"), Neighbor: "far", NextHop: a("192.0.2.9"), External: true}}, around).Routes
 	if got, want := routes[Destination{Main, p("10.50.0.0/16")}], []Way{{a("10.10.0.254"), "blue"}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("recursive: got %v, want %v", got, want)
 	}
@@ -198,7 +205,8 @@ func TestEqualCost(t *testing.T) {
 		paths = append(paths, Path{Prefix: p("10.50.0.0/16"), Neighbor: n, NextHop: hop, ASPath: []uint32{64513}, ASLength: 1, LocalPref: 100, External: true})
 	}
 	paths[0].NextHop, paths[4].ASLength, paths[5].MED = a("10.20.0.1"), 2, 7
-	routes, verdicts := bgp.Select(paths, around)
+	chosen := bgp.Select(paths, around)
+	routes, verdicts := chosen.Routes, chosen.Verdicts
 	want := []Way{{a("10.10.0.11"), "blue"}, {a("10.10.0.12"), "blue"}}
 	if got := routes[Destination{Main, p("10.50.0.0/16")}]; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)

@@ -37,10 +37,13 @@ func (s Clamp) String() string {
 	return "nft " + verb + " element inet " + ClampTable + " tunnels { " + s.Tunnel + " } # its chain mss: tcp flags syn tcp option maxseg size set rt mtu"
 }
 
-// Clamps is the tunnels that have to be clamped, sorted: those through which the host
-// forwards.
+// Clamps is the devices that have to be clamped, sorted: the tunnels through which the host
+// forwards, and those that are narrower.
 func (s State) Clamps() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(s.Tunnels)), func(name string) bool { return s.Tunnels[name].User })
+	all := slices.DeleteFunc(slices.Collect(maps.Keys(s.Tunnels)), func(name string) bool { return s.Tunnels[name].User })
+	all = append(all, s.Narrower...)
+	slices.Sort(all)
+	return all
 }
 
 // clampSteps is what is clamped from now on, and what no longer is. One that cannot be

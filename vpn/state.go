@@ -42,6 +42,9 @@ type State struct {
 	// wanted state has follow from its tunnels (Reaches).
 	Reach []Reach
 
+	// Narrower is for wanted states alone: devices that are no tunnels, into which the host
+	// forwards and which carry less than what it comes from. TCP is clamped as for tunnels.
+	Narrower []string
 	// Clamped is for observed states alone: the tunnels of which TCP segments are clamped,
 	// sorted. Those that a wanted state has follow from its tunnels (Clamps).
 	Clamped []string

@@ -471,6 +471,11 @@ func TestSimStopsAtNothing(t *testing.T) {
 func TestClamps(t *testing.T) {
 	user := change(site(), func(t *Tunnel) { t.User = true })
 	want := State{Tunnels: map[string]Tunnel{"site": site(), "inside": user}}
+	want.Narrower = []string{"vx9"}
+	if got := want.Clamps(); !slices.Equal(got, []string{"site", "vx9"}) {
+		t.Errorf("with a narrower device: %v", got)
+	}
+	want.Narrower = nil
 	if got := want.Clamps(); !slices.Equal(got, []string{"site"}) {
 		t.Errorf("clamped are %v", got)
 	}

@@ -121,6 +121,8 @@ type Route struct {
 	Via     string   `json:"via" doc:"what asks for it, as tunnel site or neighbor tor1"`
 	NextHop string   `json:"nextHop,omitempty" doc:"as the neighbor announced it"`
 	ASPath  []uint32 `json:"asPath,omitempty"`
+	VNI     uint32   `json:"vni,omitempty" doc:"of one that comes by EVPN: nextHop is the VTEP to which packets go in it"`
+	Router  string   `json:"routerMAC,omitempty" doc:"the Ethernet address of that VTEP's router"`
 	State   string   `json:"state" enum:"used,accepted,refused" doc:"used: the kernel sends by it; accepted: it could"`
 	Why     string   `json:"why,omitempty" doc:"why it is not used"`
 	Stale   bool     `json:"stale,omitempty" doc:"the neighbor restarts and has not announced it again"`
@@ -147,6 +149,8 @@ type Neighbor struct {
 	Received        int        `json:"received" doc:"prefixes that it announced"`
 	Accepted        int        `json:"accepted" doc:"of these, those that may go to the kernel"`
 	Used            int        `json:"used" doc:"of these, those by which the kernel sends"`
+	PrefixesSent    int        `json:"prefixesSent" doc:"of sent, this host's own prefixes by EVPN"`
+	PrefixesGot     int        `json:"prefixesReceived" doc:"of received, prefixes by EVPN"`
 	Flaps           int        `json:"flaps" doc:"sessions that ended within seconds"`
 	BFD             string     `json:"bfd,omitempty" doc:"up, down, init or admin_down; without BFD it is not there"`
 	GracefulRestart bool       `json:"gracefulRestart" doc:"both keep each other's routes over a restart"`

@@ -37,6 +37,7 @@ import (
 	"ripstop/vpn/wg"
 	"ripstop/vswitch"
 	"ripstop/vswitch/bridge"
+	ports "ripstop/vswitch/device"
 	"ripstop/vswitch/ebpf"
 )
 
@@ -99,7 +100,9 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 		return nil, errors.Join(err, d.guard.Close(), d.ebpf.Close(), d.host.Close())
 	}
 	d.vswitch = vswitch.NewMux(map[vswitch.Dataplane]vswitch.Driver{vswitch.Bridge: bridge.New(d.host, id, d.guard), vswitch.EBPF: d.ebpf})
-	if d.bgp, err = bgp.New(log, bgp.Options{Fabric: fabric{d.vswitch}, Marker: filepath.Join(state, "bgp"), OnChange: d.awake}); err != nil {
+	if d.bgp, err = bgp.New(log, bgp.Options{
+		Fabric: fabric{d.vswitch}, RouterMAC: vpn.MAC(ports.New(d.host, id).MAC("router", "", "l3vni")), Marker: filepath.Join(state, "bgp"), Underlay: d.endpoints, OnChange: d.awake,
+	}); err != nil {
 		return nil, errors.Join(err, d.vpn.Release(), d.guard.Close(), d.ebpf.Close(), d.host.Close())
 	}
 	if d.ring, err = uring.New(ringDepth); err != nil {
@@ -121,6 +124,15 @@ func newDrivers(log *slog.Logger, state string) (*drivers, error) {
 	})
 	d.iscsi = target.New(log, target.Options{LookupUnit: d.unit, PeerKey: d.peerKey, Listen: d.vpn.Listen, Keeper: d.kept, Reap: d.reap, Plug: d.plug, Unplug: d.unplug})
 	return d, nil
+}
+
+// endpoints is where peers of tunnels are.
+func (d *drivers) endpoints() []netip.Addr {
+	all, err := d.vpn.Endpoints()
+	if err != nil {
+		d.log.Warn("endpoints of tunnels unknown", "error", err)
+	}
+	return all
 }
 
 // legChanged tells of a leg of a mirror, and has the world looked at soon.

@@ -233,6 +233,9 @@ func learnedOf(r vpn.Verdict) v1.Route {
 	case r.Accepted:
 		out.State = v1.RouteAccepted
 	}
+	if r.VNI != 0 {
+		out.VNI, out.Router, out.Via = r.VNI, r.RouterMAC.String(), out.Via+" by EVPN"
+	}
 	var devices []string
 	for _, w := range r.Ways {
 		devices = append(devices, w.Device)
@@ -251,7 +254,7 @@ func (i inventory) neighbors(ctx context.Context) ([]v1.Neighbor, error) {
 		all = append(all, v1.Neighbor{
 			Name: n.Name, Address: n.Address.String(), ASN: n.ASN, State: n.Session.State, Since: sometime(n.Session.Since), Why: n.Session.Reason,
 			RouterID: n.RouterID, Hold: n.Hold.Seconds(), Sent: n.Sent, Received: n.Received, Accepted: n.Accepted, Used: n.Used,
-			Flaps: n.Resets, BFD: n.BFD, GracefulRestart: n.Graceful,
+			PrefixesSent: n.PrefixesSent, PrefixesGot: n.PrefixesReceived, Flaps: n.Resets, BFD: n.BFD, GracefulRestart: n.Graceful,
 		})
 	}
 	return all, nil

@@ -24,14 +24,14 @@ func TestOffsitePage(t *testing.T)     { page(t, "offsite") }
 // TestSANOverTunnelsPage has a machine behind one host work on a LUN of another.
 func TestSANOverTunnelsPage(t *testing.T) { page(t, "san-over-tunnels") }
 
-// TestEVPNPage has the page show the files that TestVXLAN, TestEVPN and test/fabric run.
+// TestEVPNPage has the page show the files that TestVXLAN, TestEVPN, TestPrefixes and test/fabric run.
 func TestEVPNPage(t *testing.T) {
 	page, err := os.ReadFile("../../docs/evpn.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	scripts := ""
-	for _, name := range []string{"vxlan", "evpn"} {
+	for _, name := range []string{"vxlan", "evpn", "prefixes"} {
 		b, err := os.ReadFile("testdata/" + name + ".txtar")
 		if err != nil {
 			t.Fatal(err)

@@ -51,10 +51,9 @@ func (c *checker) checkBGP() {
 		}
 	}
 	c.checkHostNeighbors(b, out)
-	c.checkAnnounced(b, out)
-	for _, raw := range b.Import.items {
-		out.Import = append(out.Import, c.checkImport(raw, b))
-	}
+	out.Announced = c.checkAnnounced(b.Announce)
+	out.Import = c.checkImports(b.Import, b)
+	out.L3 = c.checkL3VNI(b)
 	c.cfg.BGP = out
 }
 
@@ -185,8 +184,8 @@ func (c *checker) checkNeighbor(n *rawNeighbor, b *rawBGP) Neighbor {
 	}
 }
 
-func (c *checker) checkAnnounced(b *rawBGP, out *BGP) {
-	for v := range b.Announce.valid() {
+func (c *checker) checkAnnounced(all many[announced]) (out Announced) {
+	for v := range all.valid() {
 		switch v.v.kind {
 		case "vlans":
 			out.VLANs = true
@@ -197,12 +196,13 @@ func (c *checker) checkAnnounced(b *rawBGP, out *BGP) {
 			if p.Bits() == 0 || p.Addr().IsMulticast() || p.Addr().IsLoopback() || p.Addr().IsLinkLocalUnicast() {
 				c.errorf(v.spot, "%s is nothing that a host may announce", p)
 			}
-			if !slices.Contains(out.Announce, p) {
-				out.Announce = append(out.Announce, p)
+			if !slices.Contains(out.Prefixes, p) {
+				out.Prefixes = append(out.Prefixes, p)
 			}
 		}
 	}
-	slices.SortFunc(out.Announce, comparePrefix)
+	slices.SortFunc(out.Prefixes, comparePrefix)
+	return out
 }
 
 // masked is a prefix without what stands behind its length, which is warned of.
@@ -213,6 +213,13 @@ func (c *checker) masked(v value[anyPrefix]) netip.Prefix {
 		return m
 	}
 	return written
+}
+
+func (c *checker) checkImports(all list[rawImport], b *rawBGP) (out []vpn.Filter) {
+	for _, raw := range all.items {
+		out = append(out, c.checkImport(raw, b))
+	}
+	return out
 }
 
 func (c *checker) checkImport(r *rawImport, b *rawBGP) vpn.Filter {

@@ -152,13 +152,27 @@ type BGP struct {
 	ASN       uint32
 	RouterID  netip.Addr // IPv4
 	Neighbors map[string]Neighbor
-	VLANs     bool           // the gateways' prefixes are announced
-	Portals   bool           // the addresses of portals are announced
-	Announce  []netip.Prefix // masked, sorted
-	Import    []vpn.Filter   // in the file's order, which decides
-	Restart   time.Duration  // whole seconds, 0 is off
-	Multipath int            // 1–64
+	Announced
+	Import    []vpn.Filter  // in the file's order, which decides
+	Restart   time.Duration // whole seconds, 0 is off
+	Multipath int           // 1–64
 	EVPN      bool
+	L3        *L3VNI // nil without one
+}
+
+// Announced is what neighbors are told of.
+type Announced struct {
+	VLANs    bool           // the gateways' prefixes
+	Portals  bool           // the addresses of portals
+	Prefixes []netip.Prefix // masked, sorted
+}
+
+// L3VNI is the VNI in which hosts route to each other's prefixes.
+type L3VNI struct {
+	VNI uint32
+	End VXLAN // without peers
+	Announced
+	Import []vpn.Filter // in the file's order, which decides
 }
 
 // Neighbor is one BGP neighbor.

@@ -252,7 +252,19 @@ type rawBGP struct {
 	Import    list[rawImport]    `yaml:"import" jsonschema_description:"Which learned routes the kernel gets: the first filter that matches decides. Without any, none."`
 	Restart   value[restart]     `yaml:"graceful-restart" jsonschema_description:"How long neighbors keep this host's routes while the daemon is away, 120s unless set, 0 to 4095s; 0 is off."`
 	EVPN      value[boolean]     `yaml:"evpn" jsonschema_description:"Hosts tell each other by EVPN where the stations of VLANs with a vni are; every neighbor is asked for it. false unless set."`
+	L3VNI     *rawL3VNI          `yaml:"l3vni" jsonschema_description:"IP prefixes by EVPN, too (routes of type 5): hosts route to each other's prefixes through VXLAN."`
 	Multipath value[multipath]   `yaml:"multipath" jsonschema_description:"Most ways of equal cost to one prefix, 1 to 64, 8 unless set."`
+}
+
+type rawL3VNI struct {
+	spot
+	VNI      value[vni]        `yaml:"vni" jsonschema:"required" jsonschema_description:"The VNI in which hosts send each other what they route, 1 to 16777215: no VLAN's, and on all of them the same."`
+	Tunnel   value[name]       `yaml:"tunnel" jsonschema_description:"This host's VTEP is the address of this tunnel. With neither tunnel nor address it is that of the switches' vxlan, with its port and mtu."`
+	Address  value[ipAddr]     `yaml:"address" jsonschema_description:"This host's VTEP is this address of it. Whoever can send to its UDP port is routed: it is for networks that nobody else is in."`
+	Port     value[portNumber] `yaml:"port" jsonschema_description:"UDP port of all VTEPs, 4789 unless set."`
+	MTU      value[mtu]        `yaml:"mtu" jsonschema_description:"Bytes of a packet between hosts. Without it what a tunnel's mtu (1420 unless set) or 1500 leaves: 50 less, 70 over IPv6."`
+	Announce many[announced]   `yaml:"announce" jsonschema_description:"What is announced in it, one or a list: vlans, the gateways' prefixes; portals, the addresses of the targets' portals; or a prefix."`
+	Import   list[rawImport]   `yaml:"import" jsonschema_description:"Which prefixes that come by it the kernel gets: the first filter that matches decides. Without any, none."`
 }
 
 type rawBGPHosts struct {

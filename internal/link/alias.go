@@ -17,6 +17,7 @@ type Alias struct {
 	Port    string // of Switch
 	Gateway string // of Switch: the VLAN's name
 	Tunnel  string
+	L3VNI   string // the VNI in which the host routes
 	Netns   string // the namespace of a port's far end
 	Lent    *Lent  // set when the link is not ripstop's own
 }
@@ -47,6 +48,7 @@ func (a Alias) String() string {
 	add("port", a.Port)
 	add("gateway", a.Gateway)
 	add("tunnel", a.Tunnel)
+	add("l3vni", a.L3VNI)
 	add("netns", a.Netns)
 	if a.Lent != nil {
 		add("lent-up", strconv.FormatBool(a.Lent.Up))
@@ -89,6 +91,8 @@ func (a *Alias) set(key, value string) bool {
 		a.Gateway = value
 	case "tunnel":
 		a.Tunnel = value
+	case "l3vni":
+		a.L3VNI = value
 	case "netns":
 		a.Netns = value
 	case "lent-up":

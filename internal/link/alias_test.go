@@ -15,6 +15,7 @@ func TestAlias(t *testing.T) {
 		{Alias{Switch: "lab", Port: "web", Netns: "web"}, "ripstop switch=lab port=web netns=web"},
 		{Alias{Switch: "lab", Gateway: "blue"}, "ripstop switch=lab gateway=blue"},
 		{Alias{Tunnel: "site"}, "ripstop tunnel=site"},
+		{Alias{L3VNI: "10999"}, "ripstop l3vni=10999"},
 		{Alias{Switch: "a b=c%", Port: "ü"}, "ripstop switch=a%20b=c%25 port=%C3%BC"},
 		{Alias{Switch: "lab", Port: "up", Lent: &Lent{Up: true}}, "ripstop switch=lab port=up lent-up=true"},
 		{Alias{Switch: "lab", Port: "up", Lent: &Lent{Alias: "rack 7", MTU: 9000, Promisc: true}},

@@ -20,6 +20,12 @@ type FRR struct {
 // StartFRR starts both with a configuration of bgpd's, until the test ends.
 func StartFRR(t testing.TB, netns, config string) *FRR {
 	t.Helper()
+	return StartFRRWith(t, netns, "", config)
+}
+
+// StartFRRWith is StartFRR with a configuration of zebra's, too.
+func StartFRRWith(t testing.TB, netns, zebra, config string) *FRR {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "frr")
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +33,7 @@ func StartFRR(t testing.TB, netns, config string) *FRR {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	Run(t, "chown", "frr:frr", dir) // its daemons become that user
 	f := &FRR{t: t, dir: dir, netns: netns}
-	f.Daemon("zebra", "hostname "+netns+"\n")
+	f.Daemon("zebra", "hostname "+netns+"\n"+zebra)
 	f.there("zserv")
 	f.Restart(config)
 	return f

@@ -35,6 +35,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -49,9 +50,11 @@ import (
 
 // Options is what a Driver is made with.
 type Options struct {
-	Fabric   Fabric // the switches that EVPN serves; nil for none
-	Marker   string // file that remembers, from one daemon to the next, that routes are in the kernel; "" for none
-	OnChange func() // called when a session or a conflict of stations comes or goes; may be nil
+	Fabric    Fabric              // the switches that EVPN serves; nil for none
+	RouterMAC vpn.MAC             // of the VNI in which the host routes; the zero value leaves it to the kernel
+	Marker    string              // file that remembers, from one daemon to the next, that routes are in the kernel; "" for none
+	Underlay  func() []netip.Addr // the endpoints of tunnels; may be nil
+	OnChange  func()              // called when a session or a conflict of stations comes or goes; may be nil
 }
 
 // Driver is the host's BGP speaker. Its methods are safe for concurrent use.
@@ -79,12 +82,13 @@ type Driver struct {
 type session struct {
 	state   bgp.FSMState
 	since   time.Time
-	why     string // the latest reason for having none
-	eor     bool   // the neighbor has sent all it has
+	why     string       // the latest reason for having none
+	speaks  []bgp.Family // what it can, in the latest session
+	eor     []bgp.Family // of which it has sent all it has
 	shut    time.Time
-	limits  bool // it announced too much
-	crowded bool // of EVPN, and is shut by this driver
-	dead    bool // it was silent for the hold time, and what it announced is still there
+	limits  bool   // it announced too much
+	crowded string // of EVPN, in words, and is shut by this driver; "" for no such
+	dead    bool   // it was silent for the hold time, and what it announced is still there
 }
 
 // New makes a driver that speaks with nobody yet.
@@ -112,6 +116,12 @@ func (d *Driver) Observe(context.Context) (vpn.BGP, error) {
 		b.Sessions[name] = d.session(n)
 	}
 	b.Conflicts = d.evpn.disputed()
+	x, err := d.l3()
+	if err != nil {
+		return b, err
+	}
+	d.have.L3 = observeL3(x) // an earlier daemon's is taken over, and one that is gone is made anew
+	b.L3 = observeL3(x)
 	return b, nil
 }
 
@@ -130,8 +140,8 @@ func (d *Driver) session(n vpn.Neighbor) vpn.Session {
 	if s.limits {
 		out.Reason = fmt.Sprintf("it announced more than %d prefixes: raise prefix-limit, or have it announce fewer; it is tried again after %s", n.PrefixLimit, limitRest)
 	}
-	if s.crowded {
-		out.Reason = fmt.Sprintf("it announced more than %d EVPN routes: raise prefix-limit, of which this is %d times, or have it announce fewer; it is tried again after %s", n.PrefixLimit*stationsLimit, stationsLimit, limitRest)
+	if s.crowded != "" {
+		out.Reason = fmt.Sprintf("it announced more than %s, or have it announce fewer; it is tried again after %s", s.crowded, limitRest)
 	}
 	out.Reason += doubt(n, out)
 	return out
@@ -181,8 +191,10 @@ func (d *Driver) do(ctx context.Context, s vpn.BGPStep) error {
 		return d.restart(ctx, s.To)
 	case vpn.DelSpeaker:
 		return d.stop(ctx)
-	case vpn.SetImport:
+	case vpn.SetImport, vpn.SetL3Import:
 		return nil // the next look at the kernel has it
+	case vpn.DelL3VNI:
+		return d.delL3(s.L3VNI)
 	}
 	if d.engine == nil {
 		if s.Removes() {
@@ -202,6 +214,14 @@ func (d *Driver) do(ctx context.Context, s vpn.BGPStep) error {
 	case vpn.DelNetwork:
 		d.evpn.unclaim(func(vni uint32) bool { return vni == s.VNI })
 		return d.engine.network(s.VNI, s.Network, true)
+	case vpn.AddL3VNI:
+		return d.setL3(s.L3VNI)
+	case vpn.SetL3VNI:
+		return d.setL3(s.To)
+	case vpn.AnnouncePrefix:
+		return d.announcePrefix(s.Prefix, false)
+	case vpn.WithdrawPrefix:
+		return d.announcePrefix(s.Prefix, true)
 	case vpn.Announce:
 		return d.engine.announce(s.Prefix, false)
 	case vpn.Withdraw:
@@ -253,6 +273,9 @@ func (d *Driver) restart(ctx context.Context, s vpn.Speaker) error {
 	for p := range d.have.Announced {
 		errs = append(errs, d.engine.announce(p, false))
 	}
+	for p := range d.have.Prefixes {
+		errs = append(errs, d.announcePrefix(p, false))
+	}
 	return errors.Join(errs...)
 }
 
@@ -277,7 +300,7 @@ func (d *Driver) put(ctx context.Context, name string, n vpn.Neighbor) error {
 	if there && from.Live(n) {
 		d.told.Lock()
 		if s := d.sessions[n.Address]; s != nil {
-			s.limits, s.crowded = false, false
+			s.limits, s.crowded = false, ""
 		}
 		d.told.Unlock()
 		return d.engine.update(ctx, n)
@@ -362,14 +385,17 @@ func (d *Driver) peer(m *apiutil.WatchEventMessage_PeerEvent) {
 	if why := reason(now); why != "" && s.state != bgp.BGP_FSM_ESTABLISHED {
 		s.why = why
 	}
-	limits := now.AdminState == api.PeerState_ADMIN_STATE_PFX_CT || s.crowded
+	limits := now.AdminState == api.PeerState_ADMIN_STATE_PFX_CT || s.crowded != ""
 	if limits && !s.limits {
 		s.shut = time.Now()
 	}
 	s.limits = limits
 	changed := (was == bgp.BGP_FSM_ESTABLISHED) != (s.state == bgp.BGP_FSM_ESTABLISHED) || limits
 	if was == bgp.BGP_FSM_ESTABLISHED && s.state != was {
-		s.eor = false
+		s.eor = nil
+	}
+	if s.state == bgp.BGP_FSM_ESTABLISHED {
+		s.speaks = familiesOf(now)
 	}
 	if was != bgp.BGP_FSM_ESTABLISHED && s.state == bgp.BGP_FSM_ESTABLISHED {
 		s.dead = false
@@ -398,10 +424,38 @@ func (d *Driver) of(a netip.Addr) *session {
 	return s
 }
 
-// complete is told that a neighbor has sent all that it has.
-func (d *Driver) complete(a netip.Addr) {
+// familiesOf is what a neighbor can speak of; without a word of it that is IPv4 (RFC 4760, 8).
+func familiesOf(s apiutil.PeerState) []bgp.Family {
+	var out []bgp.Family
+	for _, c := range s.RemoteCap {
+		if c, ok := c.(*bgp.CapMultiProtocol); ok {
+			out = append(out, c.CapValue)
+		}
+	}
+	if len(out) == 0 {
+		out = append(out, bgp.RF_IPv4_UC)
+	}
+	return out
+}
+
+// whole tells whether a neighbor has sent all that it has of what both can speak of.
+func (s *session) whole(n vpn.Neighbor, evpn bool) bool {
+	if s.state != bgp.BGP_FSM_ESTABLISHED {
+		return false
+	}
+	for _, f := range s.speaks {
+		if (f == family(n.Address) || evpn && f == bgp.RF_EVPN) && !slices.Contains(s.eor, f) {
+			return false
+		}
+	}
+	return len(s.eor) > 0
+}
+
+// complete is told that a neighbor has sent all that it has of a family.
+func (d *Driver) complete(a netip.Addr, f bgp.Family) {
 	d.told.Lock()
-	d.of(a).eor = true
+	s := d.of(a)
+	s.eor = append(s.eor, f)
 	d.told.Unlock()
 	d.awake()
 }

@@ -44,10 +44,16 @@ type engine struct {
 	cancel  context.CancelFunc // of its events
 	inside  []string           // neighbors between which routes are reflected
 
-	mu      sync.Mutex             // guards changed
+	mu      sync.Mutex             // guards changed and stale
+	stale   bool                   // gobgp has told of others than learned
 	changed []*apiutil.Path        // of EVPN, as gobgp told
 	by      map[routeID]netip.Addr // who announced what, of EVPN
-	counts  map[netip.Addr]int
+	counts  map[netip.Addr]int     // of these by neighbor
+	fives   map[netip.Addr]int     // of these those of type 5
+
+	learned []vpn.Path            // of type 5, as they were read
+	names   map[netip.Addr]string // with which they were read
+	read    time.Time
 }
 
 // start makes gobgp listen. Its events call onPeer, onEOR and onPaths.
@@ -56,7 +62,7 @@ func start(ctx context.Context, log *slog.Logger, s vpn.Speaker, on callbacks) (
 	level.Set(slog.LevelDebug)
 	srv := server.NewBgpServer(server.LoggerOption(log, level))
 	go srv.Serve()
-	e := &engine{srv: srv, speaker: s, by: map[routeID]netip.Addr{}, counts: map[netip.Addr]int{}}
+	e := &engine{srv: srv, speaker: s, by: map[routeID]netip.Addr{}, counts: map[netip.Addr]int{}, fives: map[netip.Addr]int{}}
 	err := srv.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
 		Asn: s.ASN, RouterId: s.RouterID.String(), ListenPort: port, ListenAddresses: wildcards(), UseMultiplePaths: s.Multipath > 1,
 	}})
@@ -70,7 +76,7 @@ func start(ctx context.Context, log *slog.Logger, s vpn.Speaker, on callbacks) (
 	e.cancel = cancel
 	err = srv.WatchEvent(events, server.WatchEventMessageCallbacks{
 		OnPeerUpdate: func(m *apiutil.WatchEventMessage_PeerEvent, _ time.Time) { on.peer(m) },
-		OnPathEor:    func(p *apiutil.Path, _ time.Time) { on.eor(p.PeerAddress) },
+		OnPathEor:    func(p *apiutil.Path, _ time.Time) { on.eor(p.PeerAddress, p.Family) },
 		OnBestPath:   func(all []*apiutil.Path, _ time.Time) { on.paths(e.note(all)) },
 	}, server.WatchPeer(), server.WatchEor(false), server.WatchBestPath(false))
 	if err == nil {
@@ -85,7 +91,7 @@ func start(ctx context.Context, log *slog.Logger, s vpn.Speaker, on callbacks) (
 // callbacks is what the engine tells. They must not call it.
 type callbacks struct {
 	peer  func(*apiutil.WatchEventMessage_PeerEvent)
-	eor   func(netip.Addr)
+	eor   func(netip.Addr, bgp.Family)
 	paths func(stations, others bool)
 }
 

@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -21,6 +22,7 @@ type routeID struct {
 	mac   vpn.MAC
 	ip    netip.Addr
 	flood bool   // of type 3, else of type 2
+	bits  int    // of type 5: one more than the prefix has
 	other string // of another type, all of it
 	peer  netip.Addr
 }
@@ -34,6 +36,7 @@ func (e *engine) note(all []*apiutil.Path) (stations, others bool) {
 		others = others || !ofStations(p)
 		if p.Family == bgp.RF_EVPN {
 			stations = true
+			e.stale = e.stale || !ofStations(p)
 			e.changed = append(e.changed, p)
 		}
 	}
@@ -70,6 +73,8 @@ func (e *engine) id(p *apiutil.Path) (id routeID, ok bool) {
 		copy(id.mac[:], r.MacAddress)
 	case *bgp.EVPNMulticastEthernetTagRoute:
 		rd, id.tag, id.ip, id.flood = r.RD, r.ETag, r.IPAddress, true
+	case *bgp.EVPNIPPrefixRoute:
+		rd, id.tag, id.ip, id.bits = r.RD, r.ETag, r.IPPrefix, int(r.IPPrefixLength)+1
 	default:
 		id.other = n.String()
 		return id, true
@@ -118,8 +123,7 @@ func (e *engine) hearAll(r *vpn.Roster[routeID]) error {
 	r.Keep(func(id routeID) bool { return said[id] })
 	for id, by := range e.by {
 		if !said[id] {
-			delete(e.by, id)
-			e.counts[by]--
+			e.uncount(id, by)
 		}
 	}
 	return nil
@@ -128,16 +132,27 @@ func (e *engine) hearAll(r *vpn.Roster[routeID]) error {
 // count has counts be right after what gobgp said of a route.
 func (e *engine) count(id routeID, p *apiutil.Path) {
 	if by, ok := e.by[id]; ok {
-		e.counts[by]--
-		delete(e.by, id)
+		e.uncount(id, by)
 	}
 	if !p.Withdrawal && p.PeerAddress.IsValid() {
 		e.by[id] = p.PeerAddress
 		e.counts[p.PeerAddress]++
+		if id.bits > 0 {
+			e.fives[p.PeerAddress]++
+		}
 	}
 }
 
-// limit ends the session of a neighbor that announces more EVPN routes than it may. In
+func (e *engine) uncount(id routeID, by netip.Addr) {
+	delete(e.by, id)
+	e.counts[by]--
+	if id.bits > 0 {
+		e.fives[by]--
+	}
+}
+
+// limit ends the session of a neighbor that announces more EVPN routes, or prefixes by
+// EVPN, than it may. In
 // gobgp such a limit would cost a walk through all routes with each message. Counted are
 // those that are the best of their kind: a neighbor has others at most where another one
 // announces the same.
@@ -147,18 +162,24 @@ func (d *Driver) limit(ctx context.Context) error {
 	}
 	var errs []error
 	for _, n := range d.have.Neighbors {
-		if d.engine.counts[n.Address] <= int(n.PrefixLimit)*stationsLimit {
+		crowd := ""
+		switch {
+		case d.engine.fives[n.Address] > int(n.PrefixLimit):
+			crowd = fmt.Sprintf("%d prefixes by EVPN: raise prefix-limit", n.PrefixLimit)
+		case d.engine.counts[n.Address] > int(n.PrefixLimit)*stationsLimit:
+			crowd = fmt.Sprintf("%d EVPN routes: raise prefix-limit, of which this is %d times", n.PrefixLimit*stationsLimit, stationsLimit)
+		default:
 			continue
 		}
 		d.told.Lock()
 		s := d.of(n.Address)
-		fresh := !s.crowded
+		fresh := s.crowded == ""
 		if fresh {
-			s.limits, s.crowded, s.shut = true, true, time.Now()
+			s.limits, s.crowded, s.shut = true, crowd, time.Now()
 		}
 		d.told.Unlock()
 		if fresh {
-			d.log.Warn("BGP neighbor announces too many EVPN routes", "neighbor", n.Address, "limit", n.PrefixLimit*stationsLimit)
+			d.log.Warn("BGP neighbor announces too many EVPN routes", "neighbor", n.Address, "limit", n.PrefixLimit)
 			errs = append(errs, d.engine.srv.DisablePeer(ctx, &api.DisablePeerRequest{Address: n.Address.String()}))
 			d.awake()
 		}

@@ -19,6 +19,7 @@ type seen struct {
 	own    map[vpn.Destination][]vpn.Way // those that ripstop learned
 	others []vpn.KernelRoute
 	index  map[string]int // of devices, by name
+	l3     *netlink.Vxlan // of the VNI in which the host routes, nil without one
 }
 
 // look reads all routes of all tables.
@@ -31,6 +32,9 @@ func look(s *link.Space) (*seen, error) {
 	names := map[int]string{}
 	for _, l := range links {
 		names[l.Attrs().Index], out.index[l.Attrs().Name] = l.Attrs().Name, l.Attrs().Index
+		if x, ok := l3Link(l); ok {
+			out.l3 = x
+		}
 	}
 	all := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
@@ -88,17 +92,21 @@ func prefixOf(n *net.IPNet, family int) netip.Prefix {
 
 func waysOf(r netlink.Route, names map[int]string) []vpn.Way {
 	if len(r.MultiPath) == 0 {
-		return []vpn.Way{{Gateway: gateway(r.Gw), Device: names[r.LinkIndex]}}
+		return []vpn.Way{{Gateway: gateway(r.Gw, r.Via), Device: names[r.LinkIndex]}}
 	}
 	var out []vpn.Way
 	for _, h := range r.MultiPath {
-		out = append(out, vpn.Way{Gateway: gateway(h.Gw), Device: names[h.LinkIndex]})
+		out = append(out, vpn.Way{Gateway: gateway(h.Gw, h.Via), Device: names[h.LinkIndex]})
 	}
 	slices.SortFunc(out, vpn.Way.Compare)
 	return out
 }
 
-func gateway(ip net.IP) netip.Addr {
+// gateway is a route's; via is one of the other IP version.
+func gateway(ip net.IP, via netlink.Destination) netip.Addr {
+	if v, ok := via.(*netlink.Via); ok {
+		ip = v.Addr
+	}
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()
 }
@@ -111,11 +119,18 @@ func (s *seen) route(d vpn.Destination, ways []vpn.Way) (*netlink.Route, error) 
 		if !ok {
 			return nil, fmt.Errorf("device %s is gone", w.Device)
 		}
+		hop := &netlink.NexthopInfo{LinkIndex: index, Gw: w.Gateway.AsSlice()}
+		if s.l3 != nil && index == s.l3.Index {
+			hop.Flags = int(netlink.FLAG_ONLINK) // a VTEP is in no network of the device
+		}
+		if w.Gateway.Is6() && d.Prefix.Addr().Is4() {
+			hop.Gw, hop.Via = nil, &netlink.Via{AddrFamily: netlink.FAMILY_V6, Addr: w.Gateway.AsSlice()}
+		}
 		if len(ways) == 1 {
-			r.LinkIndex, r.Gw = index, w.Gateway.AsSlice()
+			r.LinkIndex, r.Gw, r.Via, r.Flags = index, hop.Gw, hop.Via, hop.Flags
 			return r, nil
 		}
-		r.MultiPath = append(r.MultiPath, &netlink.NexthopInfo{LinkIndex: index, Gw: w.Gateway.AsSlice()})
+		r.MultiPath = append(r.MultiPath, hop)
 	}
 	return r, nil
 }

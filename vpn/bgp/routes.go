@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
-
 	"ripstop/internal/link"
 	"ripstop/vpn"
 )
@@ -94,8 +92,27 @@ func (d *Driver) sync(ctx context.Context) (next time.Duration, err error) {
 	if err != nil {
 		return next, err
 	}
-	want, verdicts := d.have.Select(paths, vpn.NewAround(seen.others))
-	d.last = result{verdicts, map[vpn.Destination]error{}}
+	if d.have.L3 != nil && seen.l3 != nil { // else it is about to be made
+		more, err := d.engine.prefixes(names)
+		if err != nil {
+			return next, err
+		}
+		paths = append(paths, more...)
+	}
+	around := vpn.NewAround(seen.others)
+	around.Under(d.underlay())
+	chosen := d.have.Select(paths, around)
+	want := chosen.Routes
+	d.last = result{chosen.Verdicts, map[vpn.Destination]error{}}
+	var routers *routers
+	if d.have.L3 != nil && seen.l3 != nil {
+		if routers, err = routersOf(d.kernel, seen.l3, *d.have.L3, chosen.Routers); err == nil {
+			err = routers.set()
+		}
+		if err != nil {
+			return next, err
+		}
+	}
 	for dest, ways := range want {
 		if have, ok := seen.own[dest]; ok && slices.Equal(have, ways) {
 			continue
@@ -114,7 +131,22 @@ func (d *Driver) sync(ctx context.Context) (next time.Duration, err error) {
 			}
 		}
 	}
-	return next, errors.Join(slices.Collect(maps.Values(d.last.failures))...)
+	if routers != nil {
+		err = routers.clear()
+	}
+	return next, errors.Join(append(slices.Collect(maps.Values(d.last.failures)), err)...)
+}
+
+// underlay is the addresses of other hosts to which VXLAN and tunnels send.
+func (d *Driver) underlay() []netip.Addr {
+	var out []netip.Addr
+	for f := range d.evpn.told.Floods {
+		out = append(out, f.VTEP)
+	}
+	if d.opts.Underlay != nil {
+		out = append(out, d.opts.Underlay()...)
+	}
+	return out
 }
 
 // settling is how long routes of an earlier daemon have still to be announced
@@ -130,7 +162,7 @@ func (d *Driver) settling() time.Duration {
 	d.told.Lock()
 	defer d.told.Unlock()
 	for _, n := range d.have.Neighbors {
-		if s := d.sessions[n.Address]; s == nil || s.state != bgp.BGP_FSM_ESTABLISHED || !s.eor {
+		if s := d.sessions[n.Address]; s == nil || !s.whole(n, d.engine.speaker.EVPN) {
 			return left
 		}
 	}
@@ -153,7 +185,7 @@ func (d *Driver) forgive(ctx context.Context) time.Duration {
 			next = min(next, left)
 			continue
 		}
-		s.limits, s.crowded = false, false
+		s.limits, s.crowded = false, ""
 		again = append(again, a)
 	}
 	d.told.Unlock()

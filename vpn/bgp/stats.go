@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
 	"ripstop/vpn"
 )
@@ -31,6 +32,10 @@ func (d *Driver) Neighbors(ctx context.Context) ([]vpn.NeighborStats, error) {
 		if p := peers[n.Address]; p != nil {
 			fill(&s, p, n.BFD > 0)
 		}
+		if d.speaksEVPN(n) {
+			s.PrefixesSent = len(d.have.Prefixes)
+		}
+		s.PrefixesReceived = d.engine.fives[n.Address]
 		for _, v := range d.last.verdicts {
 			if v.Neighbor == name && v.Accepted {
 				s.Accepted++
@@ -42,6 +47,14 @@ func (d *Driver) Neighbors(ctx context.Context) ([]vpn.NeighborStats, error) {
 		out = append(out, s)
 	}
 	return out, nil
+}
+
+// speaksEVPN tells whether a neighbor that has a session takes routes of EVPN.
+func (d *Driver) speaksEVPN(n vpn.Neighbor) bool {
+	d.told.Lock()
+	defer d.told.Unlock()
+	s := d.sessions[n.Address]
+	return s != nil && s.state == bgp.BGP_FSM_ESTABLISHED && d.engine.speaker.EVPN && slices.Contains(s.speaks, bgp.RF_EVPN)
 }
 
 func fill(s *vpn.NeighborStats, p *api.Peer, bfd bool) {

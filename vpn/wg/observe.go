@@ -232,6 +232,28 @@ func prefixes(p wgtypes.Peer) []netip.Prefix {
 	return out
 }
 
+// Endpoints is where the peers of all tunnels were heard of last.
+func (d *Driver) Endpoints() ([]netip.Addr, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all, err := d.look()
+	if err != nil {
+		return nil, fmt.Errorf("read tunnels: %w", err)
+	}
+	var out []netip.Addr
+	for _, s := range all {
+		for _, p := range s.device.Peers {
+			if p.Endpoint == nil {
+				continue
+			}
+			if a, ok := netip.AddrFromSlice(p.Endpoint.IP); ok {
+				out = append(out, a.Unmap())
+			}
+		}
+	}
+	return out, nil
+}
+
 // Stats is what every tunnel is doing, sorted by name, its peers by key.
 func (d *Driver) Stats(context.Context) ([]vpn.TunnelStats, error) {
 	d.mu.Lock()
