@@ -10,10 +10,9 @@ import (
 	"ripstop/vpn"
 )
 
-// frrL3 is an FRR that routes in VNI 9 as VTEP 10.255.0.2: in a VRF, where the kernel has
-// some, else in the main table. Behind it is the namespace "behind", with 10.60.0.2 and
+// frrL3 is an FRR that routes in VNI 9 as VTEP 10.255.0.2, in a VRF or the main table. Behind it is the namespace "behind", with 10.60.0.2 and
 // fd00:60::2.
-func frrL3(t *testing.T) *frr {
+func frrL3(t *testing.T, vrf bool) *frr {
 	t.Helper()
 	hostLink(t, "wire", "tor1", "192.0.2.1/24", "192.0.2.254/24", "10.255.0.2/32")
 	run(t, "ip", "route", "add", "10.255.0.0/24", "via", "192.0.2.254")
@@ -45,11 +44,10 @@ func frrL3(t *testing.T) *frr {
  exit-address-family
 `
 	zebra, own := "vni 9\n", unicast+evpn
-	if vrf := exec.Command("ip", "-n", "tor1", "link", "add", "red", "type", "vrf", "table", "9").Run() == nil; vrf {
-		in("tor1", "link set red up", "link set br9 master red", "link set p0 master red")
+	if vrf {
+		in("tor1", "link add red type vrf table 9", "link set red up", "link set br9 master red", "link set p0 master red")
 		zebra, own = "vrf red\n vni 9\nexit-vrf\n", "router bgp 64513 vrf red\n bgp router-id 192.0.2.254\n no bgp network import-check\n"+unicast+evpn
 	}
-	t.Log("FRR has", strings.Fields(zebra))
 	in("tor1", "link set vx9 up", "link set br9 up", "link set p0 up", "address add 10.60.0.1/24 dev p0", "address add fd00:60::1/64 dev p0 nodad")
 	run(t, "ip", "netns", "exec", "tor1", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 	in("behind", "link set eth0 up", "address add 10.60.0.2/24 dev eth0", "address add fd00:60::2/64 dev eth0 nodad", "route add default via 10.60.0.1", "route add default via fd00:60::1")
@@ -100,14 +98,19 @@ func station(t *testing.T, name string, host, own []string) {
 	}
 }
 
-// TestPrefixesWithFRR is a host and an FRR that route to each other's prefixes of both IP
+// TestPrefixesWithFRR has FRR route in its main table. In a VRF it does where the kernel has
+// some: l3vni_vm_test.go.
+func TestPrefixesWithFRR(t *testing.T) { prefixesWithFRR(t, false) }
+
+// prefixesWithFRR is a host and an FRR that route to each other's prefixes of both IP
 // versions, with pings from behind the one to behind the other; what would do harm, what
 // somebody takes away, and the end of each.
-func TestPrefixesWithFRR(t *testing.T) {
+func prefixesWithFRR(t *testing.T, vrf bool) {
+	t.Helper()
 	run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 	station(t, "web", []string{"10.20.0.1/24", "fd00:20::1/64"}, []string{"10.20.0.2/24", "fd00:20::2/64"})
 	station(t, "own", []string{"10.10.0.1/24"}, []string{"10.10.0.2/24"})
-	f := frrL3(t)
+	f := frrL3(t, vrf)
 	l := speakEVPN(t, &switches{told: vpn.NewTold()})
 	l.driver.opts.RouterMAC = vpn.MAC{2, 0, 0, 0, 9, 1}
 	want := l3("10.20.0.0/24", "fd00:20::/64")
