@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -64,6 +65,8 @@ func (d *direct) prepare(fd int, ring *uring.Ring) error {
 	}
 	d.buffers.New = func() any { b := Aligned(64 << 10); return &b }
 	if ring != nil {
+		// A file system without such locks has the ring nevertheless.
+		_ = unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB)
 		d.queue, _ = ring.Register(fd) // where it has no place, threads do it
 		d.pair, _ = uring.NewPair(fd)
 	}
@@ -145,7 +148,8 @@ func (f *File) WritePair(p []byte, off int64, r []byte, to int64) bool {
 	return d != nil && d.pair != nil && d.fit(p, off) && d.fit(r, to) && d.pair.Write(p, off, r, to)
 }
 
-// Close waits for what the ring still does with the file.
+// Close waits for what the ring still does with the file, which has no lock then: the
+// kernel may keep it open for another second.
 func (d *direct) Close() error {
 	var err error
 	if d.queue != nil {
@@ -154,7 +158,33 @@ func (d *direct) Close() error {
 	if d.pair != nil {
 		err = errors.Join(err, d.pair.Close())
 	}
+	if conn, bad := d.File.SyscallConn(); bad == nil {
+		_ = conn.Control(func(fd uintptr) { _ = unix.Flock(int(fd), unix.LOCK_UN) })
+	}
 	return errors.Join(err, d.File.Close())
+}
+
+// predecessor is how long an open waits for the writes of a process that is gone.
+const predecessor = 8 * time.Second
+
+// outlast waits until no ring of a former process has the file open past the page cache.
+// A ring does not end with its process: requests that the disk has are waited for by a
+// worker of the kernel (io_uring/io_uring.c, io_ring_exit_work), while exit goes on, so
+// a write could come after what is written next. flock(2) of a file that a ring has is held
+// until that is over.
+func (f *File) outlast(patience time.Duration) error {
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		err := f.Control(func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
+		switch {
+		case err == nil:
+			return f.Control(func(fd int) error { return unix.Flock(fd, unix.LOCK_UN) })
+		case errors.Is(err, unix.EINTR):
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return nil // the file system has no such locks
+		case time.Now().After(end):
+			return fmt.Errorf("%s: what a former process has begun to write has not ended: look at its disk, and at who else has the file", f.Name())
+		}
+	}
 }
 
 // SetDirect chooses between the page cache and going past it; ErrRefused where

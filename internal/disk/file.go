@@ -26,7 +26,9 @@ type File struct {
 }
 
 // Open is os.OpenFile with a mode for nobody else. What is opened for reading
-// and writing, and no more, is known to the ring, if there is one with a place.
+// and writing, and no more, is known to the ring, if there is one with a place. It waits
+// until nothing is written any more that a process which was killed had begun past the page
+// cache, at most eight seconds.
 func Open(path string, flag int, ring *uring.Ring) (*File, error) {
 	f, err := os.OpenFile(path, flag, 0o600)
 	if err != nil {
@@ -37,6 +39,11 @@ func Open(path string, flag int, ring *uring.Ring) (*File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	d := &File{File: f, conn: conn, calls: sync.Pool{New: newVectorCall}}
+	if flag&os.O_RDWR != 0 {
+		if err := d.outlast(predecessor); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
 	if ring != nil && flag == os.O_RDWR {
 		d.ring = ring
 		// Where the ring has no place for it, threads do the same.
