@@ -4,9 +4,11 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"ripstop/controller/config"
+	"ripstop/vpn"
 	"ripstop/vswitch"
 )
 
@@ -104,6 +106,52 @@ tunnels:
 		p := d.VSwitch.Switches["lab"].Ports["vx10010"]
 		if p.Overlay.Local.String() != c.local || !slices.Equal(p.Overlay.Peers, c.peers) || p.MTU != c.mtu {
 			t.Errorf("on %s: %s mtu %d, want %s to %v mtu %d", c.host, p.Overlay, p.MTU, c.local, c.peers, c.mtu)
+		}
+	}
+}
+
+// TestL3VNI: where the VNI ends of what the host routes, what goes into it, and who is
+// clamped for it.
+func TestL3VNI(t *testing.T) {
+	const file = `
+version: 1
+vlans:
+  blue: {id: 10, gateway: [10.10.0.1/24, "fd00:10::1/64"]}
+switches:
+  lab: {vxlan: {address: 192.0.2.1, port: 8472, mtu: 1300}, ports: {vm: {vlan: blue, tap: {}}}}
+tunnels:
+  mesh: {private-key: mesh.key, address: 10.99.0.1/24}
+bgp:
+  asn: 64512
+  evpn: true
+  announce: 10.1.0.0/16
+  import: [{accept: 10.0.0.0/8}]
+  l3vni: {vni: 10999, END announce: [vlans, 10.2.0.0/16], import: [{reject: 10.0.0.0/8}]}
+`
+	p, a := netip.MustParsePrefix, netip.MustParseAddr
+	for _, tt := range []struct {
+		end  string
+		want vpn.L3VNI
+	}{
+		{"", vpn.L3VNI{VNI: 10999, VTEP: a("192.0.2.1"), Port: 8472, MTU: 1300}},
+		{"tunnel: mesh,", vpn.L3VNI{VNI: 10999, VTEP: a("10.99.0.1"), Port: 4789, MTU: 1370}},
+		{"address: 192.0.2.9, port: 4790,", vpn.L3VNI{VNI: 10999, VTEP: a("192.0.2.9"), Port: 4790, MTU: 1450}},
+		{`address: "fd00::9",`, vpn.L3VNI{VNI: 10999, VTEP: a("fd00::9"), Port: 4789, MTU: 1430}},
+		{"mtu: 1280,", vpn.L3VNI{VNI: 10999, VTEP: a("192.0.2.1"), Port: 8472, MTU: 1280}},
+	} {
+		d, ps := Resolve(parse(t, strings.Replace(file, "END", tt.end, 1)), fakeHost(map[string]string{}))
+		if len(ps) > 0 || d.BGP.L3 == nil || *d.BGP.L3 != tt.want {
+			t.Errorf("%q: got %+v, %v, want %+v", tt.end, d.BGP.L3, ps, tt.want)
+		}
+		want := map[netip.Prefix]string{p("10.10.0.0/24"): "vlan blue", p("fd00:10::/64"): "vlan blue", p("10.2.0.0/16"): "the file"}
+		if !reflect.DeepEqual(d.BGP.Prefixes, want) || !reflect.DeepEqual(d.BGP.Announced, map[netip.Prefix]string{p("10.1.0.0/16"): "the file"}) {
+			t.Errorf("%q: announced %v and %v", tt.end, d.BGP.Prefixes, d.BGP.Announced)
+		}
+		if len(d.BGP.L3Import) != 1 || !d.BGP.L3Import[0].Reject || len(d.BGP.Import) != 1 || d.BGP.Import[0].Reject {
+			t.Errorf("%q: import %v and %v", tt.end, d.BGP.L3Import, d.BGP.Import)
+		}
+		if got := d.VPN.Clamps(); !slices.Equal(got, []string{"mesh", "vx10999"}) {
+			t.Errorf("%q: clamped are %v", tt.end, got)
 		}
 	}
 }

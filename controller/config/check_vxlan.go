@@ -66,6 +66,7 @@ func (c *checker) checkL3VNI(b *rawBGP) *L3VNI {
 		c.errorf(x.spot, "its prefixes go by EVPN: write evpn: true under bgp, or leave l3vni out")
 	}
 	out := &L3VNI{VNI: uint32(x.VNI.v), Announced: c.checkAnnounced(x.Announce), Import: c.checkImports(x.Import, b)}
+	c.checkMTU(x.MTU, c.routes(out))
 	for n, v := range c.raw.VLANs.all() {
 		if v.VNI.ok && x.VNI.ok && v.VNI.v == x.VNI.v {
 			c.errorf(x.VNI.spot, "VNI %d is that of VLAN %q, too, at %s: what is routed needs one of its own", x.VNI.v, n, v.VNI.spot)
@@ -80,6 +81,22 @@ func (c *checker) checkL3VNI(b *rawBGP) *L3VNI {
 		out.End.Tunnel, out.End.Address = c.checkVTEP(x.spot, x.Tunnel, x.Address)
 	} else {
 		out.End = c.sharedEnd(x)
+	}
+	return out
+}
+
+// routes is the prefixes that go through a VNI in which hosts route, as far as the file says.
+func (c *checker) routes(l *L3VNI) []netip.Prefix {
+	out := slices.Clone(l.Prefixes)
+	for _, f := range l.Import {
+		if f.Prefix.IsValid() && !f.Reject {
+			out = append(out, f.Prefix)
+		}
+	}
+	for _, v := range c.cfg.VLANs {
+		if l.VLANs {
+			out = append(out, v.Gateways...)
+		}
 	}
 	return out
 }
