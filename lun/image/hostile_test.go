@@ -76,6 +76,34 @@ func TestNoByteStandsForTwo(t *testing.T) {
 	}
 }
 
+// TestBombs: neither does a compressed cluster stand for two, however small it is. Such a
+// file would be a disk of any size.
+func TestBombs(t *testing.T) {
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
+	if err := os.WriteFile(in, bytes.Repeat([]byte{1}, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	qemuImg(t, "convert", "-f", "raw", "-O", "qcow2", "-c", in, out)
+	file, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const cluster = 64 << 10
+	l2 := file[binary.BigEndian.Uint64(file[binary.BigEndian.Uint64(file[40:]):])&qcow2Offset:][:cluster]
+	for i := range cluster / 8 {
+		copy(l2[8*i:], l2[:8])
+	}
+	binary.BigEndian.PutUint64(file[24:], cluster/8*cluster) // 512 MiB
+	i, err := Open(bytes.NewReader(file), int64(len(file)), QCOW2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Walk(func(int64, []byte) error { return nil }); !errors.Is(err, ErrDamaged) {
+		t.Errorf("%d bytes out of a file of %d: %v", i.Size(), len(file), err)
+	}
+}
+
 // seed is a small image as QEMU makes it.
 func seed(f *testing.F, format Format, args ...string) []byte {
 	f.Helper()

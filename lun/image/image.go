@@ -55,6 +55,12 @@ func errRefused(format string, args ...any) error {
 	return fmt.Errorf(format+": make a plain one with `qemu-img convert -O qcow2 FILE NEW.qcow2`", args...)
 }
 
+// errLocked is a file to which QEMU needs its key.
+func errLocked(format string, args ...any) error {
+	return fmt.Errorf(format+": make a plain one with `qemu-img convert --object secret,id=key,file=PASSPHRASE "+
+		"--image-opts driver=qcow2,file.filename=FILE,encrypt.key-secret=key -O qcow2 NEW.qcow2`", args...)
+}
+
 // damaged says what is wrong with the file.
 func damaged(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, ErrDamaged)...)

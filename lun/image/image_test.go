@@ -96,6 +96,7 @@ func TestReadsWhatQEMUWrites(t *testing.T) {
 	}{
 		{QCOW2, nil},
 		{QCOW2, []string{"-o", "compat=0.10"}},
+		{QCOW2, []string{"-o", "lazy_refcounts=on"}},
 		{QCOW2, []string{"-o", "cluster_size=512"}},
 		{QCOW2, []string{"-o", "cluster_size=2M"}},
 		{QCOW2, []string{"-o", "preallocation=metadata"}},
@@ -390,7 +391,7 @@ func TestRefusesWhatItCannotRead(t *testing.T) {
 		says   string
 	}{
 		{"backed", QCOW2, `qcow2 with a backing file "base": only its difference`},
-		{"luks", QCOW2, "encrypted (method 2)"},
+		{"luks", QCOW2, "encrypted (method 2): ripstop has no key to it: make a plain one with `qemu-img convert --object secret"},
 		{"corrupt", QCOW2, "marked corrupt"},
 		{"external", QCOW2, "data are in another file"},
 		{"extended", QCOW2, "extended L2 entries"},

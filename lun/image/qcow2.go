@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"compress/flate"
 	"encoding/binary"
 	"errors"
@@ -59,7 +60,7 @@ func openQCOW2(f *file) (Image, error) {
 	case u64(8) != 0:
 		return nil, errRefused("qcow2 with a backing file %s: only its difference to that is in it", q.backing(u64(8), u32(16)))
 	case u32(32) != 0:
-		return nil, errRefused("qcow2 that is encrypted (method %d): ripstop has no key to it", u32(32))
+		return nil, errLocked("qcow2 that is encrypted (method %d): ripstop has no key to it", u32(32))
 	case q.bits < qcow2MinBits || q.bits > qcow2MaxBits:
 		return nil, damaged("header: clusters of 2^%d bytes", q.bits)
 	case u64(24) > maxSize:
@@ -138,6 +139,7 @@ type qcow2Walk struct {
 	cluster int64
 	buf     []byte
 	yield   func(off int64, p []byte) error
+	from    []byte // a cluster that is compressed, and what follows it in its last sector
 	whole   []byte // a cluster that was compressed
 	unpack  io.Reader
 }
@@ -196,10 +198,15 @@ func (w *qcow2Walk) packed(e uint64, off, n int64) error {
 	if at >= w.f.size {
 		return damaged("cluster of the disk at %d: place %d in the file of %d", off, at, w.f.size)
 	}
-	if err := w.f.refer(leastPacked); err != nil {
+	packed := make([]byte, min(length, w.f.size-at)) // the last is not padded
+	if cap(w.from) >= len(packed) {
+		packed = w.from[:len(packed)]
+	}
+	w.from = packed
+	if err := w.f.at("compressed cluster", packed, at); err != nil {
 		return err
 	}
-	from := io.NewSectionReader(w.f.r, at, min(length, w.f.size-at)) // the last is not padded
+	from := bytes.NewReader(packed)
 	if err := w.reset(from); err != nil {
 		return err
 	}
@@ -208,6 +215,10 @@ func (w *qcow2Walk) packed(e uint64, off, n int64) error {
 	}
 	if _, err := io.ReadFull(w.unpack, w.whole); err != nil {
 		return damaged("compressed cluster of the disk at %d: %v", off, err)
+	}
+	// Neither way of unpacking reads further than it needs: no two clusters share that.
+	if err := w.f.refer(max(leastPacked, int64(len(packed)-from.Len()))); err != nil {
+		return err
 	}
 	for at := int64(0); at < n; at += piece {
 		if err := zeros.Dense(off+at, w.whole[at:min(n, at+piece)], w.yield); err != nil {

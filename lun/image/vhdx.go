@@ -186,7 +186,7 @@ func (v *vhdx) describe(meta region) error {
 	size, sectorSize := binary.LittleEndian.Uint64(items[vhdxDiskSize]), binary.LittleEndian.Uint32(items[vhdxSectorSize])
 	switch {
 	case flags&2 != 0:
-		return errRefused("VHDX with a parent: only its difference to that is in it")
+		return errors.New("VHDX with a parent: only its difference to that is in it: make one disk of both in Hyper-V with `Merge-VHD` or `Convert-VHD`")
 	case block < vhdxUnit || block > vhdxMaxBlock || block&(block-1) != 0:
 		return damaged("metadata: blocks of %d bytes", block)
 	case sectorSize != 512 && sectorSize != 4096:
