@@ -32,7 +32,9 @@ func newHost(t testing.TB, name string) *host {
 	h := &host{t: t, name: name, dir: t.TempDir()}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the last log of host %s:\n%s", name, h.proc.LogEnd(6<<10))
+			w := h.words("status")
+			status, _ := exec.Command(w[0], w[1:]...).CombinedOutput() // it may have no daemon
+			t.Logf("the status of host %s, and its last log:\n%s\n%s", name, status, h.proc.LogEnd(6<<10))
 		}
 		if h.proc.Gone() {
 			h.serve()
