@@ -95,8 +95,8 @@ func (d *Driver) Stations(ctx context.Context) ([]vswitch.Station, error) {
 			at, ok = places[place{s.index, s.vlan}]
 		}
 		vni, spans := vnis[[2]any{at[0], s.vlan}]
-		if !ok || !spans || away[s.index] || s.permanent && s.mac.IsAnycast() {
-			continue
+		if !ok || !spans || away[s.index] || s.permanent && found[at[0]].Gateways[at[1]].MAC.IsAnycast() {
+			continue // nor is the bridge's own address that of an anycast gateway
 		}
 		if heard[at[0]] == nil {
 			if heard[at[0]], err = d.guard.Heard(ctx, at[0]); err != nil {
