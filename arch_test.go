@@ -137,7 +137,7 @@ func TestRootsDoNoIO(t *testing.T) {
 
 // owners says which packages may import a third-party module, by its prefix.
 var owners = map[string]string{
-	"github.com/vishvananda/netlink":   `internal/link|vswitch/(bridge|ebpf|device)|vpn/(wg|bgp)`,
+	"github.com/vishvananda/netlink":   `internal/link|vswitch/(bridge|ebpf|device|vswitchtest)|vpn/(wg|bgp)`,
 	"github.com/vishvananda/netns":     `internal/link|vswitch/(bridge|ebpf|device)|vpn/wg`,
 	"github.com/cilium/ebpf":           `vswitch/ebpf(/.*)?`,
 	"golang.zx2c4.com/wireguard":       `vpn/wg`,
