@@ -1,5 +1,5 @@
 # quickstart and test are all that one needs to type; each installs what it needs.
-.PHONY: bench-move bench-vpn bench-evpn bench-backup bench-crypt bench-qos quickstart test build gen fuzz conformance bench-iscsi bench-store bench-switch bench-switch-vm bench-ports soak soak-kill soak-iscsi soak-switch soak-gap old-kernel lint clean
+.PHONY: bench-move bench-vpn bench-evpn bench-backup bench-crypt bench-qos quickstart test build gen fuzz conformance bench-iscsi bench-store bench-switch bench-switch-vm bench-vpn-vm bench-ports soak soak-kill soak-iscsi soak-switch soak-gap old-kernel lint clean
 
 export CGO_ENABLED = 0
 
@@ -58,6 +58,10 @@ bench-evpn:
 # Speed of tunnels beside wireguard-go into docs/benchmarks; by hand. A short run: SECONDS=0.1 ROUNDS=1 CELLS=tcp1 DOCS=
 bench-vpn:
 	test/bench/run-vpn
+
+# The same in a VM with Debian's kernel, which has WireGuard. The machine is emulated, so that it is slow.
+bench-vpn-vm:
+	test/bench/run-vpn-vm
 
 # What limits, reservations and shares of LUNs are worth under contention, into docs/benchmarks; by hand.
 bench-qos:

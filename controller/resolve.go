@@ -24,6 +24,11 @@ type Host struct {
 	ReadSecret func(path string) (string, error)         // a CHAP secret's or pre-shared key's file
 	PrivateKey func(path string) (vpn.Secret, error)     // read, or made when absent
 	LookupUser func(name string) (uid string, err error) // decimal uid of a user name
+
+	// TunnelMTU is the MTU that a tunnel gets from its own MTU, addresses, and its peers'
+	// endpoints, and Carries the one of the ways to other hosts: and how it comes about.
+	TunnelMTU func(name string, t vpn.Tunnel) (mtu int, why string)
+	Carries   func(from netip.Addr, to []netip.Addr) (mtu int, why string)
 }
 
 // Problem is an object that cannot be what the file asks, and why.
@@ -41,6 +46,7 @@ type resolver struct {
 	policies map[string]*vswitch.Policy // by VLAN and groups
 	spanned  map[uint32]string          // VNI to the switch on which it leaves the host
 	networks map[uint32]vpn.Network     // of which EVPN tells
+	clamped  map[string]string          // devices that are narrower than what the host forwards from, and their objects
 	groups   map[string][]netip.Prefix  // the addresses of a group's ports, by group and VLAN
 }
 
@@ -49,7 +55,7 @@ type resolver struct {
 // or peer whose secret cannot be read is left out of its target or tunnel: it
 // is never served without its proof. Problems are sorted by object.
 func Resolve(c *config.Config, h Host) (Desired, []Problem) {
-	r := &resolver{host: h, cfg: c, spanned: map[uint32]string{}, networks: map[uint32]vpn.Network{}}
+	r := &resolver{host: h, cfg: c, spanned: map[uint32]string{}, networks: map[uint32]vpn.Network{}, clamped: map[string]string{}}
 	d := Desired{
 		VSwitch: r.vswitch(),
 		VPN:     r.vpn(),
@@ -61,7 +67,10 @@ func Resolve(c *config.Config, h Host) (Desired, []Problem) {
 	d.QoS = r.qos(d)
 	d.BGP = r.bgp(d.ISCSI)
 	if d.BGP.L3 != nil {
-		d.VPN.Narrower = []string{d.BGP.L3.Device()}
+		r.clamped[d.BGP.L3.Device()] = vpn.L3Object(d.BGP.L3.VNI)
+	}
+	if len(r.clamped) > 0 {
+		d.VPN.Narrower = r.clamped
 	}
 	slices.SortStableFunc(r.problems, func(a, b Problem) int { return cmp.Compare(a.Object, b.Object) })
 	return d, r.problems

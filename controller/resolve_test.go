@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -44,6 +45,8 @@ func fakeHost(secrets map[string]string) Host {
 			}
 			return vpn.NewSecret(vpn.Key{1}), nil
 		},
+		TunnelMTU: func(_ string, t vpn.Tunnel) (int, string) { return cmp.Or(t.MTU, 1420), "by a riddle" },
+		Carries:   func(netip.Addr, []netip.Addr) (int, string) { return 1500, "1500 (a wire)" },
 		LookupUser: func(name string) (string, error) {
 			uids := map[string]string{"root": "0", "qemu": "64055"}
 			if uid, ok := uids[name]; ok {

@@ -11,8 +11,8 @@ import (
 	"ripstop/vswitch"
 )
 
-// tunnelMTU is what a tunnel has whose MTU the file does not say, on Ethernet.
-const tunnelMTU = 1420
+// leastIPv6 is the least MTU with which a device has IPv6 (RFC 8200 section 5).
+const leastIPv6 = 1280
 
 // mostStations is the most that a port can have.
 const mostStations = 65535
@@ -25,12 +25,12 @@ func (r *resolver) overlays(name string, out vswitch.Switch) {
 	if x == nil {
 		return
 	}
-	local, underlay := r.vtep(x)
+	local := r.vtep(x)
 	if !local.IsValid() {
 		r.problem("switch/"+name, fmt.Errorf("vxlan: tunnel %q has no address on this host that could be its VTEP: give the host one, or a vtep", x.Tunnel))
 		return
 	}
-	inner := cmp.Or(x.MTU, underlay-overhead(local))
+	inner, _ := r.inner(x, r.hasIPv6(name))
 	spans := map[uint16]bool{}
 	for _, vlan := range byName(r.cfg.VLANs) {
 		v := r.cfg.VLANs[vlan]
@@ -53,6 +53,11 @@ func (r *resolver) overlays(name string, out vswitch.Switch) {
 			Overlay:  vswitch.Overlay{VNI: v.VNI, Local: local, Port: x.Port, Told: r.evpn(), Peers: r.vteps(x, local)},
 		}
 	}
+	for gateway, g := range out.Gateways {
+		if spans[g.VLAN] {
+			r.clamped[gateway] = "gateway/" + name + "/" + gateway
+		}
+	}
 	fit(out, spans, inner)
 }
 
@@ -69,37 +74,112 @@ func (r *resolver) l3(c *config.L3VNI) *vpn.L3VNI {
 	if c == nil {
 		return nil
 	}
-	local, underlay := r.vtep(&c.End)
+	local := r.vtep(&c.End)
 	if !local.IsValid() {
 		r.problem(vpn.L3Object(c.VNI), fmt.Errorf("tunnel %q has no address on this host that could be its VTEP: give the host one, or a vtep", c.End.Tunnel))
 		return nil
 	}
-	return &vpn.L3VNI{VNI: c.VNI, VTEP: local, Port: cmp.Or(c.End.Port, vswitch.VXLANPort), MTU: cmp.Or(c.End.MTU, underlay-overhead(local))}
+	mtu, _ := r.inner(&c.End, true)
+	return &vpn.L3VNI{VNI: c.VNI, VTEP: local, Port: cmp.Or(c.End.Port, vswitch.VXLANPort), MTU: mtu}
 }
 
 // evpn tells whether hosts tell each other where stations are.
 func (r *resolver) evpn() bool { return r.cfg.BGP != nil && r.cfg.BGP.EVPN }
 
-// vtep is this host's end of VXLAN, and the MTU of the way from it: what the switch
-// says, else what the fabric says of the host, else the tunnel's first address.
-func (r *resolver) vtep(x *config.VXLAN) (netip.Addr, int) {
+// vtep is this host's end of VXLAN: what the switch says, else what the fabric says of the
+// host, else the tunnel's first address.
+func (r *resolver) vtep(x *config.VXLAN) netip.Addr {
 	if x.Tunnel == "" {
-		return x.Address, vswitch.DefaultMTU
+		return x.Address
 	}
-	t := r.cfg.Tunnels[x.Tunnel]
-	local := r.cfg.Hosts[r.cfg.Host].VTEP
-	if !local.IsValid() && len(t.Addresses) > 0 {
-		local = t.Addresses[0].Addr()
+	if local := r.cfg.Hosts[r.cfg.Host].VTEP; local.IsValid() {
+		return local
 	}
-	if slices.ContainsFunc(t.Addresses, func(p netip.Prefix) bool { return p.Addr() == local }) {
-		return local, cmp.Or(t.MTU, tunnelMTU)
+	if on := r.cfg.Tunnels[x.Tunnel].Addresses; len(on) > 0 {
+		return on[0].Addr()
 	}
-	return local, vswitch.DefaultMTU
+	return netip.Addr{}
 }
 
-// vteps is those of the other hosts: of the fabric, where the switch names none.
+// inner is the MTU of what leaves the host by VXLAN, and how it comes about: what the file
+// says, else what the way leaves, and at most what any VLAN has. A host knows nothing of
+// the far ends of longer frames. Where there may be IPv6, it is enough for that.
+func (r *resolver) inner(x *config.VXLAN, six bool) (mtu int, why string) {
+	local := r.vtep(x)
+	family := "IPv4"
+	if local.Is6() {
+		family = "IPv6"
+	}
+	underlay, way := r.underlay(x, local)
+	fits := underlay - overhead(local)
+	sum := fmt.Sprintf("%d = %s - %d (VXLAN over %s)", fits, way, overhead(local), family)
+	switch {
+	case x.MTU != 0 && x.MTU == fits:
+		return x.MTU, sum
+	case x.MTU != 0:
+		return x.MTU, fmt.Sprintf("chosen for the VLANs; %d would fit: %s", fits, sum)
+	case fits > vswitch.DefaultMTU:
+		return vswitch.DefaultMTU, fmt.Sprintf("%d, as any port; %d would fit: %s", vswitch.DefaultMTU, fits, sum)
+	case fits < leastIPv6 && six:
+		return leastIPv6, fmt.Sprintf("IPv6 needs %d, though %s", leastIPv6, sum)
+	}
+	return fits, sum
+}
+
+// underlay is the MTU of the way that VXLAN takes, and how it comes about.
+func (r *resolver) underlay(x *config.VXLAN, local netip.Addr) (mtu int, why string) {
+	t := r.cfg.Tunnels[x.Tunnel]
+	if x.Tunnel == "" || !slices.ContainsFunc(t.Addresses, func(p netip.Prefix) bool { return p.Addr() == local }) {
+		return r.host.Carries(local, r.farEnds(x, local))
+	}
+	as := vpn.Tunnel{MTU: t.MTU, Addresses: t.Addresses, Peers: map[vpn.Key]vpn.Peer{}}
+	for _, p := range t.Peers {
+		as.Peers[p.PublicKey] = vpn.Peer{Endpoint: p.Endpoint}
+	}
+	mtu, why = r.host.TunnelMTU(x.Tunnel, as)
+	return mtu, fmt.Sprintf("%d (tunnel %s: %s)", mtu, x.Tunnel, why)
+}
+
+// hasIPv6 tells whether anything with an address of IPv6 stands on a switch.
+func (r *resolver) hasIPv6(name string) bool {
+	six := func(p netip.Prefix) bool { return p.Addr().Is6() }
+	for _, p := range r.cfg.Switches[name].Ports {
+		if slices.ContainsFunc(p.Addresses, six) {
+			return true
+		}
+	}
+	for _, v := range r.cfg.VLANs {
+		if v.Switch == name && slices.ContainsFunc(v.Gateways, six) {
+			return true
+		}
+	}
+	return false
+}
+
+// InnerMTU is the MTU of VLANs that leave the host by a switch, and how it comes about; ok
+// is false where none does.
+func InnerMTU(c *config.Config, h Host, name string) (mtu int, why string, ok bool) {
+	r := &resolver{host: h, cfg: c}
+	x := c.Switches[name].VXLAN
+	if x == nil || !r.vtep(x).IsValid() {
+		return 0, "", false
+	}
+	mtu, why = r.inner(x, r.hasIPv6(name))
+	return mtu, why, true
+}
+
+// vteps is those of the other hosts that the kernel is told of: where EVPN does it, none.
 func (r *resolver) vteps(x *config.VXLAN, local netip.Addr) []netip.Addr {
-	if len(x.Peers) > 0 || r.evpn() {
+	if r.evpn() {
+		return slices.Clone(x.Peers)
+	}
+	return r.farEnds(x, local)
+}
+
+// farEnds is the VTEPs of the other hosts as far as the file knows them: of the fabric,
+// where the switch names none.
+func (r *resolver) farEnds(x *config.VXLAN, local netip.Addr) []netip.Addr {
+	if len(x.Peers) > 0 {
 		return slices.Clone(x.Peers)
 	}
 	var out []netip.Addr

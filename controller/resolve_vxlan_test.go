@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -69,6 +70,60 @@ bgp: {asn: 64512, evpn: true}
 		if !reflect.DeepEqual(c.got, c.want) {
 			t.Errorf("%s: got %+v, want %+v", c.name, c.got, c.want)
 		}
+	}
+}
+
+// TestInnerMTU: VLANs that span hosts have what the way leaves, unless the file says more or
+// less; never more than other VLANs by themselves, and what IPv6 needs where it is.
+func TestInnerMTU(t *testing.T) {
+	const plain, six = "gateway: 10.10.0.1/24", `gateway: "fd00:10::1/64"`
+	for _, tt := range []struct {
+		name, vxlan, gateway string
+		tunnel, way          int // what these carry
+		mtu                  int
+		why                  string
+	}{
+		{"a tunnel", "tunnel: mesh", plain, 1340, 9000, 1290, "1290 = 1340 (tunnel mesh: a riddle) - 50 (VXLAN over IPv4)"},
+		{"a way", "address: 192.0.2.1", plain, 0, 1400, 1350, "1350 = 1400 (a wire) - 50 (VXLAN over IPv4)"},
+		{"a way of IPv6", `address: "2001:db8::1"`, plain, 0, 1400, 1330, "1330 = 1400 (a wire) - 70 (VXLAN over IPv6)"},
+		{"a wide way", "address: 192.0.2.1", plain, 0, 9000, 1500, "1500, as any port; 8950 would fit: 8950 = 9000 (a wire) - 50 (VXLAN over IPv4)"},
+		{"a chosen one", "tunnel: mesh, mtu: 8000", plain, 1340, 0, 8000, "chosen for the VLANs; 1290 would fit: 1290 = 1340 (tunnel mesh: a riddle) - 50 (VXLAN over IPv4)"},
+		{"one that is what fits", "tunnel: mesh, mtu: 1290", plain, 1340, 0, 1290, "1290 = 1340 (tunnel mesh: a riddle) - 50 (VXLAN over IPv4)"},
+		{"a narrow way", "tunnel: mesh", plain, 1240, 0, 1190, "1190 = 1240 (tunnel mesh: a riddle) - 50 (VXLAN over IPv4)"},
+		{"a narrow way and IPv6", "tunnel: mesh", six, 1240, 0, 1280, "IPv6 needs 1280, though 1190 = 1240 (tunnel mesh: a riddle) - 50 (VXLAN over IPv4)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := parse(t, `
+version: 1
+vlans: {blue: {id: 10, vni: 10010, `+tt.gateway+`}, here: {id: 20, gateway: 10.20.0.1/24}}
+switches: {lab: {vxlan: {`+tt.vxlan+`}, ports: {vm: {vlan: blue, tap: {}}, b: {vlan: here, tap: {}}}}}
+tunnels: {mesh: {private-key: mesh.key, address: 10.99.0.1/24, peers: {b: {public-key: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=, endpoint: "192.0.2.9:51820"}}}}
+`)
+			h := fakeHost(map[string]string{})
+			h.TunnelMTU = func(name string, tun vpn.Tunnel) (int, string) {
+				for _, p := range tun.Peers {
+					if name != "mesh" || p.Endpoint != "192.0.2.9:51820" || len(tun.Addresses) != 1 {
+						t.Errorf("asked for the MTU of tunnel %s with peer %+v", name, p)
+					}
+				}
+				return tt.tunnel, "a riddle"
+			}
+			h.Carries = func(netip.Addr, []netip.Addr) (int, string) { return tt.way, fmt.Sprintf("%d (a wire)", tt.way) }
+			d, ps := Resolve(c, h)
+			if len(ps) != 0 {
+				t.Fatal(ps)
+			}
+			lab := d.VSwitch.Switches["lab"]
+			if got := []int{lab.Ports["vx10010"].MTU, lab.Ports["vm"].MTU, lab.Gateways["blue"].MTU, lab.Ports["b"].MTU, lab.Gateways["here"].MTU}; !slices.Equal(got, []int{tt.mtu, tt.mtu, tt.mtu, 0, 0}) {
+				t.Errorf("got %v, want %d in the VLAN that spans hosts alone", got, tt.mtu)
+			}
+			if mtu, why, ok := InnerMTU(c, h, "lab"); !ok || mtu != tt.mtu || why != tt.why {
+				t.Errorf("explained as %d, %q, %t", mtu, why, ok)
+			}
+			if got := d.VPN.Clamps(); !slices.Equal(got, []string{"blue", "mesh"}) {
+				t.Errorf("clamped %q", got)
+			}
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package vpn
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -8,14 +9,16 @@ import (
 )
 
 // Clamp has the host make the segments of TCP connections that it forwards into a tunnel
-// and out of it as small as the way is, or leave them.
+// and out of it as small as the way is, or leave them. What holds of a tunnel holds of any
+// device that is narrower than what the host forwards from.
 type Clamp struct {
-	Tunnel string
+	Tunnel string // or the name of the other device
+	Of     string // the object of the other device, "" of a tunnel
 	Off    bool
 }
 
-// Object is "tunnel/TUNNEL".
-func (s Clamp) Object() string { return tunnelObject(s.Tunnel) }
+// Object is "tunnel/TUNNEL", or that of the other device.
+func (s Clamp) Object() string { return cmp.Or(s.Of, tunnelObject(s.Tunnel)) }
 
 // Removes tells whether it ends.
 func (s Clamp) Removes() bool { return s.Off }
@@ -40,10 +43,14 @@ func (s Clamp) String() string {
 // Clamps is the devices that have to be clamped, sorted: the tunnels through which the host
 // forwards, and those that are narrower.
 func (s State) Clamps() []string {
-	all := slices.DeleteFunc(slices.Collect(maps.Keys(s.Tunnels)), func(name string) bool { return s.Tunnels[name].User })
-	all = append(all, s.Narrower...)
-	slices.Sort(all)
-	return all
+	out := slices.Collect(maps.Keys(s.Narrower))
+	for name, t := range s.Tunnels {
+		if !t.User {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // clampSteps is what is clamped from now on, and what no longer is. One that cannot be
@@ -55,7 +62,7 @@ func clampSteps(want, have State) (first, last []Step) {
 	needs := want.Clamps()
 	for _, name := range needs {
 		if !slices.Contains(have.Clamped, name) {
-			first = append(first, Clamp{Tunnel: name})
+			first = append(first, Clamp{Tunnel: name, Of: want.Narrower[name]})
 		}
 	}
 	for _, name := range have.Clamped {

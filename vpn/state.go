@@ -43,10 +43,12 @@ type State struct {
 	Reach []Reach
 
 	// Narrower is for wanted states alone: devices that are no tunnels, into which the host
-	// forwards and which carry less than what it comes from. TCP is clamped as for tunnels.
-	Narrower []string
-	// Clamped is for observed states alone: the tunnels of which TCP segments are clamped,
-	// sorted. Those that a wanted state has follow from its tunnels (Clamps).
+	// forwards and which carry less than what it comes from, and the object of each: gateways
+	// of VLANs that span hosts, and the device of an L3 VNI. They are clamped as tunnels are.
+	Narrower map[string]string
+
+	// Clamped is for observed states alone: the devices of which TCP segments are clamped,
+	// sorted. Those that a wanted state has follow from the above (Clamps).
 	Clamped []string
 	// Unclamped is for observed states alone: why this host clamps none, "" where it can.
 	Unclamped string

@@ -216,7 +216,7 @@ func sorted(p []netip.Prefix) []netip.Prefix {
 
 // Clone is a copy that shares nothing with s.
 func (s State) Clone() State {
-	c := State{Tunnels: make(map[string]Tunnel, len(s.Tunnels)), Guards: slices.Clone(s.Guards), Reach: slices.Clone(s.Reach), Clamped: slices.Clone(s.Clamped), Unclamped: s.Unclamped, Narrower: slices.Clone(s.Narrower), Narrow: slices.Clone(s.Narrow)}
+	c := State{Tunnels: make(map[string]Tunnel, len(s.Tunnels)), Guards: slices.Clone(s.Guards), Reach: slices.Clone(s.Reach), Clamped: slices.Clone(s.Clamped), Unclamped: s.Unclamped, Narrower: maps.Clone(s.Narrower), Narrow: slices.Clone(s.Narrow)}
 	for name, t := range s.Tunnels {
 		c.Tunnels[name] = t.clone()
 	}

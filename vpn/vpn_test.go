@@ -471,9 +471,12 @@ func TestSimStopsAtNothing(t *testing.T) {
 func TestClamps(t *testing.T) {
 	user := change(site(), func(t *Tunnel) { t.User = true })
 	want := State{Tunnels: map[string]Tunnel{"site": site(), "inside": user}}
-	want.Narrower = []string{"vx9"}
+	want.Narrower = map[string]string{"vx9": "gateway/lab/vx9"}
 	if got := want.Clamps(); !slices.Equal(got, []string{"site", "vx9"}) {
 		t.Errorf("with a narrower device: %v", got)
+	}
+	if come := Diff(want, State{Guards: want.Guarded(), Clamped: []string{"site"}}); come[0].Object() != "gateway/lab/vx9" {
+		t.Errorf("the step of a narrower device is %q, of %s", come[0], come[0].Object())
 	}
 	want.Narrower = nil
 	if got := want.Clamps(); !slices.Equal(got, []string{"site"}) {

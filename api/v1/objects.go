@@ -32,6 +32,8 @@ type Port struct {
 	PVID      int                       `json:"pvid" doc:"VLAN id of untagged frames; 0 is none"`
 	Tagged    []int                     `json:"tagged" doc:"VLAN ids carried with a tag"`
 	Isolated  bool                      `json:"isolated"`
+	MTU       int                       `json:"mtu,omitempty" doc:"bytes of a packet within a VLAN; none of a device that keeps its own"`
+	Why       string                    `json:"why,omitempty" doc:"how the MTU comes about, of a port in a VLAN that spans hosts"`
 	Down      bool                      `json:"down"`
 	Origin    Origin                    `json:"origin" doc:"where it comes from"`
 	RxFrames  uint64                    `json:"rxFrames" doc:"frames that came in at the port"`

@@ -17,7 +17,7 @@ import (
 
 // backend is what the API reaches of the daemon.
 func (d *daemon) backend() server.Backend {
-	i := inventory{d.drivers, d.config, d.made, d.ctl.Status}
+	i := inventory{d.drivers, d.host, d.config, d.made, d.ctl.Status}
 	return server.Backend{
 		Version: d.version, Status: d.status, Plan: d.planFiles, Apply: d.applyFiles,
 		Confirm: d.confirm, Rollback: d.rollback, History: d.history, Revision: d.showRevision,

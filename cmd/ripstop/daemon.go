@@ -24,6 +24,7 @@ import (
 	"ripstop/internal/join"
 	"ripstop/internal/run"
 	"ripstop/lun"
+	"ripstop/vpn"
 )
 
 // daemon is what up and serve have in common: drivers, the controller over
@@ -97,6 +98,8 @@ func open(ctx context.Context, g *global, log *slog.Logger) (*daemon, error) {
 		ReadSecret: config.ReadSecret,
 		PrivateKey: config.PrivateKey,
 		LookupUser: lookupUser,
+		TunnelMTU:  func(name string, t vpn.Tunnel) (int, string) { return d.drivers.vpn.Fit(ctx, name, t) },
+		Carries:    d.drivers.vpn.Carries,
 	}
 	for name, m := range d.objects.Moves {
 		if m.Phase == beside.Done {

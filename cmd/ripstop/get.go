@@ -29,7 +29,7 @@ type column struct {
 var kinds = []kind{
 	{"switch", []column{{"NAME", "name", nil}, {"DATAPLANE", "dataplane", nil}, {"PORTS", "ports", nil}, {"GATEWAYS", "gateways", nil}}},
 	{"vlan", []column{{"NAME", "name", nil}, {"ID", "id", nil}, {"GATEWAY", "gateway", nil}, {"SWITCHES", "switches", nil}, {"FRAMES", "frames", nil}, {"BYTES", "bytes", nil}}},
-	{"port", []column{{"NAME", "name", nil}, {"SWITCH", "switch", nil}, {"KIND", "kind", nil}, {"PVID", "pvid", nil}, {"TAGGED", "tagged", nil}, {"ADDRESSES", "addresses", nil}, {"ORIGIN", "origin", nil}, {"RX", "rxFrames", nil}, {"TX", "txFrames", nil}, {"DROPS", "drops", nil}}},
+	{"port", []column{{"NAME", "name", nil}, {"SWITCH", "switch", nil}, {"KIND", "kind", nil}, {"PVID", "pvid", nil}, {"TAGGED", "tagged", nil}, {"ADDRESSES", "addresses", nil}, {"ORIGIN", "origin", nil}, {"RX", "rxFrames", nil}, {"TX", "txFrames", nil}, {"DROPS", "drops", nil}, {"MTU", "mtu", nil}, {"WHY THIS MTU", "why", nil}}},
 	{"fdb", []column{{"SWITCH", "switch", nil}, {"VLAN", "vlan", nil}, {"MAC", "mac", nil}, {"PORT", "port", nil}, {"AGE", "age", seconds}}},
 	{"tunnel", []column{{"NAME", "name", nil}, {"ENGINE", "engine", nil}, {"LISTEN", "listen", nil}, {"ADDRESSES", "addresses", nil}, {"MTU", "mtu", nil}, {"PEERS", "peers", nil}, {"PUBLIC KEY", "publicKey", nil}, {"WHY THIS MTU", "why", nil}}},
 	{"peer", []column{{"NAME", "name", nil}, {"TUNNEL", "tunnel", nil}, {"ORIGIN", "origin", nil}, {"ENDPOINT", "endpoint", nil}, {"HANDSHAKE", "handshake", ago}, {"RX", "rxBytes", bytesOf}, {"TX", "txBytes", bytesOf}, {"PASSES", "passes", nil}, {"DROPS", "drops", nil}, {"ALLOWED IPS", "allowedIPs", nil}}},

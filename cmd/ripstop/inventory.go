@@ -24,6 +24,7 @@ import (
 // inventory answers get: what the drivers observe, in the API's words.
 type inventory struct {
 	drivers *drivers
+	host    controller.Host
 	config  func() *config.Config
 	made    func() beside.Objects
 	status  func() controller.Status
@@ -93,8 +94,14 @@ func (i inventory) ports(ctx context.Context) ([]v1.Port, error) {
 	file := i.config()
 	var all []v1.Port
 	for name, sw := range s.Switches {
+		inner, why, spans := controller.InnerMTU(file, i.host, name)
 		for port, p := range sw.Ports {
 			out := portOf(name, port, p, seen[name+"/"+port])
+			if spans && out.MTU != 0 && carriesAny(p, spanning(sw)) {
+				if out.Why = why; out.MTU != inner {
+					out.Why = fmt.Sprintf("chosen; VLANs that span hosts carry %s", why)
+				}
+			}
 			if _, ok := file.Switches[name].Ports[port]; !ok {
 				out.Origin = v1.FromVerb
 			}
@@ -105,13 +112,31 @@ func (i inventory) ports(ctx context.Context) ([]v1.Port, error) {
 	return all, nil
 }
 
+// spanning is the VLANs of a switch that span hosts.
+func spanning(sw vswitch.Switch) (ids []uint16) {
+	for _, p := range sw.Ports {
+		if p.Kind == vswitch.VXLAN {
+			ids = append(ids, p.PVID)
+		}
+	}
+	return ids
+}
+
+func carriesAny(p vswitch.Port, ids []uint16) bool {
+	return slices.ContainsFunc(ids, func(id uint16) bool { return p.PVID == id || slices.Contains(p.Tagged, id) })
+}
+
 func portOf(sw, name string, p vswitch.Port, c vswitch.PortCounters) v1.Port {
 	out := v1.Port{
 		Name: name, Switch: sw, Kind: string(p.Kind), Device: cmp.Or(p.Device, name), Netns: p.Netns, Addresses: texts(p.Addresses),
 		PVID: int(p.PVID), Origin: v1.FromFile, Tagged: []int{}, Isolated: p.Isolated, Down: p.Down,
 		RxFrames: c.RxFrames, RxBytes: c.RxBytes, TxFrames: c.TxFrames, TxBytes: c.TxBytes, Drops: c.Drops,
 		VLANDrops: map[int]map[string]uint64{}, Security: securityOf(p.Security), Shut: c.Shut,
+		MTU:    p.MTU,
 		Groups: []string{}, Limit: v1.PortLimit{Send: p.Limit.Send, Receive: p.Limit.Receive},
+	}
+	if p.MTU == 0 && p.Kind != vswitch.Device {
+		out.MTU = vswitch.DefaultMTU
 	}
 	if p.Limit.Any() {
 		out.Limit.Burst = p.Limit.Time().Seconds()

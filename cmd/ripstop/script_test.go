@@ -52,6 +52,7 @@ func TestPromises(t *testing.T)   { script(t, "promises") }
 func TestSecurity(t *testing.T)   { script(t, "security") }
 func TestAdopt(t *testing.T)      { script(t, "adopt") }
 func TestTrace(t *testing.T)      { script(t, "trace") }
+func TestReachTrace(t *testing.T) { script(t, "reachtrace") }
 func TestBound(t *testing.T)      { script(t, "bound") }
 func TestUserStack(t *testing.T)  { script(t, "userstack") }
 func TestCapture(t *testing.T)    { script(t, "capture") }
@@ -64,6 +65,7 @@ func TestEncryption(t *testing.T) { script(t, "encryption") }
 func TestCopies(t *testing.T)     { script(t, "copies") }
 func TestJoin(t *testing.T)       { script(t, "join") }
 func TestMTU(t *testing.T)        { script(t, "mtu") }
+func TestVXLANMTU(t *testing.T)   { script(t, "vxlanmtu") }
 
 func script(t *testing.T, name string) { runScripts(t, scriptParams(name)) }
 

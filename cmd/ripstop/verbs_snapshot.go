@@ -99,7 +99,7 @@ func (d *daemon) snapshotLUNs(ctx context.Context, ask v1.NewSnapshot) ([]v1.Sna
 	}
 	d.log.Info("snapshot made", "luns", strings.Join(ask.LUNs, ","), "snapshot", ask.Name)
 	d.drivers.awake()
-	i := inventory{d.drivers, d.config, d.made, d.ctl.Status}
+	i := inventory{d.drivers, d.host, d.config, d.made, d.ctl.Status}
 	all, err := i.snapshots(ctx)
 	return slices.DeleteFunc(all, func(s v1.Snapshot) bool { return s.Name != ask.Name || !slices.Contains(ask.LUNs, s.LUN) }), err
 }

@@ -34,14 +34,30 @@ func (d *daemon) trace(ctx context.Context, ask v1.NewTrace) (v1.Trace, error) {
 	if err != nil {
 		return v1.Trace{}, err
 	}
-	frame, err := frameOf(ask, sight{have, fdb})
+	tunnels, err := d.drivers.vpn.Observe(ctx)
+	if err != nil {
+		return v1.Trace{}, err
+	}
+	if _, ok := tunnels.Tunnels[ask.Port]; ok {
+		return d.traceTunnel(ctx, ask, tunnels, sight{have, fdb})
+	}
+	out, err := d.traceFrame(ctx, ask, sight{have, fdb})
+	if err == nil {
+		afterGateway(&out, tunnels, sight{have, fdb})
+	}
+	return out, err
+}
+
+// traceFrame tells what a switch would do with a frame.
+func (d *daemon) traceFrame(ctx context.Context, ask v1.NewTrace, have sight) (v1.Trace, error) {
+	frame, err := frameOf(ask, have)
 	if err != nil {
 		return v1.Trace{}, refused(http.StatusUnprocessableEntity, "trace at port %s: %v", ask.Port, err)
 	}
 	t, err := d.drivers.vswitch.Trace(ctx, ask.Port, frame)
 	var missing *vswitch.NoPortError
 	if errors.As(err, &missing) {
-		return v1.Trace{}, refused(http.StatusNotFound, "trace: there is no port %q%s", ask.Port, hintOr(ask.Port, portNames(have), "port"))
+		return v1.Trace{}, refused(http.StatusNotFound, "trace: there is no port %q%s", ask.Port, hintOr(ask.Port, portNames(have.state), "port"))
 	}
 	if err != nil {
 		return v1.Trace{}, err
@@ -130,6 +146,9 @@ func packetOf(ask v1.NewTrace, have sight) (packet.Packet, error) {
 	receiver := have.find(func(_ string, list []netip.Prefix) bool {
 		return slices.ContainsFunc(list, func(a netip.Prefix) bool { return a.Addr() == to })
 	})
+	if len(receiver.macs) == 0 && ask.Dst == "" {
+		receiver = have.gateway(ask.Port, uint16(ask.VLAN), to)
+	}
 	p.Dst, err = receiver.mac(ask.Dst, "dst")
 	return p, err
 }
@@ -162,6 +181,22 @@ func (s sight) find(is func(name string, addresses []netip.Prefix) bool) end {
 		}
 		for name, g := range sw.Gateways {
 			if is(name, g.Addresses) {
+				return end{g.Addresses, s.stations(name)}
+			}
+		}
+	}
+	return end{}
+}
+
+// gateway is the gateway of a port's VLAN, to which goes what is in no network of the VLAN.
+func (s sight) gateway(port string, vlan uint16, to netip.Addr) end {
+	for _, sw := range s.state.Switches {
+		p, ok := sw.Ports[port]
+		if !ok {
+			continue
+		}
+		for name, g := range sw.Gateways {
+			if g.VLAN == cmp.Or(vlan, p.PVID) && !slices.ContainsFunc(g.Addresses, func(n netip.Prefix) bool { return n.Contains(to) }) {
 				return end{g.Addresses, s.stations(name)}
 			}
 		}

@@ -153,8 +153,12 @@ func ReleaseNamespace(name string) error {
 	return nil
 }
 
-// OwnNamespaces is the names of the namespaces that ripstop made, sorted.
+// OwnNamespaces is the names of the namespaces that ripstop made, sorted. A process that
+// may enter none has none: a daemon without rights made none and removes none.
 func OwnNamespaces() ([]string, error) {
+	if may, err := mayEnter(); err != nil || !may {
+		return nil, err
+	}
 	entries, err := os.ReadDir(namespaces)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list namespaces: %w", err)
@@ -177,6 +181,22 @@ func OwnNamespaces() ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// mayEnter tells whether this process has the right to enter network namespaces: it enters
+// the one that it is in.
+func mayEnter() (bool, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	f, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return false, fmt.Errorf("open this process's namespace: %w", err)
+	}
+	err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
+	if errors.Is(err, unix.EPERM) {
+		return false, f.Close()
+	}
+	return err == nil, errors.Join(err, f.Close())
 }
 
 // free tells whether the namespace is ripstop's and holds nothing but what the

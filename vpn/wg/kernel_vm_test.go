@@ -36,6 +36,16 @@ func TestKernelReachIsHeld(t *testing.T) {
 	reachIsHeld(t, vpn.Kernel)
 }
 
+func TestKernelClampIsHeld(t *testing.T) {
+	loadTun(t)
+	clampIsHeld(t, vpn.Kernel)
+}
+
+func TestKernelNarrowPath(t *testing.T) {
+	loadTun(t)
+	narrowPath(t, vpn.Kernel)
+}
+
 func TestKernelIsTheChoice(t *testing.T) {
 	if got := newDriver(t, Options{}).Engine(); got != vpn.Kernel {
 		t.Errorf("the choice is %s", got)

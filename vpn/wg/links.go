@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -326,4 +327,27 @@ func (w ways) name(device int) string {
 		w.known[device] = *link.Attrs()
 	}
 	return w.known[device].Name
+}
+
+// having is the device that has an address; ok is false where none does but the loopback,
+// which carries nothing to other hosts.
+func (l *links) having(a netip.Addr) (attrs netlink.LinkAttrs, ok bool) {
+	family := netlink.FAMILY_V4
+	if a.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	all, err := again(func() ([]netlink.Addr, error) { return l.plain.AddrList(nil, family) })
+	if err != nil {
+		return attrs, false
+	}
+	for _, have := range all {
+		if ip, ok := netip.AddrFromSlice(have.IP); !ok || ip.Unmap() != a {
+			continue
+		}
+		link, err := l.plain.LinkByIndex(have.LinkIndex)
+		if err == nil && link.Attrs().Flags&net.FlagLoopback == 0 {
+			return *link.Attrs(), true
+		}
+	}
+	return attrs, false
 }
