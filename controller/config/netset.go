@@ -26,16 +26,14 @@ func (c *checker) checkNets(all []value[hostAddr]) {
 		where string // link-local ones are taken on their interface only
 	}
 	taken := map[address]spot{}
-	var around []network // networks that hold the current one, outermost first
+	var around nest
 	for _, n := range nets {
 		p := n.prefix()
 		key := address{Addr: p.Addr()}
 		if p.Addr().IsLinkLocalUnicast() {
 			key.where = n.list()
 		}
-		for len(around) > 0 && !around[len(around)-1].prefix().Overlaps(p) {
-			around = around[:len(around)-1]
-		}
+		around.leave(p)
 		first, twice := taken[key]
 		taken[key] = n.spot
 		switch {
@@ -47,7 +45,7 @@ func (c *checker) checkNets(all []value[hostAddr]) {
 		case !n.ofVLAN() && p.IsSingleIP():
 			continue // the host's own, whatever is around
 		}
-		if other, ok := n.within(around); ok && n.ofVLAN() && other.ofVLAN() {
+		if other, ok := around.holding(n); ok && n.ofVLAN() && other.ofVLAN() {
 			c.laterf(n.spot, "%s overlaps %s of %s at %s: the host has one routing table, and would send into one VLAN what is meant for the other: "+
 				"give the VLANs networks of their own", p.Masked(), other.prefix().Masked(), other.path, other.spot)
 		} else if ok && (n.ofVLAN() || other.ofVLAN()) {
@@ -58,7 +56,7 @@ func (c *checker) checkNets(all []value[hostAddr]) {
 			c.warnf(n.spot, "%s overlaps %s of %s at %s: the host reaches its addresses through one of the two only",
 				p.Masked(), other.prefix().Masked(), other.path, other.spot)
 		}
-		around = append(around, n)
+		around.add(n)
 	}
 }
 
@@ -75,18 +73,66 @@ func (n network) list() string {
 	return n.path
 }
 
-// within is the narrowest of the networks around n that stands in another list; of
+// nest is the networks that hold the current one, the widest first, those that are equal
+// in one. It keeps of equal ones what can be asked for: with as many as a file may have, a
+// list of all would be searched for minutes.
+type nest []equal
+
+// equal is networks of one prefix: the last one, and the last one of another list than that.
+type equal struct {
+	prefix    netip.Prefix
+	all, vlan [2]network
+}
+
+// leave drops the networks that do not hold p.
+func (n *nest) leave(p netip.Prefix) {
+	for len(*n) > 0 && !(*n)[len(*n)-1].prefix.Overlaps(p) {
+		*n = (*n)[:len(*n)-1]
+	}
+}
+
+// add takes a network that all of them hold.
+func (n *nest) add(one network) {
+	p := one.prefix().Masked()
+	if len(*n) == 0 || (*n)[len(*n)-1].prefix != p {
+		*n = append(*n, equal{prefix: p})
+	}
+	e := &(*n)[len(*n)-1]
+	put(&e.all, one)
+	if one.ofVLAN() {
+		put(&e.vlan, one)
+	}
+}
+
+func put(last *[2]network, one network) {
+	if last[0].path != "" && last[0].list() != one.list() {
+		last[1] = last[0]
+	}
+	last[0] = one
+}
+
+// holding is the narrowest of the networks that hold one and stand in another list; of
 // a gateway's the narrowest of another gateway, if there is one.
-func (n network) within(around []network) (other network, ok bool) {
-	for _, a := range slices.Backward(around) {
-		if a.list() == n.list() {
-			continue
+func (n nest) holding(one network) (other network, ok bool) {
+	find := func(last [2]network) bool {
+		for _, a := range last {
+			if a.path != "" && a.list() != one.list() {
+				other, ok = a, true
+				return true
+			}
 		}
-		if !ok {
-			other, ok = a, true
+		return false
+	}
+	if one.ofVLAN() {
+		for _, e := range slices.Backward(n) {
+			if find(e.vlan) {
+				return other, ok
+			}
 		}
-		if n.ofVLAN() && a.ofVLAN() {
-			return a, true
+	}
+	for _, e := range slices.Backward(n) {
+		if find(e.all) {
+			break
 		}
 	}
 	return other, ok

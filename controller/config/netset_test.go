@@ -1,6 +1,10 @@
 package config
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -52,5 +56,39 @@ func TestKeptNets(t *testing.T) {
 	}
 	if _, _, err := ParseKept([]File{{"old.yaml", []byte("version: 1\nx: 1\n")}}, ""); err == nil {
 		t.Error("what no version took is taken")
+	}
+}
+
+// TestNestAsAList: what holds a network is what a list of all of them gives.
+func TestNestAsAList(t *testing.T) {
+	lists := []string{"vlans.a.gateway", "vlans.b.gateway", "vlans.c.gateway", "tunnels.t.address", "tunnels.u.address"}
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		var nets []network
+		for i := range 40 {
+			var n network
+			n.v = hostAddr(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(r.IntN(3)), byte(r.IntN(256))}), []int{8, 16, 24, 24, 26, 28}[r.IntN(6)]))
+			list := lists[r.IntN(len(lists))]
+			n.path, n.shape = fmt.Sprintf("%s[%d]", list, i), "x[]"
+			nets = append(nets, n)
+		}
+		slices.SortStableFunc(nets, func(a, b network) int { return comparePrefix(a.prefix().Masked(), b.prefix().Masked()) })
+		var around nest
+		var all []network
+		for _, n := range nets {
+			around.leave(n.prefix())
+			all = slices.DeleteFunc(all, func(a network) bool { return !a.prefix().Overlaps(n.prefix()) })
+			var want network
+			for _, a := range slices.Backward(all) {
+				if a.list() != n.list() && (want.path == "" || n.ofVLAN() && a.ofVLAN() && !want.ofVLAN()) {
+					want = a
+				}
+			}
+			if got, ok := around.holding(n); ok != (want.path != "") || got.path != want.path {
+				t.Fatalf("seed %d: %s of %s is in %s, want %s", seed, n.prefix(), n.path, got.path, want.path)
+			}
+			around.add(n)
+			all = append(all, n)
+		}
 	}
 }
