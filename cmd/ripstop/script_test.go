@@ -18,7 +18,7 @@ import (
 // inNamespaces runs the tests in namespaces of their own.
 type inNamespaces struct{ m *testing.M }
 
-func (n inNamespaces) Run() int { nettest.Main(n.m); return 0 }
+func (n inNamespaces) Run() int { return nettest.Tests(n.m) }
 
 func TestMain(m *testing.M) {
 	testscript.Main(inNamespaces{m}, map[string]func(){"ripstop": main})

@@ -29,16 +29,20 @@ import (
 const inside = "RIPSTOP_NETTEST_INSIDE"
 
 // Main runs m in namespaces of its own and exits with its result.
-func Main(m interface{ Run() int }) {
+func Main(m interface{ Run() int }) { os.Exit(Tests(m)) }
+
+// Tests runs m in namespaces of its own and gives its result, for who has something to
+// clean up before the exit.
+func Tests(m interface{ Run() int }) int {
 	if slices.ContainsFunc(os.Args, isFuzzWorker) {
-		os.Exit(m.Run()) // a child of a binary that is inside already
+		return m.Run() // a child of a binary that is inside already
 	}
 	if os.Getenv(inside) == "" {
-		os.Exit(again())
+		return again()
 	}
 	if err := furnish(); err != nil {
 		fmt.Fprintln(os.Stderr, "nettest:", err)
-		os.Exit(1)
+		return 1
 	}
 	before := left()
 	code := m.Run()
@@ -46,7 +50,7 @@ func Main(m interface{ Run() int }) {
 		fmt.Fprintf(os.Stderr, "nettest: left behind: before %v, after %v\n", before, l)
 		code = 1
 	}
-	os.Exit(code)
+	return code
 }
 
 // Outside is the environment of a command that runs tests in namespaces of their own.
