@@ -41,6 +41,14 @@ func (d *Driver) makeGateway(s vswitch.AddGateway) error {
 
 // finishGateway sets what may change of a gateway. The mark says that the rest is done.
 func (d *Driver) finishGateway(l netlink.Link, mark link.Alias, g vswitch.Gateway) error {
+	// The guard takes the address from the device, and has it before the device is up.
+	if err := d.devices.SetGatewayMAC(l, g.MAC); err != nil {
+		return err
+	}
+	l, err := d.host.Link(l.Attrs().Name)
+	if err != nil {
+		return err
+	}
 	if err := d.guard.SetGateway(mark.Switch, mark.Gateway, l, g.VLAN); err != nil {
 		return err
 	}

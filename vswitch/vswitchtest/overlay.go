@@ -182,6 +182,40 @@ func (l *lab) told(far vswitch.MAC) {
 	l.sends("a", ask, and(untagged("b"), "t", q(10)))
 }
 
+// anycastGateway has a gateway that all hosts of a VLAN have, and one that this host has
+// alone: others are told of the second, and not of the first, which would be a station of
+// each host.
+func (s suite) anycastGateway(t *testing.T) {
+	over := func(vni uint32) vswitch.Overlay {
+		return vswitch.Overlay{VNI: vni, Local: netip.MustParseAddr("127.0.0.1"), Told: true}
+	}
+	l := s.lab(t, ports{
+		"a":   access(10, "a"),
+		"vx7": {Kind: vswitch.VXLAN, PVID: 10, MTU: 1450, Security: vswitch.Security{Trusted: true}, Overlay: over(7)},
+		"vx8": {Kind: vswitch.VXLAN, PVID: 20, MTU: 1450, Security: vswitch.Security{Trusted: true}, Overlay: over(8)},
+	})
+	all, own := netip.MustParsePrefix("10.0.0.254/24"), netip.MustParsePrefix("10.20.0.254/24")
+	l.want.Switches["lab"].Gateways["blue"] = vswitch.Gateway{VLAN: 10, MTU: 1450, Addresses: []netip.Prefix{all}, MAC: vswitch.AnycastMAC(7)}
+	l.want.Switches["lab"].Gateways["red"] = vswitch.Gateway{VLAN: 20, MTU: 1450, Addresses: []netip.Prefix{own}}
+	l.apply()
+	for range 2 {
+		stations, err := l.driver.(vswitch.Teller).Stations(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		gateways := map[uint32]int{}
+		for _, s := range stations {
+			if s.Fixed || slices.Contains(s.IPs, all.Addr()) || slices.Contains(s.IPs, own.Addr()) {
+				gateways[s.VNI]++
+			}
+		}
+		if gateways[7] != 0 || gateways[8] != 1 {
+			t.Errorf("%d gateways are told of in the VLAN of the anycast one and %d in that of the host's own, want 0 and 1: %v", gateways[7], gateways[8], stations)
+		}
+		l.restart()
+	}
+}
+
 // heardOfPort has a port say more addresses than a switch has room for: no other
 // port's are forgotten, and new ones of others are still heard.
 func (s suite) heardOfPort(t *testing.T) {

@@ -79,6 +79,7 @@ func Suite(t *testing.T, plane vswitch.Dataplane, open func(t *testing.T) vswitc
 		{"a port is removed under traffic", suite.removeUnderTraffic},
 		{"gateway", suite.gateway},
 		{"a VLAN spans hosts", suite.overlay},
+		{"an anycast gateway is no station of a host", suite.anycastGateway},
 		{"a port announces endless addresses", suite.heardOfPort},
 		{"large frames", suite.large},
 		{"TCP over veth", suite.tcpVeth},
