@@ -339,11 +339,7 @@ func mirrorSeeds(t *testing.T, few uint64, do func(t *testing.T, seed uint64)) {
 // flushed, is never lost, an older leg never serves, and with both pools there is always
 // one that does.
 func TestMirrorCrashes(t *testing.T) {
-	few := uint64(40)
-	if testing.Short() {
-		few = 20
-	}
-	mirrorSeeds(t, few, crashMirror)
+	mirrorSeeds(t, 40, crashMirror)
 }
 
 func crashMirror(t *testing.T, seed uint64) {

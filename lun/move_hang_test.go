@@ -180,9 +180,9 @@ func TestMoveIsDurable(t *testing.T) {
 					default:
 					}
 					fua := (i+seed)%3 > 0
-					err := v.WriteAt(context.Background(), bytes.Repeat([]byte{byte(i)}, 4096), i*4096, fua)
+					err := v.WriteAt(t.Context(), bytes.Repeat([]byte{byte(i)}, 4096), i*4096, fua)
 					if err == nil && !fua {
-						err = v.Flush(context.Background())
+						err = v.Flush(t.Context())
 					}
 					if err != nil {
 						t.Error(err)
