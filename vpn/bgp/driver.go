@@ -55,6 +55,8 @@ type Options struct {
 	Marker    string              // file that remembers, from one daemon to the next, that routes are in the kernel; "" for none
 	Underlay  func() []netip.Addr // the endpoints of tunnels; may be nil
 	OnChange  func()              // called when a session or a conflict of stations comes or goes; may be nil
+
+	patience patience // nil for the usual
 }
 
 // Driver is the host's BGP speaker. Its methods are safe for concurrent use.
@@ -99,6 +101,9 @@ func New(log *slog.Logger, o Options) (*Driver, error) {
 	}
 	if o.OnChange == nil {
 		o.OnChange = func() {}
+	}
+	if o.patience == nil {
+		o.patience = usual
 	}
 	return &Driver{log: log, opts: o, kernel: space, wake: make(chan struct{}, 1), roused: make(chan struct{}, 1), heard: make(chan struct{}, 1), sessions: map[netip.Addr]*session{}}, nil
 }
@@ -381,6 +386,9 @@ func (d *Driver) peer(m *apiutil.WatchEventMessage_PeerEvent) {
 	s.state = now.SessionState
 	if was != s.state {
 		s.since = time.Now()
+		if most, ok := d.opts.patience[s.state]; ok {
+			time.AfterFunc(most, d.hurry)
+		}
 	}
 	if why := reason(now); why != "" && s.state != bgp.BGP_FSM_ESTABLISHED {
 		s.why = why

@@ -80,6 +80,7 @@ func (d *Driver) sync(ctx context.Context) (next time.Duration, err error) {
 		return resync, nil
 	}
 	next = d.forgive(ctx)
+	d.restartStuck(ctx)
 	names := map[netip.Addr]string{}
 	for name, n := range d.have.Neighbors {
 		names[n.Address] = name

@@ -138,6 +138,11 @@ func raw(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 30, 1 + byte(i/2
 // rawLab is a host with an FRR that must notice nothing, and n raw speakers at one
 // link: who broke a session is not listened to for a while.
 func rawLab(t *testing.T, n int, limit uint32) (*lab, time.Time) {
+	return rawLabWith(t, Options{}, n, limit)
+}
+
+func rawLabWith(t *testing.T, o Options, n int, limit uint32) (*lab, time.Time) {
+	t.Helper()
 	hostLink(t, "blue", "tor1", "10.10.0.1/24", "10.10.0.254/24", "10.50.0.1/32")
 	hostLink(t, "san", "raw", "10.30.0.1/16", "10.30.0.254/16")
 	neighbors := map[string]vpn.Neighbor{"tor1": {Address: addr("10.10.0.254"), ASN: 64513}}
@@ -151,7 +156,9 @@ func rawLab(t *testing.T, n int, limit uint32) (*lab, time.Time) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	l := speak(t, host(neighbors, accept("10.0.0.0/8", 32)))
+	l := &lab{T: t}
+	l.begin(o)
+	l.apply(host(neighbors, accept("10.0.0.0/8", 32)))
 	startFRR(t, "tor1", strings.Join([]string{
 		"router bgp 64513", "bgp router-id 10.10.0.254", "no bgp ebgp-requires-policy", "neighbor 10.10.0.1 remote-as 64512", "neighbor 10.10.0.1 timers connect 1",
 		"address-family ipv4 unicast", "network 10.50.0.1/32", ""}, "\n"))
