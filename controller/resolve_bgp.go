@@ -36,7 +36,7 @@ func (r *resolver) bgp(targets iscsi.State) vpn.BGP {
 		}
 		b.Neighbors[name] = vpn.Neighbor{
 			Address: n.Address, ASN: n.ASN, Source: n.Source, Password: password, Hops: n.Hops, Multihop: n.Multihop,
-			Hold: n.Hold, PrefixLimit: n.PrefixLimit, Client: n.Client, BFD: n.BFD,
+			Hold: n.Hold, PrefixLimit: n.PrefixLimit, Client: n.Client, BFD: n.BFD, Passive: n.Passive,
 		}
 	}
 	return b

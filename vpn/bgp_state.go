@@ -50,6 +50,7 @@ type Neighbor struct {
 	PrefixLimit uint32        // the session ends when it announces more
 	Client      bool          // a client of this route reflector
 	BFD         time.Duration // interval of BFD, three lost ones end the session; 0 is off
+	Passive     bool          // it connects, and this host waits for it (RFC 4271, 8.1.1)
 }
 
 // Password is the secret of TCP MD5. Every way of printing it gives "(secret)".
@@ -144,6 +145,9 @@ func (b BGP) Waiting() map[string]string {
 			continue
 		}
 		out[neighborObject(name)] = "no session yet"
+		if b.Neighbors[name].Passive {
+			out[neighborObject(name)] = "no session yet: it connects to this host, and says why it cannot"
+		}
 		if s.Reason != "" {
 			out[neighborObject(name)] = "no session: " + s.Reason
 		}

@@ -326,6 +326,9 @@ func (n Neighbor) words() string {
 	if n.BFD != 0 {
 		more = append(more, "BFD each "+n.BFD.String())
 	}
+	if n.Passive {
+		more = append(more, "which connects to this host")
+	}
 	return out + " # " + strings.Join(more, ", ")
 }
 

@@ -88,7 +88,7 @@ func TestBGPLeavesOthersAlone(t *testing.T) {
 func TestBGPStepsAsCommands(t *testing.T) {
 	n := Neighbor{
 		Address: netip.MustParseAddr("10.10.0.254"), ASN: 64513, Password: "x", Hops: 1, Hold: 90 * time.Second, PrefixLimit: 10000,
-		Client: true, BFD: 300 * time.Millisecond, Source: netip.MustParseAddr("10.10.0.1"),
+		Client: true, BFD: 300 * time.Millisecond, Source: netip.MustParseAddr("10.10.0.1"), Passive: true,
 	}
 	moved := n
 	moved.Address, moved.Hops, moved.Multihop = netip.MustParseAddr("10.10.0.253"), 0, 4
@@ -100,8 +100,8 @@ func TestBGPStepsAsCommands(t *testing.T) {
 		{AddSpeaker{Speaker{ASN: 64512, RouterID: netip.MustParseAddr("10.99.0.1"), Restart: time.Minute, Multipath: 8}}, "gobgp global as 64512 router-id 10.99.0.1 use-multipath # graceful restart 1m0s"},
 		{SetSpeaker{To: Speaker{ASN: 64512, RouterID: netip.MustParseAddr("10.99.0.1")}}, "gobgp global del all\ngobgp global as 64512 router-id 10.99.0.1 # no graceful restart"},
 		{DelSpeaker{}, "gobgp global del all"},
-		{AddNeighbor{"tor1", n}, "gobgp neighbor add 10.10.0.254 as 64513 auth-password (secret) route-reflector-client # hold time 1m30s, at most 10000 prefixes, from 10.10.0.1, at most 1 hops away, BFD each 300ms"},
-		{SetNeighbor{"tor1", n, moved}, "gobgp neighbor del 10.10.0.254\ngobgp neighbor add 10.10.0.253 as 64513 auth-password (secret) multihop-ttl 4 route-reflector-client # hold time 1m30s, at most 10000 prefixes, from 10.10.0.1, BFD each 300ms"},
+		{AddNeighbor{"tor1", n}, "gobgp neighbor add 10.10.0.254 as 64513 auth-password (secret) route-reflector-client # hold time 1m30s, at most 10000 prefixes, from 10.10.0.1, at most 1 hops away, BFD each 300ms, which connects to this host"},
+		{SetNeighbor{"tor1", n, moved}, "gobgp neighbor del 10.10.0.254\ngobgp neighbor add 10.10.0.253 as 64513 auth-password (secret) multihop-ttl 4 route-reflector-client # hold time 1m30s, at most 10000 prefixes, from 10.10.0.1, BFD each 300ms, which connects to this host"},
 		{DelNeighbor{"tor1", n.Address}, "gobgp neighbor del 10.10.0.254"},
 		{Announce{six, "vlan blue"}, "gobgp global rib add fd00::/64 -a ipv6"},
 		{Withdraw{netip.MustParsePrefix("10.0.0.0/8"), "x"}, "gobgp global rib del 10.0.0.0/8"},
@@ -219,8 +219,10 @@ func TestEqualCost(t *testing.T) {
 }
 
 func TestWaiting(t *testing.T) {
-	b := BGP{Sessions: map[string]Session{"a": {State: Established}, "b": {State: "active", Reason: "connection refused"}, "c": {State: "idle"}}}
-	want := map[string]string{"neighbor/b": "no session: connection refused", "neighbor/c": "no session yet"}
+	b := BGP{Sessions: map[string]Session{"a": {State: Established}, "b": {State: "active", Reason: "connection refused"}, "c": {State: "idle"}, "d": {State: "idle"}},
+		Neighbors: map[string]Neighbor{"d": {Passive: true}}}
+	want := map[string]string{"neighbor/b": "no session: connection refused", "neighbor/c": "no session yet",
+		"neighbor/d": "no session yet: it connects to this host, and says why it cannot"}
 	if got := b.Waiting(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v", got)
 	}

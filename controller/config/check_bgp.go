@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -82,11 +83,27 @@ func (c *checker) checkHostNeighbors(b *rawBGP, out *BGP) {
 		}
 		n := Neighbor{ASN: out.ASN, Hold: time.Duration(h.Hold.or(defaultHold)), PrefixLimit: uint32(defaultPrefixLimit), BFD: time.Duration(h.BFD.v)}
 		if n.Source, n.Address = sameVersion(self, c.raw.Hosts.items[name]); n.Address.IsValid() {
+			n.Passive = waits(c.raw.self, self, name, c.raw.Hosts.items[name])
 			out.Neighbors[name] = n
 		} else if !c.broken {
 			c.errorf(h.spot, "hosts %s and %s have no address of one IP version in the mesh: give both an IPv4 or both an IPv6 one", c.raw.self, name)
 		}
 	}
+}
+
+// waits tells whether of two hosts the first waits for the other to connect, so that they do
+// not connect at one time: the one that is found more easily, or else the later name.
+func waits(name string, host *rawHost, otherName string, other *rawHost) bool {
+	found := func(h *rawHost) int {
+		switch {
+		case !h.Endpoint.given:
+			return 0
+		case bool(h.NAT.v):
+			return 1
+		}
+		return 2
+	}
+	return cmp.Or(cmp.Compare(found(host), found(other)), cmp.Compare(name, otherName)) > 0
 }
 
 // sameVersion is an address of each of two hosts, IPv4 ones where both have some.

@@ -187,6 +187,7 @@ type Neighbor struct {
 	PrefixLimit uint32
 	Client      bool
 	BFD         time.Duration // 0 is off
+	Passive     bool          // it connects
 }
 
 // Pool is where LUNs take their space from.

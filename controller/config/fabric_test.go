@@ -394,6 +394,25 @@ bgp:
 	if !reflect.DeepEqual(a.BGP.Neighbors, want) {
 		t.Errorf("the neighbors of a are\n%+v\nwant\n%+v", a.BGP.Neighbors, want)
 	}
+	if n := b.BGP.Neighbors; !n["a"].Passive || n["c"].Passive { // c comes later
+		t.Errorf("the neighbors of b are %+v", n)
+	}
+	for _, tt := range []struct {
+		a, b string // what the hosts say of themselves
+		want string // who connects
+	}{
+		{"endpoint: 192.0.2.1:1", "endpoint: 192.0.2.2:1", "a"},
+		{"endpoint: 192.0.2.1:1", "nat: true, endpoint: 192.0.2.2:1", "b"},
+		{"nat: true, endpoint: 192.0.2.1:1", "endpoint: 192.0.2.2:1", "a"},
+		{"nat: true", "endpoint: 192.0.2.2:1", "a"},
+		{"endpoint: 192.0.2.1:1", "nat: true", "b"},
+		{"nat: true, endpoint: 192.0.2.1:1", "nat: true", "b"},
+	} {
+		file := strings.NewReplacer("d: {", `d: {endpoint: "192.0.2.4:1", `, `endpoint: "192.0.2.1:51820"`, tt.a, `endpoint: "192.0.2.2:51820"`, tt.b).Replace(file)
+		if a, b := part(t, file, "a"), part(t, file, "b"); a.BGP.Neighbors["b"].Passive != (tt.want == "b") || b.BGP.Neighbors["a"].Passive != (tt.want == "a") {
+			t.Errorf("a has %q, b has %q: want %s to connect", tt.a, tt.b, tt.want)
+		}
+	}
 	if len(b.BGP.Neighbors) != 2 || b.BGP.Neighbors["a"].Address != netip.MustParseAddr("10.99.0.1") {
 		t.Errorf("the neighbors of b are %+v", b.BGP.Neighbors)
 	}

@@ -151,7 +151,7 @@ func (e *engine) peer(n vpn.Neighbor, restarting bool) *api.Peer {
 	family := apiFamily(n.Address)
 	p := &api.Peer{
 		Conf:           &api.PeerConf{NeighborAddress: n.Address.String(), PeerAsn: n.ASN, AuthPassword: string(n.Password)},
-		Transport:      &api.Transport{},
+		Transport:      &api.Transport{PassiveMode: n.Passive},
 		RouteReflector: &api.RouteReflector{RouteReflectorClient: n.Client},
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			HoldTime: uint64(n.Hold / time.Second), KeepaliveInterval: uint64(max(n.Hold/3/time.Second, 1)),
