@@ -28,8 +28,7 @@ func Start(t testing.TB, words ...string) *Process {
 	t.Helper()
 	p := &Process{t: t, cmd: exec.Command(words[0], words[1:]...), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	if err := Begin(p.cmd); err != nil {
 		t.Fatal(err)
 	}
 	go func() {

@@ -87,7 +87,7 @@ func (h *host) start(flags ...string) {
 	h.cmd = h.command(append([]string{"ripstop", "serve"}, flags...)...)
 	log := &bytes.Buffer{}
 	h.cmd.Stdout, h.cmd.Stderr = log, log
-	if err := h.cmd.Start(); err != nil {
+	if err := nettest.Begin(h.cmd); err != nil {
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(func() {

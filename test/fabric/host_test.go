@@ -108,7 +108,6 @@ func newDisk(t testing.TB, netns, url string) *disk {
 	t.Helper()
 	d := &disk{t: t, stop: make(chan struct{}), ended: make(chan error, 1)}
 	d.cmd = exec.Command("nsenter", "--net=/run/netns/"+netns, "stdbuf", "-o0", "qemu-io", "--image-opts", "-t", "none", url)
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var err error
 	if d.in, err = d.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -118,7 +117,7 @@ func newDisk(t testing.TB, netns, url string) *disk {
 		t.Fatal(err)
 	}
 	d.out, d.cmd.Stderr = bufio.NewReader(out), d.cmd.Stdout
-	if err := d.cmd.Start(); err != nil {
+	if err := nettest.Begin(d.cmd); err != nil {
 		t.Fatal(err)
 	}
 	go func() { d.ended <- d.work() }()

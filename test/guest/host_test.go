@@ -49,8 +49,7 @@ func newHost(t *testing.T) *host {
 	cmd := exec.Command(program, h.words("serve")...)
 	var log strings.Builder
 	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	if err := nettest.Begin(cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -9,9 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
+
+	"ripstop/internal/nettest"
 )
 
 // The credentials of a Server.
@@ -74,8 +75,7 @@ func start(t testing.TB, path string) (*Server, error) {
 	cmd := exec.Command(path, "--quiet", "--port", s.Address, "posix", "--nometa", s.Dir)
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+AccessKey, "ROOT_SECRET_KEY="+SecretKey)
 	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	if err := nettest.Begin(cmd); err != nil {
 		return nil, err
 	}
 	ended := make(chan error, 1)

@@ -2,38 +2,13 @@ package bgp
 
 import (
 	"net"
-	"runtime"
 	"testing"
 	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
-	"github.com/vishvananda/netns"
-)
 
-// listenRaw takes what the host connects to an address of the raw speaker.
-func listenRaw(t *testing.T, at string) net.Listener {
-	t.Helper()
-	var l net.Listener
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		h, err := netns.GetFromName("raw")
-		if err == nil {
-			defer h.Close()
-			err = netns.Set(h)
-		}
-		if err == nil {
-			l, err = net.Listen("tcp", at)
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	l.(*net.TCPListener).SetDeadline(time.Now().Add(limit))
-	return l
-}
+	"ripstop/internal/rawbgp"
+)
 
 // TestCollision has host and neighbor connect to each other at one time, and each hold on
 // to the connection that the other lets go. gobgp then waits without a timer: at a
@@ -41,28 +16,33 @@ func listenRaw(t *testing.T, at string) net.Listener {
 func TestCollision(t *testing.T) {
 	l, since := rawLabWith(t, Options{patience: patience{bgp.BGP_FSM_OPENSENT: 3 * time.Second, bgp.BGP_FSM_OPENCONFIRM: 3 * time.Second}}, 2, 1000)
 	for i, both := range []bool{true, false} {
-		ln := listenRaw(t, raw(i).String()+":179")
+		ln, err := rawbgp.Listen("raw", raw(i).String()+":179")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		ln.(*net.TCPListener).SetDeadline(time.Now().Add(limit))
 		var in, out net.Conn
 		for in == nil {
 			in = dial(t, raw(i))
-			if kind, _, err := read(in); err != nil || kind != open {
+			if kind, _, err := rawbgp.Read(in, limit); err != nil || kind != rawbgp.KindOpen {
 				in.Close() // the host does not listen to the neighbor yet
 				in = nil
 			}
 		}
-		out, err := ln.Accept()
+		out, err = ln.Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if kind, _, err := read(out); err != nil || kind != open {
+		if kind, _, err := rawbgp.Read(out, limit); err != nil || kind != rawbgp.KindOpen {
 			t.Fatalf("got %d, %v", kind, err)
 		}
-		out.Write(openMessage(64514, 90, capabilities())) // its failure is the next read's
+		out.Write(rawbgp.Open(64514, 90, rawbgp.Capabilities())) // its failure is the next read's
 		if both {
-			if kind, _, err := read(out); err != nil || kind != keepalive {
+			if kind, _, err := rawbgp.Read(out, limit); err != nil || kind != rawbgp.KindKeepalive {
 				t.Fatalf("got %d, %v", kind, err)
 			}
-			in.Write(openMessage(64514, 90, capabilities()))
+			in.Write(rawbgp.Open(64514, 90, rawbgp.Capabilities()))
 		}
 		again, err := ln.Accept() // with what came until now the host does nothing
 		if err != nil {

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -233,8 +232,7 @@ func (f *frr) show(commands ...string) string { return f.Show("bgpd", commands..
 func process(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(name, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	if err := nettest.Begin(cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { kill(cmd) })

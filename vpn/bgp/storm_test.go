@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"ripstop/internal/nettest"
+	"ripstop/internal/rawbgp"
 	"ripstop/vpn"
 )
 
@@ -16,7 +17,7 @@ import (
 // changing routes, and more prefixes than the limit.
 func TestStorm(t *testing.T) {
 	l, since := rawLab(t, 31, 500)
-	attributes := wellFormed()
+	attributes := rawbgp.WellFormed()
 	many := func(first, n int) []byte {
 		var nlri []byte
 		for i := first; i < first+n; i++ {
@@ -26,7 +27,7 @@ func TestStorm(t *testing.T) {
 	}
 	for i := range 30 {
 		c := l.session(raw(i))
-		c.Write(updateMessage(nil, attributes, many(0, 50+i))) // it breaks right after
+		c.Write(rawbgp.Update(nil, attributes, many(0, 50+i))) // it breaks right after
 		c.Close()
 	}
 	for range 2 { // and one again and again
@@ -36,9 +37,9 @@ func TestStorm(t *testing.T) {
 
 	c := l.session(raw(30))
 	for range 100 {
-		c.Write(append(updateMessage(nil, attributes, many(0, 400)), updateMessage(many(0, 400), nil, nil)...))
+		c.Write(append(rawbgp.Update(nil, attributes, many(0, 400)), rawbgp.Update(many(0, 400), nil, nil)...))
 	}
-	if _, err := c.Write(updateMessage(nil, attributes, many(7, 3))); err != nil {
+	if _, err := c.Write(rawbgp.Update(nil, attributes, many(7, 3))); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "what is left of the flood is in the kernel", func() (bool, string) {
@@ -48,15 +49,15 @@ func TestStorm(t *testing.T) {
 	l.unharmed(since, "a flood")
 
 	// A next hop that lies: nothing of it reaches the kernel.
-	lie := append(attributes[:11:11], attribute(0x40, 3, 10, 10, 0, 254)...)
-	if _, err := c.Write(updateMessage(nil, lie, []byte{16, 10, 61})); err != nil {
+	lie := append(attributes[:11:11], rawbgp.Attribute(0x40, 3, 10, 10, 0, 254)...)
+	if _, err := c.Write(rawbgp.Update(nil, lie, []byte{16, 10, 61})); err != nil {
 		t.Fatal(err)
 	}
 	l.route("10.61.0.0/16", "raw30", "not on the neighbor's link")
 	l.kernelHas("10.61.0.0/16", "main")
 
 	// The limit ends the session; a higher one lets it come back.
-	c.Write(append(updateMessage(nil, attributes, many(0, 400)), updateMessage(nil, attributes, many(400, 101))...)) // ends the session
+	c.Write(append(rawbgp.Update(nil, attributes, many(0, 400)), rawbgp.Update(nil, attributes, many(400, 101))...)) // ends the session
 	l.waits("raw30", "more than 500 prefixes: raise prefix-limit")
 	c.Close()
 	eventually(t, "the routes go with the session", func() (bool, string) {
@@ -72,7 +73,7 @@ func TestStorm(t *testing.T) {
 	c = l.session(raw(30))
 	defer c.Close()
 	for _, u := range [][]byte{many(0, 400), many(400, 101)} {
-		if _, err := c.Write(updateMessage(nil, attributes, u)); err != nil {
+		if _, err := c.Write(rawbgp.Update(nil, attributes, u)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -44,8 +43,7 @@ func start(t testing.TB, netns, address string) *host {
 	nettest.Run(t, "ip", "-n", netns, "link", "set", "wire", "up")
 	nettest.Run(t, "ip", "-n", netns, "link", "set", "lo", "up")
 	cmd := exec.Command("nsenter", "--net=/run/netns/"+netns, program, "--state", dir, "--socket", h.sock, "serve")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	if err := nettest.Begin(cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
