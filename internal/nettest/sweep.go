@@ -20,7 +20,7 @@ const sweepLimit = 20 * time.Second
 // in their environment, whatever sessions and namespaces they went to.
 func Sweep(t testing.TB, mark string) {
 	t.Helper()
-	before := left()
+	SweepLinks(t)
 	t.Cleanup(func() {
 		if !t.Failed() {
 			return
@@ -30,6 +30,18 @@ func Sweep(t testing.TB, mark string) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		Eventually(t, sweepLimit, "the test's processes have ended", func() bool { return len(marked(mark)) == 0 })
+	})
+}
+
+// SweepLinks has a test that fails remove the links and namespaces that were made since,
+// and that nothing else has removed.
+func SweepLinks(t testing.TB) {
+	t.Helper()
+	before := left()
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
 		entries, _ := os.ReadDir("/run/netns")
 		for _, e := range entries {
 			if !slices.Contains(before, "netns "+e.Name()) {

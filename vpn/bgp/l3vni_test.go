@@ -1,8 +1,10 @@
 package bgp
 
 import (
+	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,6 +70,25 @@ router bgp 64513
 `), t}
 }
 
+// forgets waits until FRR's kernel has no router for the host's VTEP any more, as an IPv4 or an IPv6 gateway. FRR 8's zebra takes a prefix that
+// is announced again while its withdrawal still waits in zebra's queue first, and then the withdrawal: the route stays, and the router to which
+// it goes, and that router's place, are removed for good.
+func (f *frr) forgets(gateways ...string) {
+	f.t.Helper()
+	eventually(f.t, fmt.Sprintf("FRR's kernel forgets %v", gateways), func() (bool, string) {
+		out := run(f.t, "ip", "-n", "tor1", "neigh", "show", "dev", "br9")
+		for line := range strings.Lines(out) {
+			if w := strings.Fields(line); slices.Contains(gateways, w[0]) && slices.Contains(w, "extern_learn") {
+				return false, out
+			}
+		}
+		return true, out
+	})
+}
+
+// four and six are the host's VTEP in the words of FRR's kernel.
+const four, six = "192.0.2.1", "::ffff:192.0.2.1"
+
 // l3 is VNI 9 of this host, as VTEP 192.0.2.1.
 func l3(announced ...string) (out vpn.BGP) {
 	out = vpn.BGP{
@@ -124,7 +145,10 @@ func prefixesWithFRR(t *testing.T, vrf bool) {
 		t.Helper()
 		eventually(t, from+" reaches "+to, func() (bool, string) {
 			out, err := exec.Command("ip", "netns", "exec", from, "ping", "-c1", "-W1", to).CombinedOutput()
-			return err == nil, string(out)
+			if err == nil {
+				return true, ""
+			}
+			return false, string(out) + "the host has\n" + run(t, "ip", "neigh", "show", "dev", "vx9") + "tor1 has\n" + run(t, "ip", "-n", "tor1", "route") + run(t, "ip", "-n", "tor1", "neigh", "show", "dev", "br9")
 		})
 	}
 	all := func() {
@@ -173,6 +197,7 @@ func prefixesWithFRR(t *testing.T, vrf bool) {
 	l.apply(few)
 	l.waits("tor1", "more than 4 prefixes by EVPN")
 	l.kernelHas("10.60.0.0/24", "main")
+	f.forgets(four, six)
 	l.apply(want)
 	all()
 	none := want.Clone()
@@ -191,6 +216,7 @@ func prefixesWithFRR(t *testing.T, vrf bool) {
 	if out := run(t, "ip", "-o", "link", "show", "type", "vxlan"); !strings.Contains(out, "vx10") || strings.Contains(out, "vx9") {
 		t.Errorf("devices: %s", out)
 	}
+	f.forgets(four, six)
 	l.apply(want)
 	all()
 
@@ -207,6 +233,7 @@ func prefixesWithFRR(t *testing.T, vrf bool) {
 		out := f.show("show bgp l2vpn evpn route type prefix")
 		return !strings.Contains(out, "[10.20.0.0]") && strings.Contains(out, "[fd00:20::]"), out
 	})
+	f.forgets(four)
 	l.apply(want)
 	all()
 
@@ -223,6 +250,7 @@ func prefixesWithFRR(t *testing.T, vrf bool) {
 		return !strings.Contains(out, "192.0.2.1:4095"), out
 	})
 	l.established("tor1")
+	f.forgets(four, six)
 	l.apply(want)
 	all()
 	f.Kill()
@@ -236,6 +264,7 @@ func prefixesWithFRR(t *testing.T, vrf bool) {
 // TestTakenVNI: a VNI that another device of the host has is an error that says so, and is
 // had when that device has gone.
 func TestTakenVNI(t *testing.T) {
+	t.Cleanup(func() { exec.Command("ip", "link", "del", "mine").Run() }) // it has gone in a test that passes
 	run(t, "ip", "link", "add", "mine", "type", "vxlan", "id", "9", "local", "192.0.2.1", "dstport", "4789")
 	l := speakEVPN(t, &switches{told: vpn.NewTold()})
 	want := l3("10.20.0.0/24")

@@ -65,9 +65,11 @@ func speak(t *testing.T, want vpn.BGP) *lab {
 	return l
 }
 
-// begin starts a driver, which ends with the test.
+// begin starts a driver, which ends with the test. The devices that it has made by then
+// go with a test that fails, so that it alone fails.
 func (l *lab) begin(o Options) (end func()) {
 	l.Helper()
+	nettest.SweepLinks(l.T)
 	var out io.Writer = io.Discard
 	if testing.Verbose() {
 		out = l.Output()
