@@ -18,6 +18,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -266,25 +267,30 @@ func last(outcomes []reconcile.Outcome) string {
 // record logs what a pass did, keeps what failed for later, and publishes the
 // status after it.
 func (c *Controller) record(r Result, s Status, asked bool, now time.Time) {
-	ready := map[string]bool{}
+	before := map[string]Object{}
 	for _, o := range c.Status().Objects {
-		ready[o.ID] = !o.unwell()
+		before[o.ID] = o
 	}
 	drifted := map[string]bool{}
 	for _, o := range r.Outcomes {
 		id := o.Step.Object()
+		was, known := before[id]
+		follows := c.follows(r, was, o.Step)
+		drift := !asked && known && !was.unwell() && follows == "" && !routine(o.Step)
 		switch {
 		case errors.Is(o.Err, reconcile.ErrWaits):
 			continue
 		case o.Err != nil:
 			// Drift is counted when it is seen, also if it is not put right at once.
-			drifted[id] = !asked && ready[id] && !routine(o.Step)
+			drifted[id] = drifted[id] || drift
 			c.back.fail(id, o.Err, now)
 			c.log.Error("step failed", "object", id, "step", oneLine(o.Step), "error", o.Err)
 			continue
-		case !asked && ready[id] && !routine(o.Step):
+		case drift:
 			drifted[id] = true
 			c.log.Warn("drift put right", "object", id, "step", oneLine(o.Step))
+		case !asked && follows != "":
+			c.log.Info("step done", "object", id, "step", oneLine(o.Step), "why", "follows "+follows)
 		default:
 			c.log.Info("step done", "object", id, "step", oneLine(o.Step))
 		}
@@ -324,6 +330,18 @@ func (c *Controller) forget(r Result, failed map[string]error) {
 }
 
 func routine(s reconcile.Step) bool { _, ok := s.(reconcile.Routine); return ok }
+
+// follows is what has changed that an object is computed from, so that a step brings it
+// after; "" when nothing has, or somebody has touched the object as well.
+func (c *Controller) follows(r Result, was Object, s reconcile.Step) string {
+	if f, ok := s.(reconcile.Follower); ok && f.Follows() != "" {
+		return f.Follows()
+	}
+	if r.wantedAnew(was) {
+		return cmp.Or(c.desired.Follows[was.ID], "what it is computed from")
+	}
+	return ""
+}
 
 func oneLine(s reconcile.Step) string { return strings.ReplaceAll(s.String(), "\n", " && ") }
 

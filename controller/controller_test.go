@@ -1,12 +1,14 @@
 package controller
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -341,6 +343,57 @@ func TestDriftIsPutRightAndCounted(t *testing.T) {
 		}
 		cancel()
 		synctest.Wait()
+	})
+}
+
+// What is computed from something that changes is put in its place, and nobody but
+// who changes it as well is blamed for it.
+func TestWhatFollowsIsNoDrift(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		c := w.controller()
+		var log bytes.Buffer
+		c.log = slog.New(slog.NewTextHandler(&log, nil))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var size atomic.Int64
+		size.Store(1 << 20)
+		grow := func() { size.Store(2 * size.Load()) }
+		apply(t, c, func() (Desired, []Problem) {
+			d, _ := storage("a", "b")()
+			for name := range d.LUN.LUNs {
+				d.LUN.LUNs[name] = lun.LUN{Pool: "main", Size: size.Load(), Block: 4096}
+			}
+			d.Follows = map[string]string{"lun/a": fmt.Sprintf("a riddle: %d", size.Load())}
+			return d, nil
+		}, GoBack)
+		go c.Run(ctx)
+		synctest.Wait()
+		for range 2 {
+			grow()
+			w.wake <- struct{}{}
+			time.Sleep(resync / 2)
+		}
+		grow()
+		if err := w.lun.Do(ctx, lun.CloseLUN{Name: "b"}); err != nil {
+			t.Fatal(err)
+		}
+		w.wake <- struct{}{}
+		time.Sleep(resync / 2)
+		synctest.Wait()
+		for _, o := range c.Status().Objects {
+			if want := map[string]int{"lun/b": 1}[o.ID]; o.Drifted != want || o.Condition != Ready {
+				t.Errorf("%s drifted %d times and is %s, want %d and ready", o.ID, o.Drifted, o.Condition, want)
+			}
+		}
+		if got := w.seen(t).LUNs["a"].Size; got != size.Load() {
+			t.Errorf("lun/a has %d bytes, want %d", got, size.Load())
+		}
+		cancel()
+		synctest.Wait()
+		if !strings.Contains(log.String(), `why="follows a riddle: 8388608"`) {
+			t.Errorf("the log does not say what lun/a follows:\n%s", &log)
+		}
 	})
 }
 

@@ -20,6 +20,10 @@ type Desired struct {
 	Schedules lun.Schedules
 	Copies    lun.Copies
 	QoS       lun.QoS
+
+	// Follows is what objects are computed from that may change by itself, by object:
+	// their steps say it.
+	Follows map[string]string
 }
 
 // due is the next moment after now at which time alone makes a difference, zero

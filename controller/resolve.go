@@ -47,6 +47,7 @@ type resolver struct {
 	spanned  map[uint32]string          // VNI to the switch on which it leaves the host
 	networks map[uint32]vpn.Network     // of which EVPN tells
 	clamped  map[string]string          // devices that are narrower than what the host forwards from, and their objects
+	follows  map[string]string          // objects to what their MTU is computed from
 	groups   map[string][]netip.Prefix  // the addresses of a group's ports, by group and VLAN
 }
 
@@ -55,7 +56,7 @@ type resolver struct {
 // or peer whose secret cannot be read is left out of its target or tunnel: it
 // is never served without its proof. Problems are sorted by object.
 func Resolve(c *config.Config, h Host) (Desired, []Problem) {
-	r := &resolver{host: h, cfg: c, spanned: map[uint32]string{}, networks: map[uint32]vpn.Network{}, clamped: map[string]string{}}
+	r := &resolver{host: h, cfg: c, spanned: map[uint32]string{}, networks: map[uint32]vpn.Network{}, clamped: map[string]string{}, follows: map[string]string{}}
 	d := Desired{
 		VSwitch: r.vswitch(),
 		VPN:     r.vpn(),
@@ -71,6 +72,9 @@ func Resolve(c *config.Config, h Host) (Desired, []Problem) {
 	}
 	if len(r.clamped) > 0 {
 		d.VPN.Narrower = r.clamped
+	}
+	if len(r.follows) > 0 {
+		d.Follows = r.follows
 	}
 	slices.SortStableFunc(r.problems, func(a, b Problem) int { return cmp.Compare(a.Object, b.Object) })
 	return d, r.problems

@@ -30,7 +30,7 @@ func (r *resolver) overlays(name string, out vswitch.Switch) {
 		r.problem("switch/"+name, fmt.Errorf("vxlan: tunnel %q has no address on this host that could be its VTEP: give the host one, or a vtep", x.Tunnel))
 		return
 	}
-	inner, _ := r.inner(x, r.hasIPv6(name))
+	inner, why := r.inner(x, r.hasIPv6(name))
 	spans := map[uint16]bool{}
 	for _, vlan := range byName(r.cfg.VLANs) {
 		v := r.cfg.VLANs[vlan]
@@ -46,6 +46,7 @@ func (r *resolver) overlays(name string, out vswitch.Switch) {
 		if r.evpn() {
 			r.networks[v.VNI] = vpn.Network{VLAN: v.ID, VTEP: local}
 		}
+		r.follow("port/"+name+"/"+vswitch.OverlayPort(v.VNI), x, why)
 		out.Ports[vswitch.OverlayPort(v.VNI)] = vswitch.Port{
 			Kind: vswitch.VXLAN, PVID: v.ID, MTU: inner,
 			// What comes out of it was let in by the switch of another host.
@@ -58,7 +59,22 @@ func (r *resolver) overlays(name string, out vswitch.Switch) {
 			r.clamped[gateway] = "gateway/" + name + "/" + gateway
 		}
 	}
-	fit(out, spans, inner)
+	for _, object := range fit(name, out, spans, inner) {
+		r.follow(object, x, why)
+	}
+}
+
+// follow notes that the MTU of an object is that of the way that VXLAN takes, and changes
+// with it; one that the file chooses does not.
+func (r *resolver) follow(object string, x *config.VXLAN, why string) {
+	if x.MTU != 0 {
+		return
+	}
+	way := "the way to other hosts"
+	if x.Tunnel != "" {
+		way = "tunnel " + x.Tunnel
+	}
+	r.follows[object] = "the MTU of " + way + ": " + why
 }
 
 // overhead is what VXLAN takes of a packet that comes from a VTEP.
@@ -79,7 +95,8 @@ func (r *resolver) l3(c *config.L3VNI) *vpn.L3VNI {
 		r.problem(vpn.L3Object(c.VNI), fmt.Errorf("tunnel %q has no address on this host that could be its VTEP: give the host one, or a vtep", c.End.Tunnel))
 		return nil
 	}
-	mtu, _ := r.inner(&c.End, true)
+	mtu, why := r.inner(&c.End, true)
+	r.follow(vpn.L3Object(c.VNI), &c.End, why)
 	return &vpn.L3VNI{VNI: c.VNI, VTEP: local, Port: cmp.Or(c.End.Port, vswitch.VXLANPort), MTU: mtu}
 }
 
@@ -208,19 +225,22 @@ func carries(sw vswitch.Switch, id uint16) bool {
 }
 
 // fit gives what stands in VLANs that span hosts the MTU that fits, where it has none
-// of its own. A lent device keeps the host's.
-func fit(sw vswitch.Switch, spans map[uint16]bool, mtu int) {
+// of its own, and tells which objects these are. A lent device keeps the host's.
+func fit(name string, sw vswitch.Switch, spans map[uint16]bool, mtu int) (fitted []string) {
 	in := func(id uint16) bool { return spans[id] }
-	for name, p := range sw.Ports {
+	for n, p := range sw.Ports {
 		if p.MTU == 0 && p.Kind != vswitch.Device && (in(p.PVID) || slices.ContainsFunc(p.Tagged, in)) {
 			p.MTU = mtu
-			sw.Ports[name] = p
+			sw.Ports[n] = p
+			fitted = append(fitted, "port/"+name+"/"+n)
 		}
 	}
-	for name, g := range sw.Gateways {
+	for n, g := range sw.Gateways {
 		if g.MTU == 0 && spans[g.VLAN] {
 			g.MTU = mtu
-			sw.Gateways[name] = g
+			sw.Gateways[n] = g
+			fitted = append(fitted, "gateway/"+name+"/"+n)
 		}
 	}
+	return fitted
 }

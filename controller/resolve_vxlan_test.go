@@ -2,6 +2,7 @@ package controller
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -119,6 +120,19 @@ tunnels: {mesh: {private-key: mesh.key, address: 10.99.0.1/24, peers: {b: {publi
 			}
 			if mtu, why, ok := InnerMTU(c, h, "lab"); !ok || mtu != tt.mtu || why != tt.why {
 				t.Errorf("explained as %d, %q, %t", mtu, why, ok)
+			}
+			of := "the way to other hosts"
+			if strings.HasPrefix(tt.vxlan, "tunnel") {
+				of = "tunnel mesh"
+			}
+			follows := map[string]string{}
+			if !strings.Contains(tt.vxlan, "mtu") {
+				for _, object := range []string{"port/lab/vx10010", "port/lab/vm", "gateway/lab/blue"} {
+					follows[object] = "the MTU of " + of + ": " + tt.why
+				}
+			}
+			if !maps.Equal(d.Follows, follows) {
+				t.Errorf("follows %q, want %q", d.Follows, follows)
 			}
 			if got := d.VPN.Clamps(); !slices.Equal(got, []string{"blue", "mesh"}) {
 				t.Errorf("clamped %q", got)

@@ -134,6 +134,17 @@ func (s *Status) block(p Problem) {
 	s.Objects = append(s.Objects, Object{ID: p.Object, Condition: Blocked, Reason: p.Err.Error()})
 }
 
+// wantedAnew tells whether an object is wanted otherwise than it was before, and nobody has
+// touched it.
+func (r Result) wantedAnew(was Object) bool {
+	for _, v := range r.views {
+		if want, ok := v.desired[was.ID]; ok {
+			return want != was.Desired && v.observed[was.ID] == was.Observed
+		}
+	}
+	return false
+}
+
 // fate is what the steps of one object came to.
 type fate struct {
 	done bool

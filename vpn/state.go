@@ -75,6 +75,9 @@ type Tunnel struct {
 	// What only an observed tunnel has; Diff does not read it in a wanted one.
 	Routes []netip.Prefix // sorted; those into the tunnel that ripstop made
 	Down   bool           // somebody set the device down
+	// Follows is why its computed MTU is not that any more which it was given: the way
+	// carries another. "" when it is, or when somebody gave it one.
+	Follows string
 }
 
 // Peer is one WireGuard peer.

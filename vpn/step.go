@@ -102,6 +102,16 @@ func (s AddRoute) Object() string { return peerObject(s.Tunnel, s.Peer) }
 // Object is that of the peer to which the route led.
 func (s DelRoute) Object() string { return peerObject(s.Tunnel, s.Peer) }
 
+// Follows is what the MTU comes after, where the step changes that alone.
+func (s SetTunnel) Follows() string {
+	from := s.From
+	from.MTU = s.To.MTU
+	if s.From.Follows == "" || (SetTunnel{s.Name, from, s.To}).String() != "" {
+		return ""
+	}
+	return "the way to its endpoints: " + s.From.Follows
+}
+
 func tunnelObject(tunnel string) string { return "tunnel/" + tunnel }
 
 // peerObject is the tunnel itself where there is no peer.
@@ -193,7 +203,7 @@ func (s DelRoute) apply(t map[string]Tunnel) {
 
 // bare is a tunnel without its peers and what only observed ones have.
 func bare(t Tunnel) Tunnel {
-	t.Peers, t.Routes, t.Down = nil, nil, false
+	t.Peers, t.Routes, t.Down, t.Follows = nil, nil, false, ""
 	return t
 }
 

@@ -714,3 +714,25 @@ func TestReach(t *testing.T) {
 		t.Errorf("%s", s)
 	}
 }
+
+// A step says that it follows the way only where it does nothing else.
+func TestFollows(t *testing.T) {
+	from := Tunnel{Listen: 51820, MTU: 1420, Follows: "1240 = 1300 - 60"}
+	to := Tunnel{Listen: 51820}
+	chosen, down, other := from, from, to
+	chosen.Follows, down.Down, other.Listen = "", true, 51821
+	for _, tt := range []struct {
+		name string
+		step SetTunnel
+		want string
+	}{
+		{"the MTU alone", SetTunnel{"site", from, to}, "the way to its endpoints: 1240 = 1300 - 60"},
+		{"an MTU of somebody's", SetTunnel{"site", chosen, to}, ""},
+		{"the device as well", SetTunnel{"site", down, to}, ""},
+		{"the port as well", SetTunnel{"site", from, other}, ""},
+	} {
+		if got := tt.step.Follows(); got != tt.want {
+			t.Errorf("%s: follows %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}

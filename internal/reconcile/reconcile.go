@@ -45,6 +45,13 @@ type Routine interface {
 	Routine()
 }
 
+// Follower is a Step that may come of a change of what its object is computed from: then
+// Follows says of what, and that there is one says nothing of a change by somebody else.
+type Follower interface {
+	Step
+	Follows() string
+}
+
 // Closing is a Step that comes after everything, what takes things away as well, and
 // waits while it has failed at one of some objects.
 type Closing interface {

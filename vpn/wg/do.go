@@ -154,13 +154,18 @@ func (d *Driver) setTunnel(name string, t vpn.Tunnel) error {
 	if err := d.setPort(e, is, t); err != nil {
 		return err
 	}
-	if err := d.links.setAddresses(link, t.Addresses); err != nil {
-		return err
-	}
 	d.memory.setMTU(name, t.MTU)
 	mtu := t.MTU
 	if mtu == 0 {
 		mtu = d.fits(seen{name: name, link: link, device: is, addresses: t.Addresses})
+		d.memory.fitted(name, mtu)
+	}
+	// A device with less than IPv6 needs takes no address of IPv6 (RFC 8200 section 5).
+	if err := d.links.setMTU(link, max(mtu, link.Attrs().MTU)); err != nil {
+		return err
+	}
+	if err := d.links.setAddresses(link, t.Addresses); err != nil {
+		return err
 	}
 	if err := d.links.setMTU(link, mtu); err != nil {
 		return err

@@ -127,16 +127,23 @@ func (l *links) prepare(name string) (netlink.Link, error) {
 	if err := l.plain.LinkSetAlias(link, mark+name); err != nil {
 		return nil, fmt.Errorf("mark device %s: %w", name, err)
 	}
-	for path, value := range map[string]string{
-		"/proc/sys/net/ipv6/conf/" + name + "/addr_gen_mode":       "1", // IN6_ADDR_GEN_MODE_NONE
-		"/proc/sys/net/ipv4/conf/" + name + "/promote_secondaries": "1",
-	} {
-		// A kernel without IPv6 has no such file.
-		if err := os.WriteFile(path, []byte(value), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("prepare device %s: %w", name, err)
-		}
+	if err := errors.Join(sysctl("ipv6", name, addrGenMode), sysctl("ipv4", name, "promote_secondaries")); err != nil {
+		return nil, err
 	}
 	return l.own(name)
+}
+
+// addrGenMode at 1 is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h.
+const addrGenMode = "addr_gen_mode"
+
+// sysctl sets a setting of a device to 1. A kernel without IPv6 has none of its settings,
+// and neither has a device that carries less than IPv6 needs.
+func sysctl(family, device, setting string) error {
+	err := os.WriteFile("/proc/sys/net/"+family+"/conf/"+device+"/"+setting, []byte("1"), 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("prepare device %s: %w", device, err)
+	}
+	return nil
 }
 
 func (l *links) setMTU(link netlink.Link, mtu int) error {
@@ -146,8 +153,21 @@ func (l *links) setMTU(link netlink.Link, mtu int) error {
 	if err := l.plain.LinkSetMTU(link, mtu); err != nil {
 		return fmt.Errorf("set mtu %d of tunnel %s: %w", mtu, link.Attrs().Name, err)
 	}
+	had := link.Attrs().MTU
 	link.Attrs().MTU = mtu
-	return nil
+	if had >= leastIPv6 || mtu < leastIPv6 {
+		return nil
+	}
+	// IPv6 comes to it anew, with its settings as they are by default, and with an address
+	// that is not ours.
+	if err := sysctl("ipv6", link.Attrs().Name, addrGenMode); err != nil {
+		return err
+	}
+	have, err := l.addresses(link)
+	if err != nil {
+		return err
+	}
+	return l.setAddresses(link, slices.DeleteFunc(have, func(p netip.Prefix) bool { return p.Addr().Is6() }))
 }
 
 // isUp is what the operator asked for, not whether packets pass.

@@ -37,6 +37,8 @@ type memory struct {
 type tunnelMemory struct {
 	MTU   int                     `json:"mtu"` // as wanted, 0 when computed
 	Peers map[vpn.Key]*peerMemory `json:"peers"`
+
+	fitted int // the MTU that it was given or had when it was computed last
 }
 
 type peerMemory struct {
@@ -234,6 +236,13 @@ func (m *memory) start(tunnel string) {
 func (m *memory) setMTU(tunnel string, mtu int) {
 	m.ensure(tunnel).MTU = mtu
 	m.dirty = true
+}
+
+// fitted notes the MTU of a tunnel that is the computed one.
+func (m *memory) fitted(tunnel string, mtu int) {
+	if t, ok := m.Tunnels[tunnel]; ok {
+		t.fitted = mtu
+	}
 }
 
 func (m *memory) setPeer(tunnel string, k vpn.Key, p peerMemory) {

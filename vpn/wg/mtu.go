@@ -178,11 +178,13 @@ func (d *Driver) fitMTUs() error {
 			d.memory.saw(s.name, s.device.Peers)
 		}
 		if known, ok := d.memory.tunnel(s.name); ok && known.MTU == 0 {
+			mtu := d.fits(s)
+			d.memory.fitted(s.name, mtu)
 			if s.user != nil {
-				s.user.setMTU(d.fits(s))
+				s.user.setMTU(mtu)
 				continue
 			}
-			err = errors.Join(err, d.links.setMTU(s.link, d.fits(s)))
+			err = errors.Join(err, d.links.setMTU(s.link, mtu))
 		}
 	}
 	return err

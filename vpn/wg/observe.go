@@ -134,8 +134,14 @@ func (d *Driver) tunnel(s seen) (vpn.Tunnel, []silentPeer) {
 		MTU: s.mtu(), Peers: make(map[vpn.Key]vpn.Peer, len(s.device.Peers)),
 	}
 	known, _ := d.memory.tunnel(s.name)
-	if known.MTU == 0 && t.MTU == d.fits(s) {
-		t.MTU = 0
+	if known.MTU == 0 {
+		switch mtu, why := d.fit(s); t.MTU {
+		case mtu:
+			t.MTU = 0
+			d.memory.fitted(s.name, mtu)
+		case known.fitted:
+			t.Follows = why
+		}
 	}
 	var silent []silentPeer
 	for _, p := range s.device.Peers {

@@ -47,6 +47,7 @@ func tests() []labTest {
 		{"port is taken", testPortTaken},
 		{"devices of others", testForeign},
 		{"MTU", testMTU},
+		{"MTU of a way that changes", testFollow},
 		{"nothing is left", testNothingLeft},
 	}
 }
@@ -341,6 +342,44 @@ func testMTU(l *lab) {
 		if got := l.stats("site").MTU; got != c.mtu {
 			l.Errorf("after %q the MTU is %d, want %d", c.change, got, c.mtu)
 		}
+	}
+}
+
+// testFollow has the MTU come after a way that changes, which is told from a change by
+// somebody else, and IPv6 come to a tunnel that was too narrow for it.
+func testFollow(l *lab) {
+	l.site.Addresses, l.site.Peers[0].Allowed = []string{"10.99.0.1/24"}, []string{"10.99.0.2/32"}
+	l.both()
+	seen := func(change string) vpn.Tunnel {
+		words := strings.Fields(change)
+		nettest.Run(l, words[0], words[1:]...)
+		have, err := l.driver.Observe(l.Context())
+		if err != nil {
+			l.Fatal(err)
+		}
+		return have.Tunnels["site"]
+	}
+	for _, c := range []struct {
+		change, follows string
+		mtu             int
+	}{
+		{"ip link set wire mtu 1300", "1240 = 1300 (wire, to 192.0.2.2) - 60 (WireGuard over IPv4)", 1440},
+		{"ip link set site mtu 1200", "", 1200},
+		{"ip link set wire mtu 1400", "1340 = 1400 (wire, to 192.0.2.2) - 60 (WireGuard over IPv4)", 1240},
+		{"ip link set wire mtu 1310", "1250 = 1310 (wire, to 192.0.2.2) - 60 (WireGuard over IPv4)", 1340},
+	} {
+		if got := seen(c.change); got.Follows != c.follows || got.MTU != c.mtu {
+			l.Errorf("after %q it has MTU %d and follows %q, want %d and %q", c.change, got.MTU, got.Follows, c.mtu, c.follows)
+		}
+		l.apply(l.site)
+	}
+	if got := nettest.Run(l, "ip", "-6", "address", "show", "dev", "site"); got != "" {
+		l.Errorf("addresses that are not ours: %s", got)
+	}
+	l.site.Addresses = append(l.site.Addresses, "fd99::1/64")
+	l.apply(l.site)
+	if got := nettest.Run(l, "ip", "-6", "-br", "address", "show", "dev", "site"); l.stats("site").MTU != 1280 || !strings.Contains(got, " fd99::1/64") || strings.Contains(got, "fe80:") {
+		l.Errorf("with IPv6 its MTU is %d and its addresses are %q", l.stats("site").MTU, got)
 	}
 }
 

@@ -101,6 +101,7 @@ func (d *Driver) setUser(name string, t vpn.Tunnel) error {
 	mtu := t.MTU
 	if mtu == 0 {
 		mtu = d.fits(seen{name: name, user: stack, device: is, addresses: t.Addresses})
+		d.memory.fitted(name, mtu)
 	}
 	stack.setMTU(mtu)
 	return d.openPort(d.user, name, t.Listen)
