@@ -242,7 +242,7 @@ func (j *judge) routed(p Path, table uint32) (uint32, []Way, string) {
 	if why := j.router(p); why != "" {
 		return 0, nil, why
 	}
-	ways := []Way{{j.bgp.L3.Gateway(p.Prefix, p.NextHop), j.bgp.L3.Device()}}
+	ways := []Way{{j.bgp.L3.Gateway(p.Prefix, p.NextHop, p.RouterMAC), j.bgp.L3.Device()}}
 	why := cmp.Or(j.harm(p.Prefix, table, ways), j.covers(p.Prefix))
 	if why != "" {
 		return 0, nil, why

@@ -27,14 +27,19 @@ func (l L3VNI) Live(to L3VNI) bool {
 }
 
 // Gateway is by which address on the VNI's device the kernel sends to a VTEP what is for
-// a prefix. The kernel's IPv6 takes no IPv4 gateway: it is a link-local address then,
-// which nobody has, with that of the VTEP in its last bytes.
-func (L3VNI) Gateway(prefix netip.Prefix, vtep netip.Addr) netip.Addr {
-	if prefix.Addr().Is4() || vtep.Is6() {
+// a prefix: its own where both are of IPv4. The kernel's IPv6 takes no IPv4 gateway, and
+// none that it reaches by another device, as it does a VTEP. So it is a link-local address
+// otherwise, which nobody has: one with an IPv4 VTEP in its last bytes, or that of an IPv6
+// VTEP's router (RFC 4291, appendix A), as no other VTEP has the same router.
+func (L3VNI) Gateway(prefix netip.Prefix, vtep netip.Addr, router MAC) netip.Addr {
+	switch {
+	case vtep.Is4() && prefix.Addr().Is4():
 		return vtep
+	case vtep.Is4():
+		four := vtep.As4()
+		return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 12: four[0], 13: four[1], 14: four[2], 15: four[3]})
 	}
-	four := vtep.As4()
-	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 12: four[0], 13: four[1], 14: four[2], 15: four[3]})
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: router[0] ^ 2, 9: router[1], 10: router[2], 11: 0xff, 12: 0xfe, 13: router[3], 14: router[4], 15: router[5]})
 }
 
 // AddL3VNI has the host route in a VNI.

@@ -47,6 +47,21 @@ func l3Host() (BGP, *Around) {
 	}, around
 }
 
+// TestGateway is by which address the kernel sends to a VTEP: two that differ never share one.
+func TestGateway(t *testing.T) {
+	for _, tt := range []struct{ prefix, vtep, want string }{
+		{"10.20.0.0/24", "192.0.2.2", "192.0.2.2"},
+		{"fd00:20::/64", "192.0.2.2", "fe80::c000:202"},
+		{"10.20.0.0/24", "2001:db8::2", "fe80::ff:fe00:902"},
+		{"fd00:20::/64", "2001:db8::2", "fe80::ff:fe00:902"},
+	} {
+		got := l3.Gateway(netip.MustParsePrefix(tt.prefix), netip.MustParseAddr(tt.vtep), MAC{2, 0, 0, 0, 9, 2})
+		if got != netip.MustParseAddr(tt.want) {
+			t.Errorf("%s by the VTEP %s goes to %s, want %s", tt.prefix, tt.vtep, got, tt.want)
+		}
+	}
+}
+
 // TestSelectPrefixes is what is refused of one path, and why.
 func TestSelectPrefixes(t *testing.T) {
 	a := netip.MustParseAddr

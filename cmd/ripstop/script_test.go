@@ -61,6 +61,7 @@ func TestLoop(t *testing.T)       { script(t, "loop") }
 func TestVXLAN(t *testing.T)      { script(t, "vxlan") }
 func TestEVPN(t *testing.T)       { script(t, "evpn") }
 func TestPrefixes(t *testing.T)   { script(t, "prefixes") }
+func TestPrefixes6(t *testing.T)  { script(t, "prefixes6") }
 func TestEncryption(t *testing.T) { script(t, "encryption") }
 func TestCopies(t *testing.T)     { script(t, "copies") }
 func TestJoin(t *testing.T)       { script(t, "join") }

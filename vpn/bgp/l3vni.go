@@ -297,8 +297,8 @@ func routersOf(s *link.Space, x *netlink.Vxlan, l vpn.L3VNI, want map[netip.Addr
 	four, six := netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 	for vtep, mac := range want {
 		r.want[entry{mac, vtep, true}] = true
-		r.want[entry{mac, l.Gateway(four, vtep), false}] = true
-		r.want[entry{mac, l.Gateway(six, vtep), false}] = true
+		r.want[entry{mac, l.Gateway(four, vtep, mac), false}] = true
+		r.want[entry{mac, l.Gateway(six, vtep, mac), false}] = true
 	}
 	for _, family := range []uint8{unix.AF_BRIDGE, unix.AF_INET, unix.AF_INET6} {
 		all, err := link.Dump(func() ([]netlink.Neigh, error) {

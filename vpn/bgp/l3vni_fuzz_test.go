@@ -113,11 +113,11 @@ func FuzzTypeFive(f *testing.F) {
 			if d.Prefix != d.Prefix.Masked() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.Is4In6() || d.Prefix.Contains(addr("192.0.2.2")) && d.Prefix.Bits() > 24 {
 				t.Errorf("the kernel would get %v", d)
 			}
-			want := vpn.Way{Gateway: host.L3.Gateway(d.Prefix, addr("192.0.2.2")), Device: "vx9"}
+			want := vpn.Way{Gateway: host.L3.Gateway(d.Prefix, addr("192.0.2.2"), s.Routers[addr("192.0.2.2")]), Device: "vx9"}
 			if len(ways) != 1 || ways[0] != want || s.Routers[addr("192.0.2.2")] == (vpn.MAC{}) || s.Routers[addr("192.0.2.2")][0]&1 != 0 {
 				t.Errorf("%v goes to %v with %v", d, ways, s.Routers)
 			}
-			if got := host.L3.Gateway(d.Prefix, addr("192.0.2.2")); got.Is4() != a.Is4() {
+			if got := host.L3.Gateway(d.Prefix, addr("192.0.2.2"), s.Routers[addr("192.0.2.2")]); got.Is4() != a.Is4() {
 				t.Errorf("%v goes by %v", d, got)
 			}
 		}
