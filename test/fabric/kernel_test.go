@@ -4,6 +4,7 @@ package fabric
 
 import (
 	"testing"
+	"time"
 
 	"ripstop/internal/nettest"
 )
@@ -13,6 +14,14 @@ import (
 func TestPrefixesOverMeshOnBridges(t *testing.T) {
 	loadTun(t)
 	prefixesOverMesh(t, "bridge")
+}
+
+// TestOneVLANOnBridges is TestOneVLAN on the kernel's bridges and its WireGuard. The second that
+// a move may cost is of a processor, and not of one that is emulated: there each of the two
+// commands takes longer.
+func TestOneVLANOnBridges(t *testing.T) {
+	loadTun(t)
+	inOneVLAN(t, "bridge", 20*time.Second)
 }
 
 // loadTun does what udev does elsewhere: the VM has none.

@@ -41,6 +41,7 @@ func (d *Driver) makeGateway(s vswitch.AddGateway) error {
 
 // finishGateway sets what may change of a gateway. The mark says that the rest is done.
 func (d *Driver) finishGateway(l netlink.Link, mark link.Alias, g vswitch.Gateway) error {
+	was := vswitch.MAC(l.Attrs().HardwareAddr)
 	// The guard takes the address from the device, and has it before the device is up.
 	if err := d.devices.SetGatewayMAC(l, g.MAC); err != nil {
 		return err
@@ -49,10 +50,37 @@ func (d *Driver) finishGateway(l netlink.Link, mark link.Alias, g vswitch.Gatewa
 	if err != nil {
 		return err
 	}
+	if err := d.seatGateway(l.Attrs().ParentIndex, g, was); err != nil {
+		return err
+	}
 	if err := d.guard.SetGateway(mark.Switch, mark.Gateway, l, g.VLAN); err != nil {
 		return err
 	}
 	return d.devices.SetGateway(l, mark, g)
+}
+
+// seatGateway has the bridge know the address that an anycast gateway has beside the bridge's
+// own, which the VLAN goes with: else what is for the gateway is flooded as for a stranger, and
+// the gateways of all other hosts of the VLAN take it, too.
+func (d *Driver) seatGateway(bridge int, g vswitch.Gateway, was vswitch.MAC) error {
+	at := func(mac vswitch.MAC) *netlink.Neigh {
+		return &netlink.Neigh{
+			LinkIndex: bridge, Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF, State: netlink.NUD_PERMANENT,
+			Vlan: int(g.VLAN), HardwareAddr: mac[:],
+		}
+	}
+	if was.IsAnycast() && was != g.MAC {
+		if err := d.host.NeighDel(at(was)); err != nil && !link.Gone(err) {
+			return fmt.Errorf("remove station %s of the gateway in VLAN %d: %w", was, g.VLAN, err)
+		}
+	}
+	if g.MAC == (vswitch.MAC{}) {
+		return nil
+	}
+	if err := d.host.NeighSet(at(g.MAC)); err != nil {
+		return fmt.Errorf("set station %s of the gateway in VLAN %d: %w", g.MAC, g.VLAN, err)
+	}
+	return nil
 }
 
 func (d *Driver) makeVLANDevice(br netlink.Link, s vswitch.AddGateway) (netlink.Link, error) {

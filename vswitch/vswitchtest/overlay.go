@@ -190,7 +190,7 @@ func (s suite) anycastGateway(t *testing.T) {
 		return vswitch.Overlay{VNI: vni, Local: netip.MustParseAddr("127.0.0.1"), Told: true}
 	}
 	l := s.lab(t, ports{
-		"a":   access(10, "a"),
+		"a": access(10, "a"), "b": access(10, "b"),
 		"vx7": {Kind: vswitch.VXLAN, PVID: 10, MTU: 1450, Security: vswitch.Security{Trusted: true}, Overlay: over(7)},
 		"vx8": {Kind: vswitch.VXLAN, PVID: 20, MTU: 1450, Security: vswitch.Security{Trusted: true}, Overlay: over(8)},
 	})
@@ -212,6 +212,7 @@ func (s suite) anycastGateway(t *testing.T) {
 		if gateways[7] != 0 || gateways[8] != 1 {
 			t.Errorf("%d gateways are told of in the VLAN of the anycast one and %d in that of the host's own, want 0 and 1: %v", gateways[7], gateways[8], stations)
 		}
+		l.sends("a", l.frame("a", vswitch.AnycastMAC(7)), untagged()) // the gateway's alone, or other hosts' would take it as well
 		l.restart()
 	}
 }
