@@ -57,6 +57,14 @@ func (d *daemon) config() *config.Config {
 	return d.current
 }
 
+// running is the configuration that is carried out, and what verbs made beside it.
+func (d *daemon) running() *config.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all, _ := d.objects.Merge(d.current)
+	return all
+}
+
 func (d *daemon) status() v1.Status {
 	s, stands := d.ctl.Status(), d.commit.Now()
 	errs := s.Errs
@@ -101,12 +109,13 @@ func (d *daemon) planFiles(ctx context.Context, files []v1.File) (v1.Plan, error
 	if err := serveNoMoving(c, d.config(), d.made().Moves); err != nil {
 		return v1.Plan{}, err
 	}
-	warnings = append(warnings, d.stale(c)...)
+	former, now := d.running(), d.callers(ctx)
+	warnings = slices.Concat(warnings, d.stale(c), nowPlain(c, former))
 	steps, problems, err := d.ctl.Plan(ctx, d.source(c, d.made()))
 	if err != nil {
 		return v1.Plan{}, err
 	}
-	p := v1.Plan{Steps: []v1.Step{}, Problems: []v1.Object{}, Warnings: warnings}
+	p := v1.Plan{Steps: []v1.Step{}, Problems: []v1.Object{}, Warnings: append(warnings, now.cutOff(steps, former)...)}
 	for _, s := range steps {
 		p.Steps = append(p.Steps, planned(s))
 	}

@@ -17,6 +17,7 @@ import (
 	"ripstop/controller"
 	"ripstop/controller/commit"
 	"ripstop/controller/config"
+	"ripstop/internal/reconcile"
 	"ripstop/lun"
 )
 
@@ -94,8 +95,9 @@ func (d *daemon) applyFiles(ctx context.Context, ask v1.Apply) (v1.Applied, erro
 	ch.Files = unpack(ask.Files)
 	d.change.Lock()
 	defer d.change.Unlock()
+	former, now := d.running(), d.callers(ctx)
 	done, err := d.commit.Apply(ctx, ch)
-	return d.answer(done), refusal(err)
+	return d.answer(done, former, now), refusal(err)
 }
 
 // rollback makes an older revision the configuration.
@@ -106,8 +108,9 @@ func (d *daemon) rollback(ctx context.Context, ask v1.Rollback) (v1.Applied, err
 	}
 	d.change.Lock()
 	defer d.change.Unlock()
+	former, now := d.running(), d.callers(ctx)
 	done, err := d.commit.Rollback(ctx, ask.Revision, ch)
-	return d.answer(done), refusal(err)
+	return d.answer(done, former, now), refusal(err)
 }
 
 // maxWords is how long a comment may be, in bytes, and what a client is called.
@@ -125,9 +128,19 @@ func change(ask v1.Asked) (commit.Change, error) {
 	return commit.Change{By: ask.By, Comment: ask.Comment, Confirm: time.Duration(ask.Confirm) * time.Second}, nil
 }
 
-func (d *daemon) answer(done commit.Done) v1.Applied {
-	a := applied(done.Report)
-	a.Revision, a.Warnings, a.Trial = done.Revision, append(texts(done.Warnings), d.stale(d.config())...), trial(d.commit.Now().Trial)
+// answer tells what a change did of a host that was as former says and was reached as
+// before says.
+func (d *daemon) answer(done commit.Done, former *config.Config, before callers) v1.Applied {
+	a, now := applied(done.Report), d.config()
+	a.Revision, a.Warnings, a.Trial = done.Revision, append(texts(done.Warnings), d.stale(now)...), trial(d.commit.Now().Trial)
+	if a.RolledBack || a.Trial != nil {
+		return a
+	}
+	steps := make([]reconcile.Step, len(done.Report.Outcomes))
+	for i, o := range done.Report.Outcomes {
+		steps[i] = o.Step
+	}
+	a.Warnings = slices.Concat(a.Warnings, nowPlain(now, former), before.cutOff(steps, former))
 	return a
 }
 

@@ -56,6 +56,7 @@ func TestReachTrace(t *testing.T) { script(t, "reachtrace") }
 func TestBound(t *testing.T)      { script(t, "bound") }
 func TestUserStack(t *testing.T)  { script(t, "userstack") }
 func TestCapture(t *testing.T)    { script(t, "capture") }
+func TestCutOffs(t *testing.T)    { script(t, "cutoff") }
 func TestConfirm(t *testing.T)    { script(t, "confirm") }
 func TestLoop(t *testing.T)       { script(t, "loop") }
 func TestVXLAN(t *testing.T)      { script(t, "vxlan") }
