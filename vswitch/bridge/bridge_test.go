@@ -112,7 +112,10 @@ func TestInspectAndRepair(t *testing.T) {
 	if err != nil || len(c.Ports) != 2 || c.Ports[0].Port != "a" || c.Ports[0].RxFrames < 2 || c.Ports[0].TxFrames < 2 {
 		t.Errorf("counters %+v, %v", c, err)
 	}
+	want.Switches["lab"].Gateways["green"] = vswitch.Gateway{VLAN: 20, Addresses: []netip.Prefix{netip.MustParsePrefix("10.20.0.1/24")}, MAC: vswitch.AnycastMAC(7)}
+	apply(t, d, want)
 	for _, damage := range []string{
+		"bridge fdb del 02:72:73:00:00:07 dev lab self vlan 20",
 		"bridge vlan del dev a vid 10",
 		"bridge vlan add dev a vid 77",
 		"bridge vlan add dev a vid 77 untagged",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -78,6 +79,10 @@ func (d *Driver) switchSeen(name string, sw device.Switch, br *netlink.Bridge, m
 		}
 		out.Ports[name] = p
 	}
+	known, err := d.seated(br, sw)
+	if err != nil {
+		return vswitch.Switch{}, err
+	}
 	for name, found := range sw.Gateways {
 		g := found.Gateway
 		v, ok := found.Link.(*netlink.Vlan)
@@ -86,10 +91,34 @@ func (d *Driver) switchSeen(name string, sw device.Switch, br *netlink.Bridge, m
 			if !gateways[name] {
 				g.MTU = vswitch.Damaged
 			}
+			if g.MAC.IsAnycast() && !known[seat{g.VLAN, g.MAC}] {
+				g.MAC = vswitch.MAC{} // the bridge does not have it, though the device does
+			}
 		}
 		out.Gateways[name] = g
 	}
 	return out, nil
+}
+
+// seated is which addresses a bridge knows as its own; none where no gateway has one that it
+// has to be told.
+func (d *Driver) seated(br *netlink.Bridge, sw device.Switch) (map[seat]bool, error) {
+	known := map[seat]bool{}
+	if !slices.ContainsFunc(slices.Collect(maps.Values(sw.Gateways)), func(g device.Gateway) bool { return g.MAC.IsAnycast() }) {
+		return known, nil
+	}
+	all, err := link.Dump(func() ([]netlink.Neigh, error) {
+		return d.host.NeighListExecute(netlink.Ndmsg{Family: unix.AF_BRIDGE, Index: uint32(br.Index)})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of bridge %q: %w", br.Name, err)
+	}
+	for _, n := range all {
+		if len(n.HardwareAddr) == len(vswitch.MAC{}) && n.LinkIndex == br.Index {
+			known[seat{uint16(n.Vlan), vswitch.MAC(n.HardwareAddr)}] = true
+		}
+	}
+	return known, nil
 }
 
 // like tells whether a port's VLANs are those that the guard lets in, and its
