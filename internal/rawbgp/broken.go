@@ -21,22 +21,24 @@ func Broken() map[string][]byte {
 		"length 0":                   append(bytes.Repeat([]byte{0xff}, 16), 0, 0, 2),
 		"length 18":                  append(bytes.Repeat([]byte{0xff}, 16), 0, 18, 2),
 		"length 65535":               append(bytes.Repeat([]byte{0xff}, 16), 0xff, 0xff, 2),
-		"unknown kind":               Message(9, nil),
-		"kind 0":                     Message(0, []byte{1, 2, 3}),
+		"unknown kind":               Message(9, nil),             // ends gobgp v4.3.0
+		"kind 0":                     Message(0, []byte{1, 2, 3}), // as well
 		"second open":                Open(64514, 90, Capabilities()),
 		"keepalive with a body":      Message(KindKeepalive, []byte{1}),
 		"notification without body":  Message(KindNotification, nil),
 		"update of no bytes":         Message(KindUpdate, nil),
 		"update of one byte":         Message(KindUpdate, []byte{0}),
-		"withdrawn beyond the end":   Message(KindUpdate, []byte{0xff, 0xff, 0, 0}), // CVE-2026-37462
+		"withdrawn beyond the end":   Message(KindUpdate, []byte{0xff, 0xff, 0, 0}),
+		"withdrawn beyond its field": Message(KindUpdate, []byte{0, 1, 24, 10, 1, 2}),        // CVE-2026-37462
+		"attribute beyond its field": Message(KindUpdate, []byte{0, 0, 0, 3, 0x40, 1, 1, 0}), // CVE-2026-37462
 		"attributes beyond the end":  Message(KindUpdate, []byte{0, 0, 0xff, 0xff}),
 		"attribute beyond the end":   Update(nil, []byte{0x40, 1, 200, 0}, net16),
 		"attribute header cut":       Update(nil, []byte{0x40}, net16),
 		"attribute length cut":       Update(nil, []byte{0x50, 1, 0}, net16),
 		"prefix of 33 bits":          Update(nil, ok, []byte{33, 10, 60, 0, 0, 0}),
 		"prefix of 255 bits":         Update(nil, ok, []byte{255, 10}),
-		"prefix cut":                 Update(nil, ok, []byte{24, 10}),  // CVE-2026-37462
-		"withdrawn prefix cut":       Update([]byte{24, 10}, nil, nil), // CVE-2026-37462
+		"prefix cut":                 Update(nil, ok, []byte{24, 10}),
+		"withdrawn prefix cut":       Update([]byte{24, 10}, nil, nil),
 		"no attributes":              Update(nil, nil, net16),
 		"no next hop":                Update(nil, ok[:11], net16),
 		"origin 7":                   Update(nil, append(Attribute(0x40, 1, 7), ok[4:]...), net16),
@@ -65,15 +67,20 @@ func Broken() map[string][]byte {
 		"PMSI of no bytes":           Update(nil, with(Attribute(0xc0, 22)), net16),
 		"tunnel encapsulation cut":   Update(nil, with(Attribute(0xc0, 23, 0, 8, 0, 200, 1)), net16),
 		"tunnel encapsulation sub":   Update(nil, with(Attribute(0xc0, 23, 0, 8, 0, 2, 1, 200)), net16),
-		"IPv6 extended cut":          Update(nil, with(Attribute(0xc0, 25, 1)), net16), // CVE-2026-37461
+		"IPv6 extended cut":          Update(nil, with(Attribute(0xc0, 25, 1)), net16),
+		"IPv6 extended of 8 bytes":   Update(nil, with(Attribute(0xc0, 25, 0, 2, 0, 0, 0, 0, 0, 0)), net16), // CVE-2026-37461
 		"AIGP cut":                   Update(nil, with(Attribute(0x80, 26, 1, 0, 3)), net16),
 		"AIGP of no bytes":           Update(nil, with(Attribute(0x80, 26)), net16),
+		"AIGP beyond the end":        Update(nil, with(Attribute(0x80, 26, 1, 0, 200, 1)), net16), // CVE-2026-7735
+		"AIGP metric of 1 byte":      Update(nil, with(Attribute(0x80, 26, 1, 0, 4, 9)), net16),   // CVE-2026-7735
 		"AIGP length 0":              Update(nil, with(Attribute(0x80, 26, 1, 0, 0)), net16),
 		"large communities cut":      Update(nil, with(Attribute(0xc0, 32, 1, 2, 3)), net16),
 		"link state cut":             Update(nil, with(Attribute(0x80, 29, 4, 2, 0, 200)), net16),
 		"prefix SID cut":             Update(nil, with(Attribute(0xc0, 40, 5, 0, 200)), net16),
 		"prefix SID sub cut":         Update(nil, with(Attribute(0xc0, 40, 5, 0, 4, 0, 1, 0, 200)), net16),
-		"unknown well-known":         Update(nil, with(Attribute(0x40, 250, 1)), net16), // CVE-2026-41642
+		"prefix SID unknown sub":     Update(nil, with(Attribute(0xc0, 40, 5, 0, 4, 0, 9, 0, 0)), net16),   // CVE-2026-7734
+		"prefix SID sub beyond":      Update(nil, with(Attribute(0xc0, 40, 5, 0, 4, 0, 9, 0, 200)), net16), // CVE-2026-7734
+		"unknown well-known":         Update(nil, with(Attribute(0x40, 250, 1)), net16),                    // CVE-2026-41642
 		"unknown optional":           Update(nil, with(Attribute(0xc0, 250, 1)), net16),
 		"flags of origin wrong":      Update(nil, append(Attribute(0xc0, 1, 0), ok[4:]...), net16),
 		"zeroes of 4000 bytes":       Update(nil, long(250, 4000), nil),
