@@ -52,6 +52,9 @@ func (p *Process) LogEnd(n int) string {
 	return text[max(0, len(text)-n):]
 }
 
+// PID is the process's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Exited is closed when the process has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -71,6 +72,20 @@ func (h *host) serve() {
 func (h *host) end(s syscall.Signal) {
 	h.t.Helper()
 	h.proc.End(s)
+}
+
+// memory is the most that the daemon has taken, in bytes.
+func (h *host) memory() (n int) {
+	h.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.proc.PID()))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(status), "VmHWM:")
+	if _, err := fmt.Sscanf(after, "%d kB", &n); err != nil {
+		h.t.Fatalf("%v in\n%s", err, status)
+	}
+	return n << 10
 }
 
 // apply has the daemon carry a file out.

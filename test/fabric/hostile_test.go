@@ -71,7 +71,11 @@ func missing(log string) (lost []int) {
 func TestHostileNeighbors(t *testing.T) {
 	w, a, b, _, file := hosts(t, "full")
 	broken, opens := rawbgp.Broken(), rawbgp.BrokenOpens()
-	const storms, flaps = 40, 300
+	const (
+		storms, again = 20, 3 // each neighbor's session, and how often
+		flaps         = 300
+		most          = 512 << 20 // bytes; it is 200 MiB
+	)
 	h := &hostile{t: t}
 	var neighbors strings.Builder
 	own := []string{"10.30.0.2/24", "10.30.0.254/24"}
@@ -118,11 +122,13 @@ func TestHostileNeighbors(t *testing.T) {
 		}
 		return nlri
 	}
-	for range storms {
-		c := h.session()
-		c.Write(rawbgp.Update(nil, ok, many(0, 400))) // it breaks right after
-		c.Close()
-		h.next++
+	first := h.next
+	for range again {
+		for h.next = first; h.next < first+storms; h.next++ {
+			c := h.session()
+			c.Write(rawbgp.Update(nil, ok, many(0, 400))) // it breaks right after
+			c.Close()
+		}
 	}
 	d.goes("after a storm of sessions")
 	c := h.session()
@@ -148,6 +154,9 @@ func TestHostileNeighbors(t *testing.T) {
 	}
 	d.goes("in the end")
 	d.end()
+	if took := b.memory(); took > most {
+		t.Errorf("the daemon of host b took %d MiB", took>>20)
+	}
 	ping.End(syscall.SIGINT)
 	if lost := missing(ping.Log()); len(lost) > 0 {
 		t.Errorf("no answer to the pings %v: %s", lost, ping.LogEnd(300))
