@@ -11,7 +11,7 @@ import (
 )
 
 // patience is how long a process that a test has started may take to begin or to end.
-const patience = 60 * time.Second
+const patience = 180 * time.Second
 
 // Process is a program that a test has started. It ends with the test's process at the
 // latest. A nil one is gone, and printed nothing.

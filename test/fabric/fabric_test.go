@@ -76,8 +76,8 @@ func reaches(t *testing.T, netns, to string) {
 	nettest.Eventually(t, limit, netns+" reaches "+to, func() bool { return pings(netns, to) })
 }
 
-func pings(netns, to string) bool {
-	return exec.Command("ip", "netns", "exec", netns, "ping", "-c1", "-W1", to).Run() == nil
+func pings(netns, to string, more ...string) bool {
+	return exec.Command("ip", append([]string{"netns", "exec", netns, "ping", "-c1", "-W1", to}, more...)...).Run() == nil
 }
 
 // endpointOf is where a host thinks that another one is.

@@ -13,7 +13,9 @@ import (
 // and the mesh on its WireGuard.
 func TestPrefixesOverMeshOnBridges(t *testing.T) {
 	loadTun(t)
-	prefixesOverMesh(t, "bridge")
+	// The kernel ends the session of a daemon that is killed; and a machine that is emulated
+	// stands still for seconds.
+	prefixesOverMesh(t, "bridge", "90s")
 }
 
 // TestOneVLANOnBridges is TestOneVLAN on the kernel's bridges and its WireGuard. The second that
