@@ -25,6 +25,8 @@ type Host struct {
 	PrivateKey func(path string) (vpn.Secret, error)     // read, or made when absent
 	LookupUser func(name string) (uid string, err error) // decimal uid of a user name
 
+	VNIFree func(vpn.L3VNI) error // who else has what the host would route in, nil when nobody has
+
 	// TunnelMTU is the MTU that a tunnel gets from its own MTU, addresses, and its peers'
 	// endpoints, and Carries the one of the ways to other hosts: and how it comes about.
 	TunnelMTU func(name string, t vpn.Tunnel) (mtu int, why string)

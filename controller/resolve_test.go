@@ -45,6 +45,7 @@ func fakeHost(secrets map[string]string) Host {
 			}
 			return vpn.NewSecret(vpn.Key{1}), nil
 		},
+		VNIFree:   func(vpn.L3VNI) error { return nil },
 		TunnelMTU: func(_ string, t vpn.Tunnel) (int, string) { return cmp.Or(t.MTU, 1420), "by a riddle" },
 		Carries:   func(netip.Addr, []netip.Addr) (int, string) { return 1500, "1500 (a wire)" },
 		LookupUser: func(name string) (string, error) {

@@ -95,9 +95,16 @@ func (r *resolver) l3(c *config.L3VNI) *vpn.L3VNI {
 		r.problem(vpn.L3Object(c.VNI), fmt.Errorf("tunnel %q has no address on this host that could be its VTEP: give the host one, or a vtep", c.End.Tunnel))
 		return nil
 	}
+	out := &vpn.L3VNI{VNI: c.VNI, VTEP: local, Port: cmp.Or(c.End.Port, vswitch.VXLANPort)}
+	// Said before a VNI that works is left for one that cannot be had.
+	if err := r.host.VNIFree(*out); err != nil {
+		r.problem(vpn.L3Object(c.VNI), err)
+		return nil
+	}
 	mtu, why := r.inner(&c.End, true)
 	r.follow(vpn.L3Object(c.VNI), &c.End, why)
-	return &vpn.L3VNI{VNI: c.VNI, VTEP: local, Port: cmp.Or(c.End.Port, vswitch.VXLANPort), MTU: mtu}
+	out.MTU = mtu
+	return out
 }
 
 // evpn tells whether hosts tell each other where stations are.

@@ -223,4 +223,10 @@ bgp:
 			t.Errorf("%q: clamped are %v", tt.end, got)
 		}
 	}
+	h := fakeHost(map[string]string{})
+	h.VNIFree = func(l vpn.L3VNI) error { return fmt.Errorf("VNI %d is that of another", l.VNI) }
+	d, ps := Resolve(parse(t, strings.Replace(file, "END", "", 1)), h)
+	if len(ps) != 1 || ps[0].Object != "l3vni/10999" || d.BGP.L3 != nil || len(d.BGP.Prefixes)+len(d.BGP.L3Import) > 0 {
+		t.Errorf("with the VNI taken: %+v, %v", d.BGP, ps)
+	}
 }

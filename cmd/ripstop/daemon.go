@@ -98,6 +98,7 @@ func open(ctx context.Context, g *global, log *slog.Logger) (*daemon, error) {
 		ReadSecret: config.ReadSecret,
 		PrivateKey: config.PrivateKey,
 		LookupUser: lookupUser,
+		VNIFree:    d.drivers.bgp.Free,
 		TunnelMTU:  func(name string, t vpn.Tunnel) (int, string) { return d.drivers.vpn.Fit(ctx, name, t) },
 		Carries:    d.drivers.vpn.Carries,
 	}

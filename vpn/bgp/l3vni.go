@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -106,7 +107,7 @@ func (d *Driver) makeL3(l vpn.L3VNI) (*netlink.Vxlan, error) {
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return nil, errors.New("this kernel has no VXLAN: load the module vxlan")
 	case errors.Is(err, unix.EEXIST):
-		return nil, fmt.Errorf("VNI %d or the name %s is taken by another device of this host: `ip -d link show type vxlan` lists them", l.VNI, l.Device())
+		return nil, cmp.Or(d.Free(l), fmt.Errorf("VNI %d is taken by another device of this host: `ip -d link show type vxlan` lists them", l.VNI))
 	case err != nil:
 		return nil, fmt.Errorf("make VXLAN device: %w", err)
 	}
@@ -126,6 +127,36 @@ func (d *Driver) makeL3(l vpn.L3VNI) (*netlink.Vxlan, error) {
 		err = fmt.Errorf("VXLAN device %s went away while it was made", l.Device())
 	}
 	return made, err
+}
+
+// Free tells which device that is not ripstop's has the VNI or the name of the one that is
+// wanted: what the kernel would say when the former one is gone. It is nil where none has.
+func (d *Driver) Free(want vpn.L3VNI) error {
+	all, err := d.kernel.Links()
+	has := func(l netlink.Link) bool { x, ok := l3Link(l); return ok && observeL3(x).Live(want) }
+	if err != nil || slices.ContainsFunc(all, has) {
+		return err
+	}
+	for _, other := range all {
+		name := other.Attrs().Name
+		if _, ours := link.ParseAlias(other.Attrs().Alias); ours || link.HalfMade(other, want.Device()) {
+			continue
+		}
+		x, ok := other.(*netlink.Vxlan)
+		switch {
+		case ok && x.VxlanId == int(want.VNI) && x.Port == int(want.Port) && ofIPv6(x) == want.VTEP.Is6():
+			return fmt.Errorf("VNI %d is that of the device %s, which is not ripstop's: choose another vni, or remove it (ip link del dev %s)", want.VNI, name, name)
+		case name == want.Device():
+			return fmt.Errorf("the name of its device, %s, is that of a link which is not ripstop's: choose another vni, or rename the link", name)
+		}
+	}
+	return nil
+}
+
+// ofIPv6 tells whether a device is one for VTEPs of IPv6, which may have a VNI that one for
+// IPv4 has.
+func ofIPv6(x *netlink.Vxlan) bool {
+	return cmp.Or(len(x.SrcAddr), len(x.Group)) == net.IPv6len
 }
 
 // delL3 removes the device, and with it all that goes through it.

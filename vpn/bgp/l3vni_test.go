@@ -270,14 +270,32 @@ func TestTakenVNI(t *testing.T) {
 	want := l3("10.20.0.0/24")
 	l.apply(vpn.BGP{Speaker: want.Speaker})
 	err := l.driver.Do(t.Context(), vpn.AddL3VNI{L3VNI: *want.L3})
-	if err == nil || !strings.Contains(err.Error(), "l3vni/9: VNI 9 or the name vx9 is taken by another device") {
+	if err == nil || !strings.Contains(err.Error(), "l3vni/9: VNI 9 is that of the device mine, which is not ripstop's: ") {
 		t.Errorf("got %v", err)
 	}
 	err = l.driver.Do(t.Context(), vpn.AnnouncePrefix{Prefix: prefix("10.20.0.0/24")})
 	if err == nil || !strings.Contains(err.Error(), "there is no l3vni to announce it in") {
 		t.Errorf("got %v", err)
 	}
+	// What the kernel gives all the same is free: another port, and the other IP version.
+	for _, c := range []struct {
+		vtep string
+		port uint16
+		free bool
+	}{{"192.0.2.7", 4789, false}, {"192.0.2.1", 4790, true}, {"fd00::1", 4789, true}} {
+		if err := l.driver.Free(vpn.L3VNI{VNI: 9, VTEP: addr(c.vtep), Port: c.port}); (err == nil) != c.free {
+			t.Errorf("VTEP %s, port %d: %v", c.vtep, c.port, err)
+		}
+	}
 	run(t, "ip", "link", "del", "mine")
+	run(t, "ip", "link", "add", "vx9", "type", "bridge")
+	if err := l.driver.Free(*want.L3); err == nil || !strings.Contains(err.Error(), "the name of its device, vx9, is that of a link") {
+		t.Errorf("got %v", err)
+	}
+	run(t, "ip", "link", "del", "vx9")
 	l.apply(want)
+	if err := l.driver.Free(*want.L3); err != nil {
+		t.Errorf("its own: %v", err)
+	}
 	l.apply(vpn.BGP{})
 }
