@@ -342,6 +342,9 @@ func (j *judge) harm(p netip.Prefix, table uint32, ways []Way) string {
 	if what, ok := j.bgp.Prefixes[p]; ok {
 		return fmt.Sprintf("this host announces it itself (%s)", what)
 	}
+	if p.IsSingleIP() && j.around.own[p.Addr()] {
+		return "is an address of this host, too: let one of the two have it"
+	}
 	if j.around.others[Destination{table, p}] {
 		return fmt.Sprintf("the host has another route to it: ip route show %s table %d", p, table)
 	}

@@ -123,6 +123,7 @@ func TestSelect(t *testing.T) {
 	p, a := netip.MustParsePrefix, netip.MustParseAddr
 	around := NewAround([]KernelRoute{
 		{Prefix: p("10.10.0.1/32"), Table: 255, Local: true},
+		{Prefix: p("10.98.0.7/32"), Table: 255, Local: true},
 		{Prefix: p("10.10.0.0/24"), Table: Main, Connected: true, Ways: []Way{{Device: "blue"}}},
 		{Prefix: p("10.30.0.0/24"), Table: Main, Connected: true, Ways: []Way{{Device: "san"}}},
 		{Prefix: p("10.80.0.0/16"), Table: Main, Ways: []Way{{Device: "site"}}}, // a tunnel's allowed IP
@@ -158,6 +159,8 @@ func TestSelect(t *testing.T) {
 		{"too long for its filter", "tor1", "198.51.100.128/25", "10.10.0.254", ""},
 		{"somebody else's route", "tor1", "198.51.100.0/24", "10.10.0.254", "another route to it"},
 		{"own announcement", "tor1", "10.99.0.7/32", "10.10.0.254", "this host announces it itself (the file)"},
+		{"own address", "tor1", "10.10.0.1/32", "10.10.0.254", "is an address of this host, too"},
+		{"own address in no network", "tor1", "10.98.0.7/32", "10.10.0.254", "is an address of this host, too"},
 		{"own network", "tor1", "10.10.0.0/25", "10.10.0.254", "the host's own on blue"},
 		{"other own network", "tor1", "10.30.0.128/25", "10.10.0.254", "the host's own on san"},
 		{"tunnel", "tor1", "10.80.1.0/24", "10.10.0.254", "the host's own on site"},

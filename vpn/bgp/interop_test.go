@@ -47,11 +47,16 @@ router bgp 64513
   network 10.66.0.0/16
   network 10.10.0.128/25
   network 10.10.0.254/32
+  network 10.10.0.1/32
+  network 10.98.0.7/32
+  network 10.78.0.0/24
   network 0.0.0.0/0
   no neighbor fd00:10::1 activate
  exit-address-family
  address-family ipv6 unicast
   network fd00:50::1/128
+  network fd00:78::/64
+  network fd00:98::7/128
   neighbor fd00:10::1 activate
  exit-address-family
 `
@@ -60,9 +65,17 @@ router bgp 64513
 // would do harm.
 func TestFRR(t *testing.T) {
 	hostLink(t, "blue", "tor1", "10.10.0.1/24 fd00:10::1/64", "10.10.0.254/24 fd00:10::fe/64", "10.50.0.1/32", "fd00:50::1/128")
+	for _, p := range []string{"10.98.0.7/32", "fd00:98::7/128"} {
+		run(t, "ip", "address", "add", p, "dev", "lo")
+		t.Cleanup(func() { run(t, "ip", "address", "del", p, "dev", "lo") })
+	}
+	run(t, "ip", "route", "add", "10.78.0.0/16", "via", "10.10.0.254")
+	run(t, "ip", "route", "add", "fd00:78::/32", "via", "fd00:10::fe")
 	l := speak(t, host(map[string]vpn.Neighbor{
 		"tor1": {Address: addr("10.10.0.254"), ASN: 64513},
 		"six":  {Address: addr("fd00:10::fe"), ASN: 64513},
+		"far":  {Address: addr("10.78.0.9"), ASN: 64519, Multihop: 4},
+		"far6": {Address: addr("fd00:78::9"), ASN: 64519, Multihop: 4},
 	}, vpn.Filter{Reject: true, Prefix: prefix("10.66.0.0/16"), Longest: 32},
 		vpn.Filter{Prefix: prefix("10.51.0.0/16"), Longest: 16, Table: 100},
 		accept("10.0.0.0/8", 32), accept("fd00::/8", 128)))
@@ -80,6 +93,14 @@ func TestFRR(t *testing.T) {
 	l.route("10.10.0.128/25", "tor1", "lies in 10.10.0.0/24, which is the host's own on blue")
 	l.route("10.10.0.254/32", "tor1", "the host's own")
 	l.route("0.0.0.0/0", "tor1", "default: true")
+	for _, own := range []struct{ prefix, neighbor string }{{"10.10.0.1/32", "tor1"}, {"10.98.0.7/32", "tor1"}, {"fd00:98::7/128", "six"}} {
+		l.route(own.prefix, own.neighbor, "is an address of this host")
+		l.kernelHas(own.prefix, "main")
+	}
+	l.route("10.78.0.0/24", "tor1", "would replace the way to the neighbor far itself")
+	l.kernelHas("10.78.0.0/24", "main")
+	l.route("fd00:78::/64", "six", "would replace the way to the neighbor far6 itself")
+	l.kernelHas("fd00:78::/64", "main")
 	n := l.neighbor("tor1")
 	if n.Sent != 2 || n.Received < 6 || !n.Graceful || n.Accepted != 2 || n.Used != 2 || n.Hold != 90*time.Second || n.RouterID != "10.10.0.254" {
 		t.Errorf("got %+v", n)
