@@ -138,7 +138,7 @@ func (d *Driver) session(n vpn.Neighbor) vpn.Session {
 	if s == nil {
 		return vpn.Session{State: "idle"}
 	}
-	out := vpn.Session{State: stateName(s.state), Reason: s.why}
+	out := vpn.Session{State: stateName(s.state), Reason: numbered(s.why, n.ASN, d.have.Speaker.ASN)}
 	if s.state == bgp.BGP_FSM_ESTABLISHED {
 		out.Since, out.Reason = s.since, ""
 	}
@@ -390,7 +390,11 @@ func (d *Driver) peer(m *apiutil.WatchEventMessage_PeerEvent) {
 			time.AfterFunc(most, d.hurry)
 		}
 	}
-	if why := reason(now); why != "" && s.state != bgp.BGP_FSM_ESTABLISHED {
+	why := reason(now)
+	if was == bgp.BGP_FSM_OPENCONFIRM && now.DisconnectReason == api.PeerState_DISCONNECT_REASON_INVALID_MSG {
+		why = refused // gobgp reads no notification in this state
+	}
+	if why != "" && s.state != bgp.BGP_FSM_ESTABLISHED {
 		s.why = why
 	}
 	limits := now.AdminState == api.PeerState_ADMIN_STATE_PFX_CT || s.crowded != ""
@@ -408,7 +412,7 @@ func (d *Driver) peer(m *apiutil.WatchEventMessage_PeerEvent) {
 	if was != bgp.BGP_FSM_ESTABLISHED && s.state == bgp.BGP_FSM_ESTABLISHED {
 		s.dead = false
 	}
-	why := s.why
+	why = s.why
 	d.told.Unlock()
 	if !changed {
 		return

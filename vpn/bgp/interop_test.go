@@ -2,9 +2,14 @@ package bgp
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
 	"ripstop/vpn"
 )
@@ -144,7 +149,7 @@ func TestFRR(t *testing.T) {
 // the traffic; the better one wins, and the other takes over.
 func TestBIRD(t *testing.T) {
 	hostLink(t, "blue", "tor1", "10.10.0.1/24 fd00:10::1/64", "10.10.0.254/24 fd00:10::fe/64")
-	hostLink(t, "san", "tor2", "10.30.0.1/24", "10.30.0.254/24")
+	hostLink(t, "san", "tor2", "10.30.0.1/24 fd00:30::1/64", "10.30.0.254/24 fd00:30::fe/64")
 	const config = `
 router id ROUTER;
 protocol device {}
@@ -160,20 +165,23 @@ protocol bgp host {
 	fill := func(router, only, host, prepend string) string {
 		return strings.NewReplacer("ROUTER", router, "ONLY", only, "HOST", host, "PREPEND", prepend).Replace(config)
 	}
-	six := strings.Replace(fill("10.10.0.254", "1", "fd00:10::1", ""), "ipv4 { import", "ipv6 { import", 1)
-	six = strings.Replace(six[strings.Index(six, "protocol bgp"):], "bgp host", "bgp host6", 1)
+	six := func(host string) string {
+		out := strings.Replace(fill("", "", host, ""), "ipv4 { import", "ipv6 { import", 1)
+		return strings.Replace(out[strings.Index(out, "protocol bgp"):], "bgp host", "bgp host6", 1)
+	}
 	l := speak(t, host(map[string]vpn.Neighbor{
 		"tor1": {Address: addr("10.10.0.254"), ASN: 64513},
 		"six":  {Address: addr("fd00:10::fe"), ASN: 64513},
 		"tor2": {Address: addr("10.30.0.254"), ASN: 64513},
+		"six2": {Address: addr("fd00:30::fe"), ASN: 64513},
 	}, accept("10.0.0.0/8", 24), accept("fd00::/8", 64)))
-	show1 := startBIRD(t, "tor1", fill("10.10.0.254", "1", "10.10.0.1", "")+six)
-	show2 := startBIRD(t, "tor2", fill("10.30.0.254", "2", "10.30.0.1", ""))
-	l.established("tor1", "tor2", "six")
+	show1 := startBIRD(t, "tor1", fill("10.10.0.254", "1", "10.10.0.1", "")+six("fd00:10::1"))
+	show2 := startBIRD(t, "tor2", fill("10.30.0.254", "2", "10.30.0.1", "")+six("fd00:30::1"))
+	l.established("tor1", "tor2", "six", "six2")
 	l.kernelHas("10.50.0.0/16", "main", "nexthop via 10.10.0.254", "nexthop via 10.30.0.254")
 	l.kernelHas("10.51.0.0/16", "main", "via 10.10.0.254")
 	l.kernelHas("10.52.0.0/16", "main", "via 10.30.0.254")
-	l.kernelHas("fd00:50::/64", "main", "via fd00:10::fe")
+	l.kernelHas("fd00:50::/64", "main", "nexthop via fd00:10::fe", "nexthop via fd00:30::fe")
 	for _, show := range []func(...string) string{show1, show2} {
 		eventually(t, "BIRD learns the host's prefixes and no others", func() (bool, string) {
 			out := show("show", "route", "protocol", "host")
@@ -187,22 +195,31 @@ protocol bgp host {
 
 	// A session that ends leaves the other way.
 	show2("disable", "host")
+	l.waits("tor2", "the neighbor ended the session")
 	l.kernelHas("10.52.0.0/16", "main")
 	if out := kernelRoute(t, "10.50.0.0/16", "main"); !strings.Contains(out, "via 10.10.0.254") || strings.Contains(out, "10.30.0.254") {
 		t.Errorf("one way is left: %q", out)
 	}
-	l.waits("tor2", "the neighbor ended the session")
 	show2("enable", "host")
 	l.kernelHas("10.50.0.0/16", "main", "nexthop via 10.10.0.254", "nexthop via 10.30.0.254")
 	if s := l.neighbor("tor1").Session; s.State != vpn.Established {
 		t.Errorf("the other session: %+v", s)
 	}
+	show1("disable", "host6")
+	eventually(t, "one way of IPv6 is left", func() (bool, string) {
+		out := kernelRoute(t, "fd00:50::/64", "main")
+		return strings.Contains(out, "via fd00:30::fe") && !strings.Contains(out, "fd00:10::fe"), out
+	})
+	show1("enable", "host6")
+	l.kernelHas("fd00:50::/64", "main", "nexthop via fd00:10::fe", "nexthop via fd00:30::fe")
 }
 
 // TestProofs: what TCP MD5, TTL security, the autonomous system and a neighbor
-// that is away do to a session, each with a reason, and healed without a restart.
+// that is away do to a session with FRR (tor1) and with BIRD (tor2), each with a
+// reason, and healed without a restart.
 func TestProofs(t *testing.T) {
 	hostLink(t, "blue", "tor1", "10.10.0.1/24", "10.10.0.254/24", "10.50.0.1/32")
+	hostLink(t, "san", "tor2", "10.30.0.1/24", "10.30.0.254/24")
 	const config = `
 router bgp 64513
  bgp router-id 10.10.0.254
@@ -214,35 +231,87 @@ router bgp 64513
   network 10.50.0.1/32
  exit-address-family
 `
-	good := vpn.Neighbor{Address: addr("10.10.0.254"), ASN: 64513, Password: "sesame", Hops: 1}
-	l := speak(t, host(map[string]vpn.Neighbor{
-		"tor1": good,
+	bird := func(asn, security string) string {
+		return strings.NewReplacer("ASN", asn, "SECURITY", security).Replace(`
+router id 10.30.0.254;
+protocol device {}
+protocol static four { ipv4; route 10.60.0.0/16 blackhole; }
+protocol bgp host {
+	local as 64513;
+	neighbor 10.30.0.1 as ASN;
+	password "sesame";
+	ttl security SECURITY;
+	connect delay time 1; connect retry time 1; error wait time 1, 2;
+	ipv4 { import all; export all; };
+}
+`)
+	}
+	good := map[string]vpn.Neighbor{
+		"tor1": {Address: addr("10.10.0.254"), ASN: 64513, Password: "sesame", Hops: 1, Hold: 90 * time.Second, PrefixLimit: 1000},
+		"tor2": {Address: addr("10.30.0.254"), ASN: 64513, Password: "sesame", Hops: 1, Hold: 90 * time.Second, PrefixLimit: 1000},
+	}
+	l := &lab{T: t}
+	l.begin(Options{patience: patience{bgp.BGP_FSM_OPENSENT: 5 * time.Second, bgp.BGP_FSM_OPENCONFIRM: 10 * time.Second}})
+	l.apply(host(map[string]vpn.Neighbor{
+		"tor1": good["tor1"], "tor2": good["tor2"],
 		"away": {Address: addr("10.10.0.99"), ASN: 64513},
 	}, accept("10.0.0.0/8", 32)))
+	both := func(reason string) {
+		t.Helper()
+		l.waits("tor1", reason)
+		l.waits("tor2", reason)
+	}
 	f := startFRR(t, "tor1", config)
-	l.waits("tor1", "ttl-security") // its packets have another TTL than 255
+	show := startBIRD(t, "tor2", bird("64512", "off"))
+	reconfigure := func(asn, security string) {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "bird.conf")
+		if err := os.WriteFile(path, []byte(bird(asn, security)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out := show("configure", `"`+path+`"`); !strings.Contains(out, "Reconfig") {
+			t.Fatalf("BIRD takes no other configuration: %s", out)
+		}
+	}
+	// The neighbors' packets have another TTL than 255, and the kernel drops them.
+	eventually(t, "packets are dropped for their TTL", func() (bool, string) {
+		out := run(t, "nstat", "-asz", "TcpExtTCPMinTTLDrop")
+		return !regexp.MustCompile(`TCPMinTTLDrop +0 `).MatchString(out), out
+	})
+	both("look at password and ttl-security")
 	f.show("configure terminal", "router bgp 64513", "neighbor 10.10.0.1 ttl-security hops 1")
-	l.established("tor1")
+	reconfigure("64512", "on")
+	l.established("tor1", "tor2")
 	l.route("10.50.0.1/32", "tor1", "used")
+	l.route("10.60.0.0/16", "tor2", "used")
 	l.waits("away", "connect to 10.10.0.99 port 179: ")
 
 	with := func(change func(*vpn.Neighbor)) {
 		t.Helper()
 		want := l.want.Clone()
-		n := good
-		n.Hold, n.PrefixLimit = 90*time.Second, 1000
-		change(&n)
-		want.Neighbors["tor1"] = n
+		for name, n := range good {
+			change(&n)
+			want.Neighbors[name] = n
+		}
 		l.apply(want)
 	}
 	with(func(n *vpn.Neighbor) { n.Password = "wrong" })
 	l.kernelHas("10.50.0.1/32", "main")
-	l.waits("tor1", "look at password")
+	l.kernelHas("10.60.0.0/16", "main")
+	both("look at password")
 	with(func(n *vpn.Neighbor) { n.ASN = 64514 })
-	l.waits("tor1", "of another autonomous system than asn says")
+	both("of another autonomous system than asn says, 64514")
 	with(func(*vpn.Neighbor) {})
-	l.established("tor1")
+	l.established("tor1", "tor2")
 	l.kernelHas("10.50.0.1/32", "main", "via 10.10.0.254")
+	l.kernelHas("10.60.0.0/16", "main", "via 10.30.0.254")
+
+	f.show("configure terminal", "router bgp 64513", "neighbor 10.10.0.1 remote-as 64599")
+	reconfigure("64599", "on")
+	both("autonomous system 64512")
+	f.show("configure terminal", "router bgp 64513", "neighbor 10.10.0.1 remote-as 64512")
+	reconfigure("64512", "on")
+	l.established("tor1", "tor2")
 	have, err := l.driver.Observe(t.Context())
 	if err != nil {
 		t.Fatal(err)

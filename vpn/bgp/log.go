@@ -64,9 +64,24 @@ func number(v slog.Value) uint8 {
 
 const (
 	silent    = "nothing was heard from the neighbor for the hold time"
-	otherAS   = "the neighbor is of another autonomous system than asn says: correct the one or the other"
-	strangeAS = "the neighbor expects this host in another autonomous system: correct bgp.asn or the neighbor's configuration"
+	otherAS   = "the neighbor is of another autonomous system than asn says"
+	strangeAS = "the neighbor expects this host in another autonomous system"
+	refused   = "the neighbor refuses this host's OPEN"
 )
+
+// numbered is a reason with the number that one side has of the other. gobgp tells
+// nowhere which one came instead.
+func numbered(why string, neighbor, own uint32) string {
+	switch why {
+	case otherAS:
+		return fmt.Sprintf("%s, %d: correct the one or the other", why, neighbor)
+	case strangeAS:
+		return fmt.Sprintf("%s than %d: correct bgp.asn or the neighbor's configuration", why, own)
+	case refused:
+		return fmt.Sprintf("%s: see in its log why, and whether it has this host in autonomous system %d", why, own)
+	}
+	return why
+}
 
 // ended is the meaning of a notification (RFC 4271 section 4.5).
 func ended(code, subcode uint8, who, badAS string) string {

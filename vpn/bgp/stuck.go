@@ -14,8 +14,9 @@ type patience map[bgp.FSMState]time.Duration
 // usual is the patience with a session's beginning. Where both sides connect at one time
 // and each holds on to another connection, gobgp waits on without a timer: it knows a hold
 // time only after a first session, and may read what nobody writes to. Its own time for an
-// OPEN is four minutes.
-var usual = patience{bgp.BGP_FSM_OPENSENT: 250 * time.Second, bgp.BGP_FSM_OPENCONFIRM: 10 * time.Second}
+// OPEN is four minutes, in which it takes no other connection: a neighbor whose ttl-security
+// has been mended would wait for as long, since the kernel dropped the OPEN of the first.
+var usual = patience{bgp.BGP_FSM_OPENSENT: 30 * time.Second, bgp.BGP_FSM_OPENCONFIRM: 10 * time.Second}
 
 // late tells whether a session's beginning takes too long. The caller holds told.
 func (s *session) late(with patience) bool {
