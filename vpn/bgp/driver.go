@@ -142,6 +142,9 @@ func (d *Driver) session(n vpn.Neighbor) vpn.Session {
 	if s.state == bgp.BGP_FSM_ESTABLISHED {
 		out.Since, out.Reason = s.since, ""
 	}
+	if n.BFD > 0 && out.Reason == reset {
+		out.Reason = "BFD heard nothing from the neighbor: look at the way, and at BFD there"
+	}
 	if s.limits {
 		out.Reason = fmt.Sprintf("it announced more than %d prefixes: raise prefix-limit, or have it announce fewer; it is tried again after %s", n.PrefixLimit, limitRest)
 	}

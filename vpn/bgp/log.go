@@ -66,6 +66,7 @@ const (
 	silent    = "nothing was heard from the neighbor for the hold time"
 	otherAS   = "the neighbor is of another autonomous system than asn says"
 	strangeAS = "the neighbor expects this host in another autonomous system"
+	reset     = "this host ended the session: code 6(cease) subcode 4(administrative reset)" // by gobgp's BFD, and by nothing else
 	refused   = "the neighbor refuses this host's OPEN"
 )
 
