@@ -12,24 +12,28 @@ import (
 	"ripstop/vpn"
 )
 
-// TestReflection has an FRR and a BIRD of the host's own autonomous system learn each
+// TestReflection has two FRRs and a BIRD of the host's own autonomous system learn each
 // other's routes through the host, with what keeps reflected routes from going round.
 func TestReflection(t *testing.T) {
 	hostLink(t, "blue", "tor1", "10.10.0.1/24", "10.10.0.254/24", "10.50.0.1/32")
 	hostLink(t, "san", "tor2", "10.30.0.1/24", "10.30.0.254/24")
+	hostLink(t, "green", "tor3", "10.40.0.1/24", "10.40.0.254/24", "10.70.0.1/32")
 	l := speak(t, host(map[string]vpn.Neighbor{
 		"tor1": {Address: addr("10.10.0.254"), ASN: 64512, Client: true},
 		"tor2": {Address: addr("10.30.0.254"), ASN: 64512, Client: true},
+		"tor3": {Address: addr("10.40.0.254"), ASN: 64512, Client: true},
 	}))
-	f := startFRR(t, "tor1", `
+	const config = `
 router bgp 64512
- bgp router-id 10.10.0.254
- neighbor 10.10.0.1 remote-as 64512
- neighbor 10.10.0.1 timers connect 1
+ bgp router-id LINK.254
+ neighbor LINK.1 remote-as 64512
+ neighbor LINK.1 timers connect 1
  address-family ipv4 unicast
-  network 10.50.0.1/32
+  network OWN
  exit-address-family
-`)
+`
+	f := startFRR(t, "tor1", strings.NewReplacer("LINK", "10.10.0", "OWN", "10.50.0.1/32").Replace(config))
+	third := startFRR(t, "tor3", strings.NewReplacer("LINK", "10.40.0", "OWN", "10.70.0.1/32").Replace(config))
 	show := startBIRD(t, "tor2", `
 router id 10.30.0.254;
 protocol device {}
@@ -42,7 +46,7 @@ protocol bgp host {
 	ipv4 { import all; export where source = RTS_STATIC; };
 }
 `)
-	l.established("tor1", "tor2")
+	l.established("tor1", "tor2", "tor3")
 	has := func(what string, get func() string, words ...string) {
 		t.Helper()
 		eventually(t, fmt.Sprintf("%s has %v", what, words), func() (bool, string) {
@@ -55,9 +59,16 @@ protocol bgp host {
 	has("FRR", atFRR, "10.30.0.254", "Originator: 10.30.0.254", "Cluster list: 10.99.0.1")
 	has("BIRD", atBIRD, "BGP.next_hop: 10.10.0.254", "BGP.originator_id: 10.10.0.254", "BGP.cluster_list: 10.99.0.1")
 
-	// What one withdraws goes at the other, too.
+	for _, p := range []string{"10.50.0.1/32", "10.60.0.0/16"} {
+		has("the third", func() string { return third.show("show bgp ipv4 unicast " + p) }, "Originator: ", "Cluster list: 10.99.0.1")
+	}
+	has("FRR", func() string { return f.show("show bgp ipv4 unicast 10.70.0.1/32") }, "10.40.0.254", "Originator: 10.40.0.254")
+	has("BIRD", func() string { return show("show", "route", "10.70.0.1/32", "all") }, "BGP.next_hop: 10.40.0.254", "BGP.originator_id: 10.40.0.254")
+
+	// What one withdraws goes at the others, too.
 	show("disable", "four")
 	has("FRR", atFRR, "Network not in table")
+	has("the third", func() string { return third.show("show bgp ipv4 unicast 10.60.0.0/16") }, "Network not in table")
 	f.show("configure terminal", "router bgp 64512", "address-family ipv4 unicast", "no network 10.50.0.1/32")
 	has("BIRD", atBIRD, "Network not found")
 }
