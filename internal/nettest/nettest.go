@@ -46,7 +46,12 @@ func Tests(m interface{ Run() int }) int {
 	}
 	before := left()
 	code := m.Run()
-	if l := left(); code == 0 && !slices.Equal(before, l) {
+	l := left()
+	// The kernel takes links away some time after the namespace that they went with.
+	for end := time.Now().Add(patience); code == 0 && !slices.Equal(before, l) && time.Now().Before(end); l = left() {
+		time.Sleep(20 * time.Millisecond) // the poll interval of a condition
+	}
+	if code == 0 && !slices.Equal(before, l) {
 		fmt.Fprintf(os.Stderr, "nettest: left behind: before %v, after %v\n", before, l)
 		code = 1
 	}

@@ -278,6 +278,8 @@ func leak(frame []byte) string {
 		return ""
 	case kind == 0x0800 && frame[23] == unix.IPPROTO_ICMP:
 		return addrs(26, 30)
+	case kind == 0x0800 && binary.BigEndian.Uint16(frame[20:])&0x1fff != 0:
+		return addrs(26, 30) // the rest of a datagram that was judged by its first piece
 	case kind == 0x0800:
 		return fmt.Sprintf("protocol %d outside the mesh", frame[23])
 	default:
